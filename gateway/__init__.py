@@ -1,0 +1,1 @@
+"""comfygate: a gateway that makes a pool of ComfyUI instances one dependable service."""

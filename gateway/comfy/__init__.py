@@ -1,0 +1,1 @@
+"""ComfyUI's language without a socket: values in, values out. Imports nothing of ours but ``errors.py``."""

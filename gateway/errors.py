@@ -1,0 +1,284 @@
+"""The error tree: every way the gateway says no, with a stable code.
+
+::
+
+    GatewayError
+    ├── CallerError                 the request is at fault; trying it again unchanged will not help
+    │   ├── InvalidInputError       validation_error        400
+    │   ├── SourceUnreachableError  source_unreachable      400
+    │   ├── UnauthorizedError       unauthorized            401
+    │   ├── ForbiddenError          forbidden               403
+    │   ├── NotFoundError           not_found               404
+    │   ├── MethodNotAllowedError   method_not_allowed      405
+    │   ├── ConflictError           conflict                409
+    │   ├── TooLargeError           too_large               413
+    │   ├── UnsupportedMediaError   unsupported_media_type  415
+    │   └── MisdirectedError        misdirected_request     421
+    ├── BusyError                   the gateway is at fault for now; try again later
+    │   ├── QueueFullError          queue_full              503
+    │   ├── ShuttingDownError       shutting_down           503
+    │   └── StorageFullError        storage_full            507
+    ├── TemplateError               template_error          500, a template on disk is at fault
+    └── JobError                    why a job ended as failed; never an HTTP status of its own
+        ├── NoFaceFoundError        no_face_found           caller
+        ├── ResultUnchangedError    result_unchanged        caller
+        ├── UnreadableInputError    unreadable_input        caller
+        ├── ExpiredError            expired                 gateway
+        ├── RejectedGraphError      graph_rejected          upstream
+        ├── NodeFailedError         node_failed             upstream
+        ├── UpstreamMemoryError     out_of_memory           upstream, another upstream may manage
+        ├── ResultInvalidError      result_invalid          upstream
+        ├── UpstreamLostError       upstream_lost           upstream, all attempts are used up
+        └── InternalJobError        internal_error          gateway
+
+Only ``api/problems.py`` and the dialects turn these into HTTP. The sentence in ``str(error)`` is meant for the
+client: it never holds a path, an address, a traceback or anything an upstream said word for word.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Fault(StrEnum):
+    """Whose fault an error is."""
+
+    CALLER = "caller"
+    GATEWAY = "gateway"
+    UPSTREAM = "upstream"
+
+
+class GatewayError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: one sentence for the client.
+        field: the request field at fault, as the client spells it.
+        retry_after_seconds: when it makes sense to ask again.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    fault: ClassVar[Fault] = Fault.GATEWAY
+    retryable: ClassVar[bool] = False
+    status_hint: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, field: str | None = None, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CallerError(GatewayError):
+    """The request is at fault."""
+
+    code = "bad_request"
+    fault = Fault.CALLER
+    status_hint = 400
+
+
+class InvalidInputError(CallerError):
+    """A field is missing, malformed, out of range or contradicts another."""
+
+    code = "validation_error"
+
+
+class SourceUnreachableError(CallerError):
+    """A URL input could not be fetched.
+
+    One sentence for every cause (blocked, refused, timed out, not there), so that nobody can map a network with it.
+    """
+
+    code = "source_unreachable"
+
+
+class UnauthorizedError(CallerError):
+    """No credentials, or not ones we know."""
+
+    code = "unauthorized"
+    status_hint = 401
+
+
+class ForbiddenError(CallerError):
+    """The caller is known and may not do this, or the page that sent the request may not."""
+
+    code = "forbidden"
+    status_hint = 403
+
+
+class NotFoundError(CallerError):
+    """There is no such thing, or it is not the caller's: the two are told apart nowhere."""
+
+    code = "not_found"
+    status_hint = 404
+
+
+class MethodNotAllowedError(CallerError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    status_hint = 405
+
+
+class ConflictError(CallerError):
+    """The thing is in a state in which this cannot be done."""
+
+    code = "conflict"
+    status_hint = 409
+
+
+class TooLargeError(CallerError):
+    """A limit was passed; the sentence names the limit."""
+
+    code = "too_large"
+    status_hint = 413
+
+
+class UnsupportedMediaError(CallerError):
+    """The bytes are not of a kind that is accepted here."""
+
+    code = "unsupported_media_type"
+    status_hint = 415
+
+
+class MisdirectedError(CallerError):
+    """The Host header names a host that this gateway does not serve."""
+
+    code = "misdirected_request"
+    status_hint = 421
+
+
+class BusyError(GatewayError):
+    """Not now; nothing was stored."""
+
+    code = "unavailable"
+    retryable = True
+    status_hint = 503
+
+
+class QueueFullError(BusyError):
+    """As many jobs wait as may wait."""
+
+    code = "queue_full"
+
+
+class ShuttingDownError(BusyError):
+    """The gateway is about to stop and takes nothing new."""
+
+    code = "shutting_down"
+
+
+class StorageFullError(BusyError):
+    """The disk has no room for this."""
+
+    code = "storage_full"
+    status_hint = 507
+
+
+class TemplateError(GatewayError):
+    """A template cannot be loaded or bound.
+
+    Attributes:
+        template: its name.
+        node: title or id of the node at fault, or None.
+        input_name: the node input at fault, or None.
+        reason: what is wrong with it.
+    """
+
+    code = "template_error"
+
+    def __init__(self, template: str, reason: str, *, node: str | None = None, input_name: str | None = None) -> None:
+        self.template = template
+        self.node = node
+        self.input_name = input_name
+        self.reason = reason
+        where = f"template {template!r}"
+        if node is not None:
+            where += f", node {node!r}"
+        if input_name is not None:
+            where += f", input {input_name!r}"
+        super().__init__(f"{where}: {reason}")
+
+
+class JobError(GatewayError):
+    """Why a job failed; its code and sentence are stored with the job."""
+
+    code = "job_failed"
+
+
+class NoFaceFoundError(JobError):
+    """The engine found no face to swap, and said so."""
+
+    code = "no_face_found"
+    fault = Fault.CALLER
+
+
+class ResultUnchangedError(JobError):
+    """The result is the target: nothing was swapped, and nobody said why."""
+
+    code = "result_unchanged"
+    fault = Fault.CALLER
+
+
+class UnreadableInputError(JobError):
+    """An upstream could not decode an input that we could."""
+
+    code = "unreadable_input"
+    fault = Fault.CALLER
+
+
+class ExpiredError(JobError):
+    """It waited longer than QUEUE_TTL."""
+
+    code = "expired"
+
+
+class RejectedGraphError(JobError):
+    """An upstream refused the graph.
+
+    Attributes:
+        node_errors: what it said, per node; for logs and operators, not for clients.
+    """
+
+    code = "graph_rejected"
+    fault = Fault.UPSTREAM
+
+    def __init__(self, message: str, node_errors: object = None) -> None:
+        super().__init__(message)
+        self.node_errors = node_errors
+
+
+class NodeFailedError(JobError):
+    """A node of the graph raised."""
+
+    code = "node_failed"
+    fault = Fault.UPSTREAM
+
+
+class UpstreamMemoryError(JobError):
+    """The upstream ran out of memory; a larger one may manage."""
+
+    code = "out_of_memory"
+    fault = Fault.UPSTREAM
+    retryable = True
+
+
+class ResultInvalidError(JobError):
+    """The result is not what it claims to be."""
+
+    code = "result_invalid"
+    fault = Fault.UPSTREAM
+
+
+class UpstreamLostError(JobError):
+    """Every attempt was lost with its upstream."""
+
+    code = "upstream_lost"
+    fault = Fault.UPSTREAM
+
+
+class InternalJobError(JobError):
+    """Our own fault; the log has the rest under the job's id."""
+
+    code = "internal_error"
