@@ -1,0 +1,117 @@
+"""What clients are told: event kinds, their numbering, and which of them last.
+
+**Durable** events (state changes, outputs, warnings) get a number per job, from 1, in the transaction that causes them;
+the number is what ``id:`` in SSE carries. They are never coalesced: a client holds a cursor and reads on from the store.
+
+**Passing** events (progress, previews) are complete snapshots: each replaces the one before it, carries no number, and
+is not stored per tick. One slot per client, last wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class EventKind(StrEnum):
+    """The durable kinds."""
+
+    #: Accepted and stored. Data: {}.
+    QUEUED = "queued"
+    #: An upstream is about to get it. Data: upstream, engine, attempt.
+    DISPATCHED = "dispatched"
+    #: It runs. Data: upstream, attempt.
+    STARTED = "started"
+    #: Back to the queue. Data: reason ("attempt_lost" | "interrupted"), message.
+    REQUEUED = "requeued"
+    #: The upstream is done; results are being fetched and audited. Data: {}.
+    FINISHING = "finishing"
+    #: Something the client should know. Data: code, message.
+    WARNING = "warning"
+    #: A cancel was taken note of. Data: {}.
+    CANCEL_REQUESTED = "cancel_requested"
+    #: The end. Data: results [{link, content_type, size_bytes}], engine, warnings.
+    SUCCEEDED = "succeeded"
+    #: The end. Data: code, message.
+    FAILED = "failed"
+    #: The end. Data: {}.
+    CANCELED = "canceled"
+
+
+#: The last event of a job is one of these, and there is exactly one.
+TERMINAL_KINDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One durable event."""
+
+    job_id: str
+    #: From 1, without gaps.
+    number: int
+    kind: EventKind
+    #: Unix seconds.
+    at: float
+    data: Mapping[str, object]
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it is the job's last."""
+        return self.kind in TERMINAL_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A passing event: how far the whole job is. Complete in itself."""
+
+    job_id: str
+    #: 0..1 for the whole job, never falls; 1.0 only after the terminal commit.
+    fraction: float
+    #: One sentence: what is being done.
+    message: str
+    nodes_done: int = 0
+    nodes_total: int = 0
+    #: The node at work: id, title and class in our graph.
+    node: str | None = None
+    node_title: str | None = None
+    node_class: str | None = None
+    #: The node's own counter in its present pass.
+    step: int | None = None
+    steps: int | None = None
+    #: 1-based number of the pass that the node is in, and how many are expected.
+    pass_number: int | None = None
+    passes: int | None = None
+    #: Seconds left, when they can be told.
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewImage:
+    """A passing event: a picture of the work."""
+
+    job_id: str
+    content_type: str
+    data: bytes
+
+
+Passing = Progress | PreviewImage
+
+
+#: More digits than a 64-bit number has are nobody's cursor.
+MAX_DIGITS = 18
+
+
+def cursor_from(last_event_id: str | None, last_number: int) -> int:
+    """Where a client's ``Last-Event-ID`` stands: the number after which it wants to read.
+
+    Missing, not a number, or beyond the last event: 0, from the beginning.
+    """
+    if (
+        last_event_id is None
+        or not (last_event_id.isascii() and last_event_id.isdigit())
+        or len(last_event_id) > MAX_DIGITS
+    ):
+        return 0
+    number = int(last_event_id)
+    return number if number <= last_number else 0

@@ -1,0 +1,481 @@
+"""What the engine and the windows need of the workshops, as Protocol classes.
+
+``engine/`` and ``api/`` know these and no concrete class; ``main.py`` puts the workshops in. Values that cross a seam
+are frozen dataclasses from here or from the ground modules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.comfy.messages import Message, OutputFile
+from gateway.events import Event, Passing, PreviewImage, Progress
+from gateway.job import Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
+
+# ---------------------------------------------------------------------------------------------------------------- time
+
+
+class Clock(Protocol):
+    """Time, handed in so that tests can freeze it."""
+
+    def now(self) -> float:
+        """Wall time in Unix seconds: for what is stored and shown."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never jump: for time-outs."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Come back after ``seconds``."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------------------- blobs
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Content-addressed bytes."""
+
+    #: blake3 of the bytes, 64 lower-case hex digits.
+    hash: str
+    size_bytes: int
+
+
+class BlobWriter(Protocol):
+    """One blob on its way in. Leaving the context without ``commit`` leaves nothing behind."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes; returns when there is room for more. Raises StorageFullError."""
+        ...
+
+    async def commit(self) -> Blob:
+        """Make it durable under its hash: synced, renamed, and touched if it was there already."""
+        ...
+
+    async def abort(self) -> None:
+        """Drop what was written; harmless after ``commit``."""
+        ...
+
+
+class Blobs(Protocol):
+    """Where bytes live."""
+
+    async def writer(self, *, expected_bytes: int | None = None) -> BlobWriter:
+        """A new writer; refuses with StorageFullError when ``expected_bytes`` surely do not fit."""
+        ...
+
+    def path(self, blob_hash: str) -> Path:
+        """Where the bytes of a committed blob lie on this machine, for media work."""
+        ...
+
+    def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes from ``start`` up to but without ``end``."""
+        ...
+
+    async def exists(self, blob_hash: str) -> bool:
+        """Whether it is there."""
+        ...
+
+    async def delete(self, blob_hash: str, *, untouched_since: float) -> bool:
+        """Delete it unless it was committed or touched at or after ``untouched_since`` (Unix seconds)."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------------------- media
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether a result differs from its target."""
+
+    changed: bool
+    #: Largest movement of a block mean, in 8-bit levels.
+    largest_movement: float
+    frames_compared: int
+
+
+class Media(Protocol):
+    """Decoding, in processes that may die of it."""
+
+    async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
+        """What the file is, fully checked. Raises InvalidInputError, UnsupportedMediaError, TooLargeError on ``field``."""
+        ...
+
+    async def compare(self, target: Path, result: Path, *, crf: int | None, all_frames: bool) -> Comparison:
+        """Compare a result with its target; ``crf`` is that of the template's encoder, None for lossless."""
+        ...
+
+    async def clean(self, path: Path, out: Path) -> MediaFacts:
+        """Write a copy without the upstream's private metadata, pixels untouched; its facts."""
+        ...
+
+
+# --------------------------------------------------------------------------------------------------------------- store
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a new job is stored with; one task for now."""
+
+    id: str
+    task_id: str
+    owner: str
+    submitter: str
+    dialect: str
+    task: str
+    template: str
+    template_version: str
+    priority: int
+    parameters: Mapping[str, object]
+    inputs: Mapping[str, JobInput]
+    output_name: str
+    queue_deadline: float
+    #: What an upstream must have for it, as one comparable key: same key, same needs.
+    requirement: str
+    #: Predicted GPU seconds; only their proportions matter.
+    cost_seconds: float
+    extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A queued task, as the scheduler sees it."""
+
+    task_id: str
+    job_id: str
+    submitter: str
+    requirement: str
+    priority: int
+    #: Unix seconds of the first time it was queued, so a retried task keeps its place.
+    queued_at: float
+    cost_seconds: float
+    #: Hashes of the inputs, for affinity to where they are staged.
+    blobs: frozenset[str]
+    size_bytes: int
+    attempt: int
+    losses: int
+    #: Upstream that lost it last, to be avoided where there is another.
+    avoid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What happened to a task, to be recorded in one transaction."""
+
+    event: TaskEvent
+    #: Attempt it happened in; None for events from outside (cancel, expiry, failing while queued). Stale: no change.
+    attempt: int | None = None
+    #: With DISPATCHED.
+    upstream: str | None = None
+    prompt_id: str | None = None
+    engine: str | None = None
+    #: With ATTEMPT_LOST and INTERRUPTED: for people.
+    reason: str = ""
+    #: With FAILED and EXPIRED.
+    error_code: str | None = None
+    error_message: str | None = None
+    #: With SUCCEEDED.
+    results: tuple[JobResult, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a write led to."""
+
+    job: Job
+    task: Task
+    #: The durable events it caused, numbered.
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTask:
+    """A task that was dispatched when we looked."""
+
+    job: Job
+    task: Task
+    #: What the upstream answered at its success, when it already had: node id -> files.
+    outputs: Mapping[str, tuple[OutputFile, ...]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRow:
+    """What is remembered of an upstream across restarts."""
+
+    name: str
+    #: Our client id there: kept, so that its socket is recognised.
+    client_id: str
+    #: Set for one that was added while running; None for those from the settings.
+    url: str | None
+    removed: bool
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a retention sweep let go."""
+
+    jobs: int
+    assets: int
+    #: Blobs that nothing refers to any more; the caller deletes their bytes.
+    blobs: tuple[str, ...]
+
+
+class Store(Protocol):
+    """The durable truth. Every method is one transaction; a write has been committed when it returns."""
+
+    async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
+        """Store job, task, input assets and event 1 (queued). Raises QueueFullError."""
+        ...
+
+    async def job(self, job_id: str) -> Job | None:
+        """One job, whoever owns it."""
+        ...
+
+    async def jobs(
+        self, owner: str, *, states: frozenset[JobState] | None, before: str | None, limit: int
+    ) -> Sequence[Job]:
+        """An owner's jobs, newest first; ``before`` is the id of the last one already seen."""
+        ...
+
+    async def events_after(self, job_id: str, number: int, *, limit: int = 256) -> Sequence[Event]:
+        """Durable events with a higher number, in order."""
+        ...
+
+    async def queue_position(self, job_id: str) -> int | None:
+        """How many tasks were queued before it, from 0; None when it does not wait."""
+        ...
+
+    async def counts(self) -> Mapping[JobState, int]:
+        """How many jobs are in each state."""
+        ...
+
+    async def candidates(self, *, limit: int) -> Sequence[Candidate]:
+        """Heads of the queue per submitter and requirement, found by index; at most ``limit``."""
+        ...
+
+    async def open_tasks(self) -> Sequence[OpenTask]:
+        """All dispatched and running tasks."""
+        ...
+
+    async def queued_task(self, task_id: str) -> tuple[Job, Task] | None:
+        """A task and its job, when it is still queued."""
+        ...
+
+    async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:
+        """Apply an event by ``job.decide``; None when it is stale or refused: then no row changed."""
+        ...
+
+    async def record_outputs(
+        self, task_id: str, attempt: int, outputs: Mapping[str, tuple[OutputFile, ...]], *, now: float
+    ) -> Recorded | None:
+        """The upstream succeeded: keep what it named, set finishing. None when stale."""
+        ...
+
+    async def request_cancel(self, job_id: str, from_states: frozenset[JobState], *, now: float) -> Recorded | None:
+        """Cancel: queued ends canceled, live gets its flag. None when the job is in none of ``from_states``."""
+        ...
+
+    async def expire_queued(self, *, now: float) -> Sequence[Recorded]:
+        """Fail what has waited past its deadline."""
+        ...
+
+    async def save_progress(self, rows: Sequence[tuple[str, float, str]], *, now: float) -> None:
+        """Raise jobs' highest fraction and its sentence: (job id, fraction, step). Never lowers; not for ended jobs."""
+        ...
+
+    async def result_by_link(self, link: str, *, now: float) -> tuple[Job, JobResult] | None:
+        """A finished file by its capability name, while it is kept."""
+        ...
+
+    async def save_template(self, name: str, version: str, toml: str, graph: str, *, now: float) -> None:
+        """Keep a template version, so that jobs pinned to it survive an edit and a restart."""
+        ...
+
+    async def template(self, name: str, version: str) -> tuple[str, str] | None:
+        """(toml, graph) of a kept version."""
+        ...
+
+    async def upstream(self, name: str, *, url: str | None = None, now: float) -> UpstreamRow:
+        """The row of an upstream, made with a new client id when there is none."""
+        ...
+
+    async def upstreams(self) -> Sequence[UpstreamRow]:
+        """All remembered upstreams."""
+        ...
+
+    async def set_upstream(
+        self, name: str, *, removed: bool | None = None, draining: bool | None = None, now: float
+    ) -> UpstreamRow | None:
+        """Change what is remembered; None when there is no such upstream."""
+        ...
+
+    async def sweep(
+        self,
+        *,
+        job_retention_seconds: float,
+        blob_grace_seconds: float,
+        now: float,
+    ) -> Swept:
+        """Forget expired assets, jobs past retention and blobs nobody refers to (committed longer ago than the grace)."""
+        ...
+
+    async def touch_blob(self, blob: Blob, *, now: float) -> None:
+        """Take note of a committed blob, so that the sweep knows it."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the database."""
+        ...
+
+
+# ----------------------------------------------------------------------------------------------------------- upstreams
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an upstream can do, from its /object_info and /features."""
+
+    #: class -> input -> allowed values, or None where any value of the type goes.
+    classes: Mapping[str, Mapping[str, tuple[object, ...] | None]]
+    #: Largest request body it takes, None when it does not say.
+    max_upload_bytes: int | None
+    #: What it said, for template checks.
+    object_info: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamStatus:
+    """How an upstream is, without secrets."""
+
+    name: str
+    reachable: bool
+    #: Why it is not reachable or not used, for people; "" when all is well.
+    reason: str
+    #: ComfyUI's version, when known.
+    version: str | None
+    #: "comfyui" or "preview" (the embedded worker).
+    engine: str
+    #: Prompts in its queue that are not ours.
+    foreign_prompts: int
+    #: "scheme://host:port", no credentials.
+    address: str
+
+
+class Upstream(Protocol):
+    """One ComfyUI instance."""
+
+    name: str
+
+    async def run_forever(self) -> None:
+        """Keep the connection until ``close``; the pool owns the task."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection; prompts there run on."""
+        ...
+
+    def status(self) -> UpstreamStatus:
+        """How it is right now, from memory."""
+        ...
+
+    def capabilities(self) -> Capabilities | None:
+        """What it can do; None until it has said so."""
+        ...
+
+    def staged(self) -> frozenset[str]:
+        """Hashes of blobs believed to lie there."""
+        ...
+
+    async def stage(self, blob: Blob, path: Path, suffix: str) -> str:
+        """Upload a blob unless it is there; returns what to put into a node's file input."""
+        ...
+
+    def doubt(self) -> None:
+        """Forget what was staged: it said that a file is not there."""
+        ...
+
+    def run(self, prompt_id: str, graph: Mapping[str, object], *, job_id: str, attempt: int) -> AsyncIterator[Message]:
+        """Submit a prompt and follow it; the last message is its one Outcome."""
+        ...
+
+    def adopt(self, prompt_id: str) -> AsyncIterator[Message]:
+        """Follow a prompt submitted before; the last message is its one Outcome."""
+        ...
+
+    async def cancel(self, prompt_id: str) -> None:
+        """Dequeue and interrupt exactly this prompt, repeated until it left the server or the server is lost."""
+        ...
+
+    def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
+        """The bytes of an output file. Raises FileNotFoundError when it is gone, ConnectionError when it broke."""
+        ...
+
+
+# ----------------------------------------------------------------------------------------------------------------- bus
+
+
+class Subscription(Protocol):
+    """One client's ear. Bounded: durable events are only announced, passing ones have one slot each."""
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        """True when something is new since the last call; False after the time-out."""
+        ...
+
+    @property
+    def last_number(self) -> int:
+        """Highest durable number announced since subscribing, 0 when none."""
+        ...
+
+    def take_progress(self) -> Progress | None:
+        """The newest snapshot not yet taken by this subscription."""
+        ...
+
+    def take_preview(self) -> PreviewImage | None:
+        """The newest preview not yet taken by this subscription."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
+class Bus(Protocol):
+    """Tells those who watch a job that there is something new."""
+
+    def announce(self, job_id: str, number: int) -> None:
+        """A durable event was committed."""
+        ...
+
+    def show(self, passing: Passing) -> None:
+        """A passing event."""
+        ...
+
+    def latest(self, job_id: str) -> Progress | None:
+        """The newest snapshot of a job that is at work."""
+        ...
+
+    def subscribe(self, job_id: str) -> Subscription:
+        """Listen from now on; the latest snapshot counts as new."""
+        ...
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended: drop its snapshot once nobody listens."""
+        ...
+
+
+OnChange = Callable[[], None]

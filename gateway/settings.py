@@ -1,0 +1,157 @@
+"""One table of settings: name, type, unit, default, help.
+
+Read once from the environment (prefix ``GATEWAY_``) over ``gateway.toml`` (the same names in lower case), then frozen.
+Command line flags of ``comfygate serve`` stand over both. ``docs/settings.md`` lists what stands here; a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, ByteSize, Field, SecretStr, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_duration(value: object) -> object:
+    """Seconds from ``90``, ``"90s"``, ``"15 min"``, ``"24h"``, ``"30 d"``; anything else is left for pydantic to refuse."""
+    if isinstance(value, str) and (match := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", value.lower())):
+        factor = _UNITS.get(match[2])
+        if factor is not None:
+            return float(match[1]) * factor
+    return value
+
+
+def split_list(value: object) -> object:
+    """A list from ``"a, b"``; lists pass."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class Settings(BaseSettings):
+    """All settings, validated and frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="GATEWAY_", toml_file="gateway.toml", extra="forbid", frozen=True, validate_default=True
+    )
+    #: Kept so that ``from_mapping`` can leave the environment out.
+    sources_from_outside: ClassVar[bool] = True
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    upstreams: Names = Field(
+        (),
+        description="Comma-separated base URLs of ComfyUI instances; may carry credentials. Empty: the embedded CPU worker.",
+    )
+    embedded_workers: int | None = Field(
+        None, ge=0, le=16, description="Embedded CPU workers to start; 1 when UPSTREAMS is empty, else 0."
+    )
+    data_dir: Path = Field(Path("data"), description="Where everything is kept; made with mode 0700.")
+    workflows_dir: Path | None = Field(
+        None, description="Folder of templates; ./workflows when it exists, else the shipped ones."
+    )
+    auth: Literal["open", "keys"] = Field(
+        "open", description="open: one owner, loopback only. keys: a Bearer token is needed (now: the admin token)."
+    )
+    admin_token: SecretStr | None = Field(
+        None, description="Token for what changes pool or keys; made into DATA_DIR/admin-token when not given."
+    )
+    public_url: str | None = Field(None, description="Base of absolute links, e.g. https://faces.example.org/swap.")
+    allowed_hosts: Names = Field((), description="Host names served; empty in keys mode serves every Host.")
+    trusted_proxies: Names = Field((), description="Addresses or CIDRs whose Forwarded headers are believed.")
+    url_inputs: Literal["off", "allowlist", "public"] = Field(
+        "public",
+        description="Which URLs may be given as inputs: none, those of URL_ALLOWLIST, or public addresses too.",
+    )
+    url_allowlist: Names = Field(
+        (), description="CIDRs or host names that URL inputs may reach besides public addresses; any port, http too."
+    )
+    resolve: Names = Field((), description="name=address pairs that stand before DNS for URL inputs.")
+    ca_file: Path | None = Field(None, description="PEM bundle trusted besides the system's for outgoing https.")
+    max_upload: ByteSize = Field(ByteSize(1100 * 1024**2), gt=0, description="Largest request body.")
+    max_json: ByteSize = Field(ByteSize(1024**2), gt=0, description="Largest JSON body.")
+    max_image: ByteSize = Field(ByteSize(25 * 1024**2), gt=0, description="Largest image input.")
+    max_video: ByteSize = Field(ByteSize(1024**3), gt=0, description="Largest video input.")
+    max_gif: ByteSize = Field(ByteSize(50 * 1024**2), gt=0, description="Largest GIF input.")
+    max_frames: int = Field(18_000, gt=0, description="Most frames a video may have.")
+    result_retention: Seconds = Field(86_400.0, description="How long results can be downloaded.")
+    job_retention: Seconds = Field(30 * 86_400.0, description="How long ended jobs are remembered.")
+    asset_retention: Seconds = Field(86_400.0, description="How long inputs are kept after their job ended.")
+    queue_ttl: Seconds = Field(86_400.0, description="Queued longer than this: failed with code expired.")
+    max_queue: int = Field(10_000, gt=0, description="Jobs that may wait; then 503 with Retry-After.")
+    stall_seconds: Seconds = Field(600.0, gt=0, description="A running prompt silent for this long is given up.")
+    max_attempts: int = Field(3, ge=1, description="Attempts of a task whose upstream was lost under it.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+
+    @field_validator("upstreams")
+    @classmethod
+    def _upstreams_are_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for url in value:
+            if not re.match(r"https?://[^/]", url):
+                msg = "UPSTREAMS takes base URLs such as http://10.0.0.5:8188"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url_is_a_base(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#\s]+(/[^?#\s]*)?", value):
+            msg = "PUBLIC_URL takes an absolute http(s) URL without query"
+            raise ValueError(msg)
+        return value.rstrip("/") if value else None
+
+    @model_validator(mode="after")
+    def _open_mode_stays_on_loopback(self) -> Settings:
+        if self.auth == "open" and self.host not in LOOPBACK_NAMES:
+            msg = (
+                f"AUTH=open listens on loopback only, and HOST is {self.host}: set GATEWAY_AUTH=keys to listen there, "
+                "or GATEWAY_HOST=127.0.0.1"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def embedded_worker_count(self) -> int:
+        """Workers to start, the default worked out."""
+        if self.embedded_workers is not None:
+            return self.embedded_workers
+        return 0 if self.upstreams else 1
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library calls by name; .env files are not read
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the same for secret folders
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over ``gateway.toml``."""
+        if not cls.sources_from_outside:
+            return (init_settings,)
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+class _PlainSettings(Settings):
+    """Settings from a mapping alone."""
+
+    sources_from_outside: ClassVar[bool] = False
+
+
+def from_mapping(values: dict[str, Any]) -> Settings:
+    """Settings from ``values`` only: no environment, no file. For tests."""
+    return _PlainSettings(**values)
