@@ -10,17 +10,24 @@ sizes to even ones by repeating the edge, and writes GIF delays in whole hundred
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from types import MappingProxyType
 from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
 
 from gateway.errors import JobError, NoFaceFoundError, ResultInvalidError, ResultUnchangedError
 
+Pixels = npt.NDArray[np.uint8]
+Means = npt.NDArray[np.float64]
+
 
 class MediaKind(StrEnum):
-    """What a file is, by its bytes."""
+    """What a file is, by its bytes. A GIF is a kind of its own: still or moving, its first bytes do not say."""
 
     IMAGE = "image"
     GIF = "gif"
@@ -89,12 +96,210 @@ class MediaFacts:
         )
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How far a result moved away from its target."""
+# -------------------------------------------------------------------------------------------- expected against found
 
-    changed: bool
-    #: grey levels (0 to 255) by which the block, or for a still the pixel, that moved most did move.
-    largest_movement: float
-    #: pairs of frames that were compared; the target and the result may have more, or unlike numbers.
-    frames_compared: int
+
+class Keeps(StrEnum):
+    """What a template promises to keep of its target."""
+
+    FRAMES = "frames"
+    SIZE = "size"
+    FPS = "fps"
+    AUDIO = "audio"
+
+
+#: What a face swap keeps.
+KEEPS_ALL: Final = frozenset(Keeps)
+
+#: A rate may come back as 29.97 for 30000/1001, which is 1e-6 off; 30 for 29.97 is 1e-3 off and would drift.
+_FPS_TOLERANCE: Final = Fraction(1, 2000)
+#: A GIF holds each delay in whole hundredths of a second: 24 fps comes back as 25.
+_GIF_DELAY_STEP_SECONDS: Final = Fraction(1, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing about a result that is not as it was promised."""
+
+    what: Keeps
+    #: for the client: expected this, got that.
+    sentence: str
+
+    def to_error(self) -> JobError:
+        """The error a job fails with because of it."""
+        return ResultInvalidError(self.sentence)
+
+
+def wrong_facts(target: MediaFacts, found: MediaFacts, keeps: frozenset[Keeps] = KEEPS_ALL) -> tuple[Finding, ...]:
+    """Everything in which a result breaks its template's promise; empty when all is well.
+
+    Args:
+        target: facts of the picture, GIF or video that the face went into.
+        found: facts of the result.
+        keeps: what the template promises to keep of the target.
+    """
+    checks = {Keeps.SIZE: _wrong_size, Keeps.FRAMES: _wrong_frames, Keeps.FPS: _wrong_fps, Keeps.AUDIO: _lost_audio}
+    sentences = ((what, check(target, found)) for what, check in checks.items() if what in keeps)
+    return tuple(Finding(what, sentence) for what, sentence in sentences if sentence is not None)
+
+
+def _wrong_size(target: MediaFacts, found: MediaFacts) -> str | None:
+    size = (found.width, found.height)
+    if size == (target.width, target.height):
+        return None
+    # 4:2:0 video knows even sizes only; a still or a GIF has no such excuse.
+    even = (target.width + target.width % 2, target.height + target.height % 2)
+    if found.kind is MediaKind.VIDEO and size == even:
+        return None
+    return f"expected a result of {target.width}x{target.height} pixels, got {found.width}x{found.height}"
+
+
+def _wrong_frames(target: MediaFacts, found: MediaFacts) -> str | None:
+    if found.frames == target.frames:
+        return None
+    return f"expected a result of {target.frames} frames, got {found.frames}"
+
+
+def _wrong_fps(target: MediaFacts, found: MediaFacts) -> str | None:
+    if target.fps is None or found.fps == target.fps:
+        return None
+    if found.fps is None:
+        return f"expected a result at {float(target.fps):.4g} frames per second, got a still"
+    off = abs(found.fps - target.fps)
+    if off <= target.fps * _FPS_TOLERANCE:
+        return None
+    delays_off = abs(1 / found.fps - 1 / target.fps)
+    if MediaKind.GIF in (target.kind, found.kind) and delays_off <= _GIF_DELAY_STEP_SECONDS:
+        return None
+    return f"expected a result at {float(target.fps):.6g} frames per second, got {float(found.fps):.6g}"
+
+
+def _lost_audio(target: MediaFacts, found: MediaFacts) -> str | None:
+    if found.has_audio or not target.has_audio or found.kind is not MediaKind.VIDEO:
+        return None
+    return "expected a result with the target's audio, got one without audio"
+
+
+# ------------------------------------------------------------------------------------------------- changed or unchanged
+
+#: Blocks are squares of 16x16 pixels (not 16 blocks across): a face of 64 pixels fills about four by four of them
+#: whatever the size of the picture, where a sixteenth of a 1280x720 picture is 80x45 and would dilute it.
+BLOCK_PIXELS: Final = 16
+#: As many frames as a first look at a moving picture takes.
+SAMPLE_FRAMES: Final = 64
+
+#: ITU-R BT.601 luma. A swap is matched to the target's colours, so colour tells little, while chroma is what 4:2:0
+#: coding damages most: the same re-encodes move single channels two to three times as far as luma.
+_LUMA: Final = np.array([0.299, 0.587, 0.114])
+
+
+def block_means(rgb: Pixels) -> Means:
+    """Mean luma of each block of a picture, 0.0 to 255.0.
+
+    Rows and columns that fill no block of their own belong to the last one, so no block has fewer pixels than the
+    others and every pixel counts.
+
+    Args:
+        rgb: height x width x 3.
+
+    Returns:
+        ``max(1, height // 16)`` x ``max(1, width // 16)`` means.
+    """
+    height, width = rgb.shape[:2]
+    rows = np.arange(max(1, height // BLOCK_PIXELS)) * BLOCK_PIXELS
+    columns = np.arange(max(1, width // BLOCK_PIXELS)) * BLOCK_PIXELS
+    # Sums of at most 31 rows fit 16 bits (31 * 255 = 7905), which is what makes this one pass over the picture.
+    sums = np.add.reduceat(rgb.reshape(height, -1), rows, axis=0, dtype=np.uint16).reshape(len(rows), width, 3)
+    sums = np.add.reduceat(sums, columns, axis=1, dtype=np.uint32)
+    counts = np.outer(np.diff(rows, append=height), np.diff(columns, append=width))
+    luma: Means = (sums @ _LUMA) / counts
+    return luma
+
+
+def largest_movement(target: Means, readings: Means | Sequence[Means]) -> float:
+    """Grey levels by which the block that moved most did move.
+
+    Args:
+        target: block means of a frame.
+        readings: block means of the result's frame, or several readings of it: each block counts by its best one.
+    """
+    moved = [np.abs(target - reading) for reading in (readings if isinstance(readings, Sequence) else [readings])]
+    return float(np.minimum.reduce(moved).max())
+
+
+#: Largest movement of a block mean measured on a plain re-encode of a decoded H.264 clip, by crf of the re-encode
+#: (libx264, yuv420p), never less than at a lower crf; one in between takes the next higher figure. Grey levels, the largest over 24 frames of 640x352 and three encoders: PyAV 18.1 at preset medium, PyAV
+#: at veryfast, and ffmpeg 9.0 called as VideoHelperSuite 4ee72c0 calls it (tagged BT.709). The source was crf 18.
+#:
+#: ==================  ====  ====  ====  ====  ====  ====  ====  =====
+#: crf                    0    18    19    20    21    22    23     28
+#: ==================  ====  ====  ====  ====  ====  ====  ====  =====
+#: portrait, panned    2.27  2.66  2.73  3.34  3.58  4.06  3.79   6.67
+#: portrait, grainy    2.20  3.31  4.28  3.83  3.84  5.01  4.98   7.95
+#: portrait, cuts      2.29  2.48  3.64  3.06  3.73  4.52  3.81   4.06
+#: portrait, dark      2.02  2.35  2.53  2.36  2.39  2.51  3.07   4.12
+#: pixel noise         1.50  2.90  3.23  2.76  3.06  3.39  3.65   5.84
+#: cloudy noise        1.49  3.40  3.47  3.69  4.11  4.44  4.80   8.68
+#: moving gradients    1.69  2.79  3.15  2.66  2.87  2.72  4.40   5.37
+#: pure colour bars    1.68  3.53  3.69  3.42  4.72  4.27  5.16  11.08
+#: flat                2.40  2.40  2.40  2.40  2.40  2.40  2.40   2.40
+#: ==================  ====  ====  ====  ====  ====  ====  ====  =====
+REENCODE_MOVEMENT: Final[Mapping[int, float]] = MappingProxyType(
+    {0: 2.40, 18: 3.53, 19: 4.28, 20: 4.28, 21: 4.72, 22: 5.01, 23: 5.16, 28: 11.08}
+)
+
+#: The same for a GIF, where each block counts by the best of three readings: the target as it is, and the target
+#: painted with the result's own colours, with and without dithering. Measured on the clips above: Pillow's palette per
+#: frame moves 2.5 (portrait) to 5.25 (gradients), ffmpeg's one palette for all 1.8 (portrait) to 4.1 (cloudy noise).
+#: Left out on purpose: ffmpeg's one palette on gradients through all colours moves 21. Such a clip counts as changed,
+#: since the other mistake would fail jobs whose face was swapped.
+PALETTE_MOVEMENT: Final = 5.25
+
+#: Twice the largest movement that changing nothing was seen to cause.
+_MARGIN: Final = 2.0
+
+
+def movement_limit(crf: int | None, *, palette: bool) -> float:
+    """Grey levels up to which a block may move in a result that nobody changed.
+
+    Args:
+        crf: of the template's encoder; None for a lossless one, where only the way through RGB moves anything.
+        palette: whether the result is a GIF.
+    """
+    if palette:
+        return _MARGIN * PALETTE_MOVEMENT
+    measured = sorted(REENCODE_MOVEMENT)
+    at_least = next((known for known in measured if known >= (crf or 0)), measured[-1])
+    return _MARGIN * REENCODE_MOVEMENT[at_least]
+
+
+def is_changed(movement: float, limit: float) -> bool:
+    """Whether a result whose blocks moved that far was changed, given its ``movement_limit``."""
+    return movement > limit
+
+
+def sampled_frames(count: int, most: int = SAMPLE_FRAMES) -> tuple[int, ...]:
+    """Indices of at most ``most`` frames, spread evenly from the first to the last of ``count``."""
+    if count <= most:
+        return tuple(range(count))
+    return tuple(index * (count - 1) // (most - 1) for index in range(most))
+
+
+def unchanged_error(log_lines: Iterable[str]) -> JobError:
+    """The error for a result in which nothing was changed.
+
+    Args:
+        log_lines: what the upstream logged while the prompt ran, colours and all; empty when it keeps its log to
+            itself. The phrases are those of ReActor 6ad6b35, which the embedded worker logs too.
+    """
+    log = "\n".join(log_lines)
+    if any(phrase in log for phrase in ("No valid source face", "No source face", "Cannot detect any Source")):
+        return NoFaceFoundError(
+            "No face was found in the face photo. Send one that shows a face from the front, well lit."
+        )
+    if "Cannot detect any Target" in log or "No target face found" in log:
+        return NoFaceFoundError("No face was found in the picture or video that the face should go into.")
+    return ResultUnchangedError(
+        "The result is the same as the target: nothing was swapped. Most often no face is clearly visible in the photo"
+        " or in the target."
+    )
