@@ -1,0 +1,162 @@
+"""The process that decodes: reads one task a line from its standard input, answers one line each, may die of any.
+
+Started by ``process.py`` as ``python -m gateway.media.child <parent's process id>``. It holds no secret, sees no
+network need, has a cap on memory, and a cap on processor time that is set anew for each task. It ends when its input
+ends, and the kernel ends it with the parent.
+
+A task is ``{"id", "do": probe|compare|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
+``{"id", "refused": code, "message": sentence, "cause": for our log, "" when the sentence says it all}``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import av
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.errors import GatewayError, InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.media import cleaning, comparing, movies, stills
+from gateway.media.limits import Limits
+from gateway.sniffing import HEAD_BYTES, MediaType, sniff
+
+#: Address space. Two 160 Mpx pictures (RGB and its source) or two 8192x4608 decoders with their reference frames.
+MEMORY_BYTES: Final = 3 * 1024**3
+_OPEN_FILES: Final = 64
+_PR_SET_PDEATHSIG: Final = 1
+
+_NOT_DECODED: Final = "The file cannot be decoded: it is damaged or cut short."
+_NOT_KNOWN: Final = "The file is none of JPEG, PNG, WebP, GIF, MP4, QuickTime or WebM."
+_KIND_WORDS: Final = {
+    MediaKind.IMAGE: "a JPEG, PNG or WebP picture",
+    MediaKind.GIF: "a GIF",
+    MediaKind.VIDEO: "an MP4, QuickTime or WebM video",
+}
+
+Task = dict[str, Any]
+
+
+def main() -> None:
+    """Answer tasks until the input ends."""
+    _confine(parent=int(sys.argv[1]))
+    # What a C library prints must not end up between our answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    av.logging.set_level(None)
+    for line in sys.stdin:
+        task = json.loads(line)
+        answers.write(json.dumps({"id": task["id"]} | answer(task)) + "\n")
+        answers.flush()
+
+
+def _confine(*, parent: int) -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        # It died before the kernel knew that we care.
+        sys.exit(0)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_OPEN_FILES, _OPEN_FILES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def answer(task: Task) -> dict[str, Any]:
+    """What to say to a task; every way in which it can go wrong is an answer too."""
+    _allow_cpu(task["cpu_seconds"])
+    try:
+        return {"done": _TASKS[task["do"]](task)}
+    except GatewayError as error:
+        return {"refused": error.code, "message": error.message, "cause": ""}
+    except MemoryError:
+        return {
+            "refused": TooLargeError.code,
+            "message": "Decoding the file takes more memory than is allowed.",
+            "cause": "",
+        }
+    # Decoders raise whatever they like on hostile bytes (OSError, ValueError, SyntaxError, struct.error, KeyError …).
+    except Exception as error:  # noqa: BLE001 - the edge of the task: its answer is that the file is no good
+        return {"refused": InvalidInputError.code, "message": _NOT_DECODED, "cause": _where(error)}
+
+
+def _where(error: Exception) -> str:
+    """Type and last line of ours: tells a mistake of ours from a broken file; the words may hold a path."""
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "gateway" in frame.filename]
+    return (
+        f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else type(error).__name__
+    )
+
+
+def _allow_cpu(seconds: int) -> None:
+    """The kernel counts from the start of the process: allow that much on top of what was used."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime) + 1 + seconds, hard))
+
+
+def _sniff_file(path: Path) -> MediaType:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head:
+        raise InvalidInputError("The file is empty.")
+    kind = sniff(head)
+    if kind is None:
+        raise UnsupportedMediaError(_NOT_KNOWN)
+    return kind
+
+
+def _probe(task: Task) -> dict[str, Any]:
+    path, limits = Path(task["path"]), Limits.from_json(task["limits"])
+    accepted = [MediaKind(kind) for kind in task["accept"]]
+    kind = _sniff_file(path)
+    if kind.kind not in accepted:
+        words = " or ".join(_KIND_WORDS[one] for one in accepted)
+        raise UnsupportedMediaError(f"Expected {words}, got {_KIND_WORDS[kind.kind]}.")
+    probes: dict[MediaKind, Callable[[Path, MediaType, Limits], MediaFacts]] = {
+        MediaKind.IMAGE: stills.probe_still,
+        MediaKind.GIF: stills.probe_gif,
+        MediaKind.VIDEO: movies.probe_movie,
+    }
+    return probes[kind.kind](path, kind, limits).to_json()
+
+
+def _compare(task: Task) -> dict[str, Any]:
+    target, result = Path(task["target"]), Path(task["result"])
+    comparison = comparing.compare_files(
+        (target, _sniff_file(target)),
+        (result, _sniff_file(result)),
+        crf=task["crf"],
+        all_frames=task["all_frames"],
+    )
+    return {
+        "changed": comparison.changed,
+        "largest_movement": comparison.largest_movement,
+        "frames_compared": comparison.frames_compared,
+    }
+
+
+def _clean(task: Task) -> dict[str, Any]:
+    path, out = Path(task["path"]), Path(task["out"])
+    limits = Limits.from_json(task["limits"])
+    kind = _sniff_file(path)
+    cleaning.clean_file(path, kind, out)
+    probes: dict[MediaKind, Callable[[Path, MediaType, Limits], MediaFacts]] = {
+        MediaKind.IMAGE: stills.result_facts,
+        MediaKind.GIF: stills.probe_gif,
+        MediaKind.VIDEO: movies.probe_movie,
+    }
+    return probes[kind.kind](out, kind, limits).to_json()
+
+
+_TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {"probe": _probe, "compare": _compare, "clean": _clean}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Stills and GIFs by Pillow: opened with a fixed decoder, measured before decoding, then decoded to the last row.
+
+Runs in the child process only. ``verify()`` is not used: it passes a truncated JPEG.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from gateway.audit import MediaFacts, MediaKind, Pixels
+from gateway.errors import InvalidInputError, TooLargeError
+from gateway.media.limits import Limits
+from gateway.sniffing import MediaType
+
+_DECODERS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/gif": "GIF"}
+#: EXIF orientations that lay the picture on its side.
+_SIDEWAYS: Final = frozenset({5, 6, 7, 8})
+#: Browsers and FFmpeg show a frame with a delay of 10 ms or less for 100 ms.
+_SHORTEST_DELAY_MS: Final = 10
+_DEFAULT_DELAY_MS: Final = 100
+
+
+@contextmanager
+def open_still(path: Path, kind: MediaType) -> Iterator[Image.Image]:
+    """The picture, opened by the one decoder that its bytes name, not yet decoded.
+
+    Size is judged by our own limits, so Pillow's warning about large pictures is an error here in any case. Its other
+    warnings are not: it warns about the broken EXIF that many a phone writes, and the picture is fine.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # The limit of Pillow is global and lower than what a result may have; ours follows at once.
+        Image.MAX_IMAGE_PIXELS = None
+        with Image.open(path, formats=[_DECODERS[kind.content_type]]) as image:
+            yield image
+
+
+def probe_still(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
+    """Facts of a JPEG, PNG or WebP that was decoded whole.
+
+    Raises:
+        TooLargeError: too many pixels; nothing was decoded then.
+        InvalidInputError: it is animated.
+        Exception: whatever Pillow raises on a broken file.
+    """
+    with open_still(path, kind) as image:
+        _check_size(image, limits)
+        # A phone's JPEG may hold a second picture (MPO); only PNG and WebP are animations.
+        frames = getattr(image, "n_frames", 1) if kind.content_type != "image/jpeg" else 1
+        if frames > 1:
+            raise InvalidInputError("The picture is animated. Send a still, a GIF or a video.")
+        image.load()
+        return _still_facts(image, kind, frames=1)
+
+
+def probe_gif(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
+    """Facts of a GIF of which every frame was decoded; raises as ``probe_still``."""
+    with open_still(path, kind) as image:
+        _check_size(image, limits)
+        # Counting skips over the frames without decoding them.
+        frames = getattr(image, "n_frames", 1)
+        if frames > limits.gif_frames:
+            raise TooLargeError(f"The GIF has {frames} frames; at most {limits.gif_frames} are accepted.")
+        pixels = frames * image.width * image.height
+        if pixels > limits.gif_pixels:
+            raise TooLargeError(
+                f"The GIF has {pixels:,} pixels in all its frames; at most {limits.gif_pixels:,} are accepted."
+            )
+        milliseconds = 0
+        for index in range(frames):
+            image.seek(index)
+            image.load()
+            delay = int(image.info.get("duration", 0))
+            milliseconds += delay if delay > _SHORTEST_DELAY_MS else _DEFAULT_DELAY_MS
+        facts = _still_facts(image, kind, frames=frames)
+    if frames == 1:
+        return facts
+    return MediaFacts(
+        kind=facts.kind,
+        content_type=facts.content_type,
+        suffix=facts.suffix,
+        width=facts.width,
+        height=facts.height,
+        frames=frames,
+        fps=Fraction(frames * 1000, milliseconds),
+        duration_seconds=milliseconds / 1000,
+        has_audio=False,
+        video_codec=None,
+    )
+
+
+def read_upright(path: Path, kind: MediaType) -> Pixels:
+    """RGB as ComfyUI's LoadImage sees it: upright, alpha dropped, 16 bit greys scaled (ComfyUI a125cd84, nodes.py)."""
+    with open_still(path, kind) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith("I"):
+            upright = upright.point(lambda level: level * (1 / 255))
+        return np.asarray(upright.convert("RGB"))
+
+
+def result_facts(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
+    """As ``probe_still`` for what an upstream made, which may be animated."""
+    with open_still(path, kind) as image:
+        _check_size(image, limits)
+        frames = getattr(image, "n_frames", 1) if kind.content_type != "image/jpeg" else 1
+        if frames > limits.gif_frames or frames * image.width * image.height > limits.gif_pixels:
+            raise TooLargeError(f"The result has {frames} frames; at most {limits.gif_frames} are accepted.")
+        for index in range(frames):
+            if frames > 1:
+                image.seek(index)
+            image.load()
+        return _still_facts(image, kind, frames=frames)
+
+
+def _check_size(image: Image.Image, limits: Limits) -> None:
+    width, height = image.size
+    if max(width, height) > limits.image_side:
+        raise TooLargeError(
+            f"The picture has {width}x{height} pixels; a side may have at most {limits.image_side} pixels."
+        )
+    if width * height > limits.image_pixels:
+        raise TooLargeError(
+            f"The picture has {width}x{height} pixels; at most {limits.image_pixels // 1_000_000} megapixels are accepted."
+        )
+
+
+def _still_facts(image: Image.Image, kind: MediaType, *, frames: int) -> MediaFacts:
+    width, height = image.size
+    if kind.kind is MediaKind.IMAGE and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
+        width, height = height, width
+    return MediaFacts(
+        kind=kind.kind,
+        content_type=kind.content_type,
+        suffix=kind.suffix,
+        width=width,
+        height=height,
+        frames=frames,
+        fps=None,
+        duration_seconds=None,
+        has_audio=False,
+        video_codec=None,
+    )

@@ -1,0 +1,247 @@
+"""The gateway's decoding desk: a small pool of warm child processes, and what their answers mean.
+
+Implements ``gateway.interfaces.Media``. It decides who waits for which child and for how long; it decodes nothing.
+Starting a child costs about a third of a second (importing the codecs), so up to two are kept warm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.errors import (
+    GatewayError,
+    InternalJobError,
+    InvalidInputError,
+    QueueFullError,
+    ResultInvalidError,
+    ShuttingDownError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
+from gateway.interfaces import Comparison
+from gateway.media.limits import Limits
+from gateway.media.process import Child, ChildLostError
+
+_LOG = structlog.get_logger(__name__)
+
+_CHILDREN: Final = 2
+#: Uploads that may wait for a child; at a tenth of a second each, the last waits some seconds.
+_MOST_WAITING: Final = 128
+#: Memory that decoders leak or fragment goes back with the child that holds it.
+_TASKS_PER_CHILD: Final = 200
+
+_GIB: Final = 1024**3
+#: A still of the largest size decodes in about a second; a video is read whole, so its time grows with its bytes.
+_PROBE_SECONDS: Final = 10.0
+_PROBE_SECONDS_PER_GIB: Final = 50.0
+#: Comparing may decode both files whole: minutes for the longest, hardly ever more than the first frame.
+_COMPARE_SECONDS: Final = 300.0
+_COMPARE_SECONDS_PER_GIB: Final = 300.0
+#: Cleaning reads the file three times and writes it once.
+_CLEAN_SECONDS: Final = 20.0
+_CLEAN_SECONDS_PER_GIB: Final = 120.0
+#: Decoding uses two threads, and a deadline that passes first is the better answer.
+_CPU_PER_SECOND: Final = 2
+
+_REFUSALS: Final = {
+    error.code: error for error in (InvalidInputError, TooLargeError, UnsupportedMediaError, ResultInvalidError)
+}
+
+
+class MediaWorkers:
+    """Decoding, in processes that may die of it. ``start`` before use, ``close`` at the end; one event loop.
+
+    Args:
+        limits: bounds for inputs; results may be larger.
+        children: processes at most.
+    """
+
+    def __init__(self, limits: Limits | None = None, *, children: int = _CHILDREN) -> None:
+        self._limits = limits or Limits()
+        self._idle: list[Child] = []
+        #: all that may still be there: idle, busy and dying.
+        self._children: set[Child] = set()
+        self._slots = asyncio.Semaphore(children)
+        # A comparison may take minutes: one child is always left for uploads, whose clients wait.
+        self._long = asyncio.Semaphore(max(1, children - 1))
+        self._waiting = 0
+        self._closed = True
+
+    async def start(self) -> None:
+        """Start a first child, so that the first upload does not wait for it; the second comes when it is needed."""
+        self._closed = False
+        child = await Child.start()
+        self._children.add(child)
+        self._idle.append(child)
+
+    async def close(self) -> None:
+        """Kill all children and wait until they are gone; tasks in them end as lost."""
+        self._closed = True
+        self._idle.clear()
+        for child in self._children:
+            child.kill()
+        for child in tuple(self._children):
+            await child.ended()
+        self._children.clear()
+
+    async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
+        """What an input is, fully checked.
+
+        Raises:
+            InvalidInputError: empty, damaged, cut short, without or with several video streams, too slow to decode.
+            UnsupportedMediaError: of no kind in ``accept``, or a codec that is not accepted.
+            TooLargeError: the sentence names the limit.
+            QueueFullError: too many files wait to be checked.
+        """
+        timeout_seconds = _PROBE_SECONDS + _PROBE_SECONDS_PER_GIB * await _size_gib(path)
+        task = {"do": "probe", "path": str(path), "accept": sorted(accept), "limits": self._limits.to_json()}
+        if self._waiting >= _MOST_WAITING:
+            raise QueueFullError("Too many files wait to be checked; try again soon.", retry_after_seconds=5)
+        try:
+            answer = await self._ask(task, timeout_seconds)
+        except TimeoutError:
+            _LOG.warning("media_probe_timed_out", timeout_seconds=round(timeout_seconds, 1))
+            raise InvalidInputError(
+                f"The file could not be decoded within {timeout_seconds:.0f} s.", field=field
+            ) from None
+        except ChildLostError:
+            self._refuse_when_closed()
+            _LOG.warning("media_probe_died")
+            raise InvalidInputError("The file cannot be decoded: decoding it failed hard.", field=field) from None
+        _raise_refusal(answer, field=field)
+        return MediaFacts.from_json(answer["done"])
+
+    async def compare(self, target: Path, result: Path, *, crf: int | None, all_frames: bool) -> Comparison:
+        """Compare a result with its target.
+
+        Args:
+            target: the file the face went into.
+            result: what came back.
+            crf: of the template's encoder; None for a lossless one.
+            all_frames: every frame, else 64 evenly spread ones.
+
+        Raises:
+            ResultInvalidError: one of them cannot be decoded.
+            InternalJobError: it took too long, or the process died of it.
+        """
+        size_gib = await _size_gib(target) + await _size_gib(result)
+        task = {"do": "compare", "target": str(target), "result": str(result), "crf": crf, "all_frames": all_frames}
+        async with self._long:
+            done = await self._work(task, _COMPARE_SECONDS + _COMPARE_SECONDS_PER_GIB * size_gib)
+        return Comparison(
+            changed=bool(done["changed"]),
+            largest_movement=float(done["largest_movement"]),
+            frames_compared=int(done["frames_compared"]),
+        )
+
+    async def clean(self, path: Path, out: Path) -> MediaFacts:
+        """Write a copy of a result without the upstream's private metadata, pictures and sound untouched.
+
+        Returns:
+            Facts of the copy, decoded as an input is. Nothing is left at ``out`` when it fails.
+
+        Raises:
+            ResultInvalidError: it is none of the kinds we know, damaged, or beyond four times the limits of inputs.
+            InternalJobError: it took too long, or the process died of it.
+        """
+        limits = self._limits.for_results().to_json()
+        task = {"do": "clean", "path": str(path), "out": str(out), "limits": limits}
+        try:
+            done = await self._work(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * await _size_gib(path))
+        except BaseException:
+            # In a thread of its own accord: it runs to its end even if this is being canceled once more.
+            await asyncio.shield(asyncio.to_thread(out.unlink, missing_ok=True))
+            raise
+        return MediaFacts.from_json(done)
+
+    async def _work(self, task: Mapping[str, Any], timeout_seconds: float) -> Mapping[str, Any]:
+        """A task on a result: what goes wrong is the job's end, never the caller's."""
+        try:
+            answer = await self._ask(task, timeout_seconds)
+        except TimeoutError:
+            raise InternalJobError("The result could not be checked in time.") from None
+        except ChildLostError:
+            self._refuse_when_closed()
+            raise InternalJobError("The result could not be checked: decoding it failed hard.") from None
+        if "refused" in answer:
+            raise ResultInvalidError(f"The result is no good. {answer['message']}")
+        done: Mapping[str, Any] = answer["done"]
+        return done
+
+    async def _ask_some_child(self, task: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        budgeted = {**task, "cpu_seconds": int(_CPU_PER_SECOND * timeout_seconds) + 1}
+        async with self._child() as child:
+            is_fresh = child.asked == 0
+            try:
+                return await child.ask(budgeted, timeout_seconds=timeout_seconds)
+            except ChildLostError:
+                # An earlier file may have hurt it, or the kernel took it for its memory: this file gets a clean try.
+                if is_fresh or self._closed:
+                    raise
+        async with self._child(fresh=True) as child:
+            return await child.ask(budgeted, timeout_seconds=timeout_seconds)
+
+    async def _ask(self, task: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        answer = await self._ask_some_child(task, timeout_seconds)
+        if answer.get("cause"):
+            _LOG.info("media_not_decoded", task=task["do"], cause=answer["cause"])
+        return answer
+
+    @asynccontextmanager
+    async def _child(self, *, fresh: bool = False) -> AsyncIterator[Child]:
+        """A child for one task, in turn. It goes back to the others only if the task ended with an answer."""
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            self._refuse_when_closed()
+            child = await (Child.start() if fresh else self._take())
+            self._children.add(child)
+            try:
+                yield child
+            except BaseException:
+                # Late, lost or not wanted any more (the client left): whatever it decodes, it shall stop.
+                child.kill()
+                raise
+            finally:
+                self._put_back(child)
+        finally:
+            self._slots.release()
+
+    async def _take(self) -> Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.is_alive:
+                return child
+        return await Child.start()
+
+    def _put_back(self, child: Child) -> None:
+        if child.is_alive and not self._closed and child.asked < _TASKS_PER_CHILD:
+            self._idle.append(child)
+        else:
+            child.kill()
+        # The event loop reaps a dead child; ``close`` waits for those it has not yet.
+        self._children = {one for one in self._children if not one.is_gone}
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise ShuttingDownError("The gateway is about to stop.")
+
+
+async def _size_gib(path: Path) -> float:
+    return (await asyncio.to_thread(path.stat)).st_size / _GIB
+
+
+def _raise_refusal(answer: Mapping[str, Any], *, field: str) -> None:
+    if "refused" in answer:
+        refusal: type[GatewayError] = _REFUSALS[answer["refused"]]
+        raise refusal(answer["message"], field=field)
