@@ -1,0 +1,360 @@
+"""Content-addressed bytes on the local disk: ``<root>/<first two digits>/<blake3>``.
+
+What is written goes to ``<root>/parts/`` first and is moved under its hash when it is whole and synced, so a name that
+exists holds all of its bytes, after a power cut too. Parts that a killed gateway left are swept by ``prepare``. Who
+refers to a blob, and when nobody does any more, is for the store to know.
+
+All disk work runs in a few threads of this store's own, so that slow disks hold up neither the event loop nor name
+look-ups in the default executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self, TypeVar
+
+import anyio
+from blake3 import blake3
+
+from gateway.errors import StorageFullError
+from gateway.interfaces import Blob
+
+#: Bytes gathered before a thread is asked to write them: a hop costs about 0.1 ms, so a hop per 64 KiB socket read
+#: would be most of the work.
+WRITE_BATCH_BYTES: Final = 512 * 1024
+#: Bytes read in one hop, and so what one slow reader holds in memory.
+READ_CHUNK_BYTES: Final = 512 * 1024
+#: Free bytes below which nothing new is begun: the database and its log live on the same disk.
+DEFAULT_FLOOR_BYTES: Final = 256 * 1024**2
+#: The disk is asked again each time this much has been written.
+_RECHECK_BYTES: Final = 16 * 1024**2
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_ROOM_SENTENCE: Final = "The gateway's disk has no room for this file."
+_PARTS: Final = "parts"
+#: How many recent commits can be taken back; far more than requests in flight.
+_FRESH_LIMIT: Final = 4096
+
+R = TypeVar("R")
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes that an ordinary user may still write on the file system of ``folder``."""
+    stat = os.statvfs(folder)
+    return stat.f_bavail * stat.f_frsize
+
+
+class LocalBlobs:
+    """``interfaces.Blobs`` on a folder.
+
+    Args:
+        root: the folder; made by ``prepare`` with mode 0700, files have 0600.
+        floor_bytes: free bytes that are left to others.
+        free: asks how many bytes are free; a parameter for tests.
+    """
+
+    def __init__(
+        self, root: Path, *, floor_bytes: int = DEFAULT_FLOOR_BYTES, free: Callable[[Path], int] = free_bytes
+    ) -> None:
+        self._root = root
+        self._floor_bytes = floor_bytes
+        self._free = free
+        self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="blobs")
+        # Between "it is there, touch it" and "it is untouched, delete it".
+        self._names = threading.Lock()
+        self._last_stamp = 0
+        # Blobs that did not exist before this run's commit -> the time stamp that the commit gave them.
+        self._fresh: OrderedDict[str, int] = OrderedDict()
+
+    async def prepare(self) -> int:
+        """Make the folders and sweep what an earlier run did not finish; how many parts were dropped."""
+        return await self._run(self._prepare)
+
+    async def close(self) -> None:
+        """Wait for disk work that was begun and let the threads go. Nothing works afterwards."""
+        await asyncio.to_thread(self._threads.shutdown)
+
+    async def writer(self, *, expected_bytes: int | None = None) -> LocalBlobWriter:
+        """A new writer.
+
+        Args:
+            expected_bytes: announced size; twice as much must be free, since results are made from inputs.
+
+        Raises:
+            StorageFullError: the disk has no room for it.
+        """
+        await self._run(self._require_room, 2 * (expected_bytes or 0))
+        return LocalBlobWriter(self, _Part(self._root / _PARTS / f"{secrets.token_hex(16)}.part"))
+
+    def path(self, blob_hash: str) -> Path:
+        """Where a committed blob lies.
+
+        Raises:
+            ValueError: not a hash; a file name never gets this far.
+        """
+        if not _HASH.fullmatch(blob_hash):
+            raise ValueError("a blob is named by 64 lower-case hex digits")
+        return self._root / blob_hash[:2] / blob_hash
+
+    async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes from ``start`` up to but without ``end``, in chunks of at most ``READ_CHUNK_BYTES``.
+
+        The file is opened anew for each chunk: the name fixes the content, an abandoned reader leaves no open file,
+        and a blob that is deleted meanwhile is noticed.
+
+        Raises:
+            FileNotFoundError: it is not there, or no longer.
+        """
+        path = self.path(blob_hash)
+        while end is None or start < end:
+            wanted = READ_CHUNK_BYTES if end is None else min(READ_CHUNK_BYTES, end - start)
+            chunk = await self._run(_read, path, start, wanted)
+            if not chunk:
+                return
+            yield chunk
+            start += len(chunk)
+
+    async def exists(self, blob_hash: str) -> bool:
+        """Whether it is there."""
+        return await self._run(self.path(blob_hash).is_file)
+
+    async def delete(self, blob_hash: str, *, untouched_since: float) -> bool:
+        """Delete it unless it was committed or touched at or after ``untouched_since``; whether it was deleted.
+
+        Args:
+            blob_hash: its name.
+            untouched_since: Unix seconds.
+        """
+        return await self._run(self._delete, self.path(blob_hash), untouched_since)
+
+    async def discard(self, blob: Blob) -> bool:
+        """Take back a commit of this run that led to nothing; whether the bytes are gone.
+
+        They stay when the blob was there before that commit, or when somebody committed the same bytes since: content
+        is shared, and the sweep takes what nobody refers to.
+        """
+        return await self._run(self._discard, blob.hash)
+
+    async def untouched(self, *, since: float) -> list[str]:
+        """Hashes of all blobs that were not touched since (Unix seconds).
+
+        For the sweep: a gateway that is killed between a commit and the transaction that records it leaves a blob of
+        which the store knows nothing.
+        """
+        return await self._run(self._untouched, since)
+
+    # ------------------------------------------------------------------------------------------- inside the threads
+
+    async def _run(self, work: Callable[..., R], *arguments: object) -> R:
+        """Do blocking work in a thread. A canceled caller leaves at once; the work is finished all the same."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments))
+
+    def _prepare(self) -> int:
+        parts = self._root / _PARTS
+        parts.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self._root, parts):
+            folder.chmod(0o700)
+        left = list(parts.iterdir())
+        for part in left:
+            part.unlink()
+        return len(left)
+
+    def _require_room(self, needed_bytes: int) -> None:
+        if self._free(self._root) < max(needed_bytes, self._floor_bytes):
+            raise StorageFullError(_NO_ROOM_SENTENCE)
+
+    def _adopt(self, part: Path, blob_hash: str) -> None:
+        """Move a whole, synced part under its hash."""
+        target = self.path(blob_hash)
+        folder = target.parent
+        with self._names:
+            if target.exists():
+                self._stamp(target)
+                part.unlink()
+                return
+            if not folder.exists():
+                folder.mkdir(mode=0o700)
+                _sync_folder(self._root)
+            part.rename(target)
+            # Also because a part that took long to arrive would look old to the sweep.
+            self._fresh[blob_hash] = self._stamp(target)
+            if len(self._fresh) > _FRESH_LIMIT:
+                self._fresh.popitem(last=False)
+        _sync_folder(folder)
+
+    def _stamp(self, target: Path) -> int:
+        """Touch with a time that no other touch of this run had: the kernel's own clock ticks every few ms only."""
+        self._last_stamp = max(time.time_ns(), self._last_stamp + 1)
+        os.utime(target, ns=(self._last_stamp, self._last_stamp))
+        return self._last_stamp
+
+    def _discard(self, blob_hash: str) -> bool:
+        path = self.path(blob_hash)
+        with self._names:
+            stamp = self._fresh.pop(blob_hash, None)
+            if stamp is None or not path.exists() or path.stat().st_mtime_ns != stamp:
+                return False
+            path.unlink()
+        return True
+
+    def _untouched(self, since: float) -> list[str]:
+        found: list[str] = []
+        for folder in self._root.iterdir():
+            if folder.name != _PARTS and folder.is_dir():
+                found += [entry.name for entry in os.scandir(folder) if entry.stat().st_mtime < since]
+        return [name for name in found if _HASH.fullmatch(name)]
+
+    def _delete(self, path: Path, untouched_since: float) -> bool:
+        with self._names:
+            try:
+                if path.stat().st_mtime >= untouched_since:
+                    return False
+                path.unlink()
+            except FileNotFoundError:
+                return False
+        return True
+
+
+class LocalBlobWriter:
+    """``interfaces.BlobWriter``: one blob on its way in. Made by ``LocalBlobs.writer``."""
+
+    def __init__(self, blobs: LocalBlobs, part: _Part) -> None:
+        self._blobs = blobs
+        self._part = part
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._unchecked_bytes = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.abort()
+
+    async def write(self, data: bytes) -> None:
+        """Take bytes; returns when there is room for more.
+
+        Raises:
+            StorageFullError: the disk is full, or nearly so.
+        """
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= WRITE_BATCH_BYTES:
+            await self._flush()
+
+    async def commit(self) -> Blob:
+        """Make it durable under its hash: synced, renamed, and touched if it was there already.
+
+        Raises:
+            StorageFullError: the disk is full.
+        """
+        await self._flush()
+        return await self._blobs._run(self._part.commit, self._blobs._adopt)  # noqa: SLF001 - the two are one thing
+
+    async def abort(self) -> None:
+        """Drop what was written; harmless after ``commit``. Finishes even when the caller is being canceled."""
+        self._waiting.clear()
+        with anyio.CancelScope(shield=True):
+            await self._blobs._run(self._part.discard)  # noqa: SLF001 - the two are one thing
+
+    async def _flush(self) -> None:
+        if not self._waiting:
+            return
+        chunks, self._waiting = self._waiting, []
+        size_bytes, self._waiting_bytes = self._waiting_bytes, 0
+        self._unchecked_bytes += size_bytes
+        if self._unchecked_bytes >= _RECHECK_BYTES:
+            self._unchecked_bytes = 0
+            await self._blobs._run(self._blobs._require_room, 0)  # noqa: SLF001 - the two are one thing
+        await self._blobs._run(self._part.write, chunks)  # noqa: SLF001 - the two are one thing
+
+
+class _Part:
+    """The blocking side of a writer. Its lock orders a write that outlives its canceled caller before the discard."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._hash = blake3()
+        self._size_bytes = 0
+        self._file: BinaryIO | None = None
+        self._is_over = False
+
+    def write(self, chunks: list[bytes]) -> None:
+        data = b"".join(chunks)
+        with self._lock, _full_disk_as_ours():
+            _write_all(self._open(), data)
+            self._hash.update(data)
+            self._size_bytes += len(data)
+
+    def commit(self, adopt: Callable[[Path, str], None]) -> Blob:
+        with self._lock, _full_disk_as_ours():
+            os.fsync(self._open().fileno())
+            blob = Blob(hash=self._hash.hexdigest(), size_bytes=self._size_bytes)
+            adopt(self._path, blob.hash)
+            self._close()
+            return blob
+
+    def discard(self) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._close()
+                self._path.unlink(missing_ok=True)
+
+    def _open(self) -> BinaryIO:
+        """The file, made at its first use: what was never begun leaves nothing."""
+        if self._is_over:
+            raise ValueError("this blob was committed or dropped")
+        if self._file is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._file = os.fdopen(os.open(self._path, flags, 0o600), "wb", buffering=0)
+        return self._file
+
+    def _close(self) -> None:
+        self._is_over = True
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def _full_disk_as_ours() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise StorageFullError(_NO_ROOM_SENTENCE) from error
+        raise
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _read(path: Path, start: int, size_bytes: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        return file.read(size_bytes)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
