@@ -261,20 +261,29 @@ def _movement(before: NDArray[np.uint8], after: NDArray[np.uint8], pose: Pose) -
 def _smooth_path(track: _Track) -> list[tuple[int, Pose]]:
     """(frame, pose) for each frame in which the person is believed to be seen."""
     last = track.sightings[-1].frame
-    poses = _bridge_gaps(track.path)
-    corrections = np.array([_correction(poses[seen.frame - track.start], seen.pose) for seen in track.sightings])
-    at = np.array([seen.frame for seen in track.sightings], dtype=np.float64)
+    poses, stretches = _bridge_gaps(track.path), _stretches(track.path)
+    offsets = np.array([seen.frame - track.start for seen in track.sightings])
     trust = np.array([seen.weight for seen in track.sightings])
+    corrections = np.array(
+        [_correction(poses[at], seen.pose) for at, seen in zip(offsets, track.sightings, strict=True)]
+    )
     result = []
     for offset, pose in enumerate(poses):
-        frame = track.start + offset
-        if frame > last and track.path[offset] is None:
+        if track.start + offset > last and track.path[offset] is None:
             break
-        # Relative to the nearest sighting, so that far from all of them the weights do not vanish together.
-        distance = (at - frame) ** 2
-        weights = trust * np.exp((distance.min() - distance) / (2 * _AVERAGE_FRAMES**2))
-        result.append((frame, _corrected(pose, weights @ corrections / weights.sum())))
+        # Drift is a matter of one unbroken stretch of flow, and every stretch has a sighting. Weights are relative to
+        # the nearest one, so that far from all of them they do not vanish together.
+        near = stretches[offsets] == stretches[offset]
+        distance = (offsets[near] - offset) ** 2.0
+        weights = trust[near] * np.exp((distance.min() - distance) / (2 * _AVERAGE_FRAMES**2))
+        result.append((track.start + offset, _corrected(pose, weights @ corrections[near] / weights.sum())))
     return result
+
+
+def _stretches(path: list[Pose | None]) -> NDArray[np.int_]:
+    """For each frame the number of its unbroken stretch; a gap counts to the one before it."""
+    known = np.array([pose is not None for pose in path])
+    return np.cumsum(known & ~np.concatenate(([False], known[:-1])))
 
 
 def _bridge_gaps(path: list[Pose | None]) -> list[Pose]:
