@@ -100,9 +100,7 @@ def find_faces(image: NDArray[np.uint8], search_pixels: int, *, tilted: bool = T
 
 def _find_upright(gray: NDArray[np.uint8], search_pixels: int) -> list[Face]:
     cv2 = load_cv2()
-    height, width = gray.shape
-    scale = min(1.0, search_pixels / max(height, width))
-    small = gray if scale == 1.0 else cv2.resize(gray, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small, scale = _shrink(gray, search_pixels)
     faces = []
     for box in _boxes(cv2.equalizeHist(small)):
         x, y, side = (value / scale for value in box)
@@ -110,6 +108,16 @@ def _find_upright(gray: NDArray[np.uint8], search_pixels: int) -> list[Face]:
         if face.eyes_found or _second_opinion(gray, face):
             faces.append(face)
     return faces
+
+
+def _shrink(gray: NDArray[np.uint8], search_pixels: int) -> tuple[NDArray[np.uint8], float]:
+    """The picture at no more than so many pixels on its longer side, and the scale that did it."""
+    cv2 = load_cv2()
+    scale = search_pixels / max(gray.shape)
+    if scale >= 1.0:
+        return gray, 1.0
+    rows, columns = (max(1, round(side * scale)) for side in gray.shape)
+    return cv2.resize(gray, (columns, rows), interpolation=cv2.INTER_AREA), scale
 
 
 def _boxes(gray: NDArray[np.uint8]) -> Iterator[tuple[float, float, float]]:
@@ -190,20 +198,22 @@ def _find_tilted(gray: NDArray[np.uint8], search_pixels: int, degrees: float) ->
     """Faces of a picture turned by ``degrees``, told in pixels of the picture as it is; only those with eyes."""
     cv2 = load_cv2()
     height, width = gray.shape
-    scale = min(1.0, search_pixels / max(height, width))
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, scale)
-    reach_x = abs(turn[0, 0]) * width + abs(turn[0, 1]) * height
-    reach_y = abs(turn[0, 0]) * height + abs(turn[0, 1]) * width
-    turn[:, 2] += (reach_x / 2 - width / 2, reach_y / 2 - height / 2)
-    turned = cv2.warpAffine(gray, turn, (round(reach_x), round(reach_y)), flags=cv2.INTER_AREA)
-    back = cv2.invertAffineTransform(turn)
+    small, scale = _shrink(gray, search_pixels)
+    rows, columns = small.shape
+    turn = cv2.getRotationMatrix2D((columns / 2, rows / 2), degrees, 1.0)
+    reach_x = abs(turn[0, 0]) * columns + abs(turn[0, 1]) * rows
+    reach_y = abs(turn[0, 0]) * rows + abs(turn[0, 1]) * columns
+    turn[:, 2] += (reach_x / 2 - columns / 2, reach_y / 2 - rows / 2)
+    turned = cv2.warpAffine(small, turn, (math.ceil(reach_x), math.ceil(reach_y)))
+    back = cv2.invertAffineTransform(turn) / scale
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
         px, py = back @ np.array([*point, 1.0])
         return float(px), float(py)
 
     faces = []
-    for face in _find_upright(turned, search_pixels * 2):
+    # Turned, it is at most half as large again; it is searched as it is.
+    for face in _find_upright(turned, 2 * search_pixels):
         centre_x, centre_y = place((face.x + face.width / 2, face.y + face.height / 2))
         half = max(face.width, face.height) / scale / 2
         x0, y0 = max(0, round(centre_x - half)), max(0, round(centre_y - half))

@@ -120,7 +120,8 @@ class FaceTracker:
         gray: NDArray[np.uint8] = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         self._scale = min(1.0, CLIP_SEARCH_PIXELS / max(gray.shape))
         if self._scale < 1.0:
-            gray = cv2.resize(gray, None, fx=self._scale, fy=self._scale, interpolation=cv2.INTER_AREA)
+            rows, columns = (max(1, round(side * self._scale)) for side in gray.shape)
+            gray = cv2.resize(gray, (columns, rows), interpolation=cv2.INTER_AREA)
         return gray
 
     def _is_due(self) -> bool:

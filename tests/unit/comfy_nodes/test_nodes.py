@@ -15,6 +15,11 @@ PACK = Path(comfy_nodes.__file__).parent
 STANDIN = PACK.parent / "tests" / "standins" / "reactor_standin" / "__init__.py"
 
 
+@pytest.fixture(autouse=True)
+def _detection_is_asked_once(monkeypatch, detected_once):
+    monkeypatch.setattr("comfy_nodes.swap.detect_faces", detected_once)
+
+
 def load_as_custom_node(init, name):
     """As ComfyUI a125cd84 does it, nodes.py, load_custom_node: the module is named by its path."""
     spec = importlib.util.spec_from_file_location(name, init)

@@ -10,6 +10,11 @@ from comfy_nodes.options import SwapOptions
 OBJECT_INFO = Path(__file__).parents[4] / "shared" / "data" / "object_info.json"
 
 
+@pytest.fixture(autouse=True)
+def _detection_is_asked_once(monkeypatch, detected_once):
+    monkeypatch.setattr("comfy_nodes.swap.detect_faces", detected_once)
+
+
 def run(**inputs):
     lines = []
     output = nodes.run_face_swap(inputs, log=lines.append)

@@ -12,6 +12,11 @@ from comfy_nodes.swap import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _detection_is_asked_once(monkeypatch, detected_once):
+    monkeypatch.setattr("comfy_nodes.swap.detect_faces", detected_once)
+
+
 class Ticks(list):
     def __call__(self, value, maximum):
         self.append((value, maximum))
@@ -171,6 +176,12 @@ def test_faces_at_the_border_do_not_raise(portrait, stranger, top, left, monkeyp
     monkeypatch.setattr("comfy_nodes.swap._analyse", lambda *_: [[TrackedFace(0, pose)]])
     result = swap_one(cut, stranger)
     assert changed(cut, result.frames[0]).any()
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 1, 1, 3), (3, 2, 900, 3), (1, 2000, 3, 3)])
+def test_pictures_too_small_for_a_face_do_not_raise(stranger, shape):
+    frames = np.full(shape, 99, np.uint8)
+    assert swap_faces(frames, stranger, SwapOptions()).frames is frames
 
 
 @pytest.mark.parametrize("place", [(-500.0, -500.0), (5000.0, 60.0)])
