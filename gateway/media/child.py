@@ -54,6 +54,7 @@ def main() -> None:
     av.logging.set_level(None)
     for line in sys.stdin:
         task = json.loads(line)
+        _allow_cpu(task["cpu_seconds"])
         answers.write(json.dumps({"id": task["id"]} | answer(task)) + "\n")
         answers.flush()
 
@@ -70,7 +71,6 @@ def _confine(*, parent: int) -> None:
 
 def answer(task: Task) -> dict[str, Any]:
     """What to say to a task; every way in which it can go wrong is an answer too."""
-    _allow_cpu(task["cpu_seconds"])
     try:
         return {"done": _TASKS[task["do"]](task)}
     except GatewayError as error:

@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from gateway.audit import MediaFacts, Pixels
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.media.extent import is_cut_short
 from gateway.media.limits import VIDEO_CODECS, Limits
 from gateway.sniffing import MediaType
 
@@ -70,6 +71,8 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
     with open_movie(path, kind) as container:
         stream = only_video_stream(container)
         _check_stream(stream, limits)
+        if is_cut_short(path, _DEMUXERS[kind.content_type]):
+            raise InvalidInputError(_CUT_SHORT)
         tally = _demux(container, stream, limits)
         tally.refuse_missing(container)
         fps = _rate(stream, tally)

@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from PIL.PngImagePlugin import PngInfo
+
+from gateway.errors import ResultInvalidError
+from gateway.media import cleaning, movies
+from gateway.sniffing import GIF, JPEG, MP4, PNG, WEBM, WEBP
+
+PROMPT = '{"3": {"inputs": {"image": "private-name.jpg"}}}'
+
+
+def exif(orientation: int | None = None) -> Image.Exif:
+    made = Image.Exif()
+    made[0x010F] = PROMPT
+    if orientation:
+        made[0x0112] = orientation
+    return made
+
+
+@pytest.fixture
+def clean(studio):
+    def run(path, kind):
+        assert b"private-name" in path.read_bytes(), "nothing was planted, so this would show nothing"
+        out = studio.folder / f"clean{kind.suffix}"
+        cleaning.clean_file(path, kind, out)
+        assert b"private-name" not in out.read_bytes()
+        return out
+
+    return run
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return [np.asarray(frame.convert("RGBA")).copy() for frame in ImageSequence.Iterator(image)]
+
+
+@pytest.fixture
+def picture(studio):
+    return Image.fromarray(studio.frames(1)[0])
+
+
+def test_a_png_loses_its_prompt_and_keeps_its_pixels(studio, clean, picture):
+    path = studio.folder / "x.png"
+    info = PngInfo()
+    info.add_text("prompt", PROMPT)
+    info.add_text("workflow", PROMPT, zip=True)
+    info.add_itxt("parameters", PROMPT)
+    picture.save(path, pnginfo=info, exif=exif(), dpi=(72, 72))
+    out = clean(path, PNG)
+    np.testing.assert_array_equal(pixels(out), pixels(path))
+    with Image.open(out) as cleaned:
+        cleaned.load()
+        assert set(cleaned.info) == {"dpi"}
+
+
+def test_a_jpeg_loses_exif_and_comments_and_keeps_its_pixels_and_profile(studio, clean, picture):
+    path = studio.folder / "x.jpg"
+    picture.save(path, exif=exif(), comment=PROMPT.encode(), icc_profile=b"a profile", progressive=True)
+    out = clean(path, JPEG)
+    np.testing.assert_array_equal(pixels(out), pixels(path))
+    with Image.open(out) as cleaned:
+        assert cleaned.info["icc_profile"] == b"a profile"
+        assert not cleaned.getexif()
+
+
+def test_what_follows_the_end_of_a_jpeg_is_dropped(studio, clean, picture):
+    path = studio.folder / "x.jpg"
+    picture.save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole + PROMPT.encode())
+    assert clean(path, JPEG).read_bytes() == whole
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+def test_a_webp_loses_its_prompt_and_keeps_its_pixels(studio, clean, picture, lossless):
+    path = studio.folder / "x.webp"
+    picture.save(path, exif=exif(), xmp=PROMPT.encode(), lossless=lossless)
+    out = clean(path, WEBP)
+    np.testing.assert_array_equal(pixels(out), pixels(path))
+    with Image.open(out) as cleaned:
+        assert not cleaned.getexif()
+        assert "xmp" not in cleaned.info
+
+
+def test_an_animated_webp_keeps_its_frames(studio, clean, picture):
+    path = studio.folder / "x.webp"
+    picture.save(path, save_all=True, append_images=[picture.rotate(180)], duration=40, exif=exif())
+    np.testing.assert_array_equal(pixels(clean(path, WEBP)), pixels(path))
+
+
+def test_a_gif_loses_its_comment_and_keeps_frames_delays_and_loop(studio, clean):
+    path = studio.folder / "x.gif"
+    pages = [Image.fromarray(frame).quantize(64) for frame in studio.frames(4)]
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=[40, 80, 40, 40], loop=0, comment=PROMPT)
+    out = clean(path, GIF)
+    np.testing.assert_array_equal(pixels(out), pixels(path))
+    with Image.open(out) as cleaned:
+        assert cleaned.info["loop"] == 0
+        cleaned.seek(1)
+        assert cleaned.info["duration"] == 80
+
+
+def packets(path, kind):
+    with movies.open_movie(path, kind) as container:
+        return [
+            (packet.stream_index, packet.pts * packet.time_base, bytes(packet))
+            for packet in container.demux()
+            if packet.size
+        ]
+
+
+@pytest.mark.parametrize(("name", "codec", "kind"), [("x.mp4", "libx264", MP4), ("x.webm", "libvpx", WEBM)])
+def test_a_video_loses_its_tags_and_keeps_every_packet(studio, clean, name, codec, kind):
+    tags = {"prompt": PROMPT, "workflow": PROMPT, "comment": PROMPT}
+    path = studio.video(name, codec=codec, rate=Fraction(30000, 1001), audio=True, metadata=tags)
+    out = clean(path, kind)
+    assert sorted(packets(out, kind)) == sorted(packets(path, kind))
+    with av.open(str(out)) as cleaned:
+        assert not {"prompt", "workflow", "comment"} & {tag.lower() for tag in cleaned.metadata}
+
+
+def test_a_cleaned_mp4_has_its_index_first(studio, clean):
+    data = clean(studio.video(metadata={"comment": PROMPT}), MP4).read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+
+
+def test_a_turned_video_stays_turned(studio):
+    turned = studio.turned(studio.video())
+    out = studio.folder / "clean.mp4"
+    cleaning.clean_file(turned, MP4, out)
+    assert next(movies.read_frames(out, MP4)).rotation == next(movies.read_frames(turned, MP4)).rotation != 0
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("png", PNG), ("jpg", JPEG), ("gif", GIF), ("webp", WEBP)])
+def test_a_result_cut_short_is_said_to_be_damaged(studio, picture, suffix, kind):
+    path = studio.folder / f"x.{suffix}"
+    picture.save(path)
+    data = path.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        cut = studio.write("cut", data[: int(len(data) * share)])
+        with pytest.raises(ResultInvalidError):
+            cleaning.clean_file(cut, kind, studio.folder / "out")

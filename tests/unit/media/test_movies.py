@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.media import cleaning, movies
+from gateway.media.limits import Limits
+from gateway.sniffing import MP4, WEBM
+
+
+def facts(answer):
+    assert "done" in answer, answer
+    return MediaFacts.from_json(answer["done"])
+
+
+def test_facts_of_a_video_with_audio_at_the_ntsc_rate(studio, probe):
+    found = facts(probe(studio.video(rate=Fraction(30000, 1001), audio=True)))
+    assert found.kind is MediaKind.VIDEO
+    assert (found.content_type, found.suffix, found.video_codec) == ("video/mp4", ".mp4", "h264")
+    assert (found.width, found.height, found.frames) == (96, 64, 12)
+    assert found.fps == Fraction(30000, 1001)
+    assert found.duration_seconds == pytest.approx(12 * 1001 / 30000, abs=1e-4)
+    assert found.has_audio
+
+
+def test_a_silent_video_has_no_audio(studio, probe):
+    assert not facts(probe(studio.video())).has_audio
+
+
+def test_odd_sizes_are_told_as_they_are(studio, probe):
+    found = facts(probe(studio.video(frames=studio.frames(size=(65, 97)), pix_fmt="yuv444p")))
+    assert (found.width, found.height) == (97, 65)
+
+
+def test_a_turned_video_is_measured_upright(studio, probe):
+    found = facts(probe(studio.turned(studio.video())))
+    assert (found.width, found.height) == (64, 96)
+
+
+def test_frames_are_read_the_way_up_that_a_player_shows_them(studio):
+    """The matrix of a phone held upright: the stored picture's left side becomes the top."""
+    bright_left = np.zeros((64, 96, 3), np.uint8)
+    bright_left[:, :32] = 255
+    turned = studio.turned(studio.video(frames=[bright_left] * 3))
+    frame = movies.upright_rgb(next(movies.read_frames(turned, MP4)))
+    assert frame.shape == (96, 64, 3)
+    assert frame[:20].mean() > 200
+    assert frame[-20:].mean() < 50
+
+
+def test_invisible_reference_frames_of_vp8_are_not_counted(studio, probe):
+    """VP8 keeps them in packets of their own: bit 4 of the first byte says whether a frame is shown."""
+    path = studio.video("clip.webm", studio.frames(10), codec="libvpx")
+    with av.open(str(path)) as container:
+        hidden = [bytes(packet) for packet in container.demux(video=0) if packet.size][4]
+    assert hidden[0] & 0x10
+    data = path.read_bytes()
+    assert data.count(hidden) == 1
+    data = data.replace(hidden, bytes([hidden[0] & ~0x10]) + hidden[1:])
+    found = studio.write("hidden.webm", data)
+    assert facts(probe(found)).frames == 9
+    assert sum(1 for _ in movies.read_frames(found, WEBM)) == 9
+
+
+def test_a_video_without_video_stream_is_refused(studio, probe):
+    answer = probe(studio.sound_only())
+    assert answer["refused"] == "validation_error"
+    assert "no video stream" in answer["message"]
+
+
+def test_two_video_streams_are_refused(studio, probe):
+    answer = probe(studio.video(videos=2))
+    assert answer["refused"] == "validation_error"
+    assert "2 video streams" in answer["message"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.webm"])
+def test_a_video_cut_short_is_refused(studio, probe, name, share):
+    """The header of both still claims the whole length: in the mp4 it comes first."""
+    codec = "libx264" if name.endswith("mp4") else "libvpx"
+    whole = studio.video(name, studio.frames(48), codec=codec)
+    if name.endswith("mp4"):
+        cleaning.clean_file(whole, MP4, studio.folder / "fast.mp4")
+        whole = studio.folder / "fast.mp4"
+    data = whole.read_bytes()
+    assert "done" in probe(whole)
+    cut = studio.write("cut.mp4", data[: int(len(data) * share)])
+    assert probe(cut)["refused"] == "validation_error"
+
+
+def test_an_mp4_without_its_index_is_refused(studio, probe):
+    """The index of an ordinary mp4 comes last, so it is the first thing that a lost connection takes."""
+    data = studio.video().read_bytes()
+    cut = studio.write("cut.mp4", data[: data.index(b"moov") - 4])
+    assert probe(cut)["refused"] == "validation_error"
+
+
+def test_a_last_frame_that_does_not_decode_is_refused(studio, probe):
+    path = studio.video(codec="mpeg4", frames=studio.frames(10), options={"g": "1"})
+    with av.open(str(path)) as container:
+        last = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size][-1]
+    data = bytearray(path.read_bytes())
+    data[last[0] : last[0] + last[1]] = bytes(last[1])
+    assert probe(studio.write("bad.mp4", bytes(data)))["refused"] == "validation_error"
+
+
+def test_codecs_beyond_the_list_are_refused(studio, probe):
+    answer = probe(studio.video(codec="mjpeg", pix_fmt="yuvj420p"))
+    assert answer["refused"] == "unsupported_media_type"
+    assert "h264" in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (Limits(video_frames=11), "more than 11 frames"),
+        (Limits(video_fps=23), "at most 23"),
+        (Limits(video_long_side=95), "at most 95x2304"),
+        (Limits(video_short_side=63), "at most 4096x63"),
+    ],
+)
+def test_the_sentence_names_the_limit_that_was_passed(studio, probe, limits, named):
+    answer = probe(studio.video(), limits=limits)
+    assert answer["refused"] == "too_large"
+    assert named in answer["message"]
+
+
+def test_a_tall_video_may_be_as_large_as_a_wide_one(studio, probe):
+    limits = Limits(video_long_side=96, video_short_side=64)
+    assert "done" in probe(studio.video(frames=studio.frames(size=(96, 64))), limits=limits)
+
+
+def test_the_frame_limit_itself_is_accepted(studio, probe):
+    assert "done" in probe(studio.video(), limits=Limits(video_frames=12))
+
+
+def test_a_declared_rate_that_the_packets_deny_is_not_believed(studio, probe):
+    """Variable rate: 48 frames a second are declared, 24 frames take two."""
+    path = studio.folder / "varying.mp4"
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=48)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 48)
+        for index, picture in enumerate(studio.frames(24)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index * (2 if index < 12 else 4), Fraction(1, 48)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    found = facts(probe(path))
+    assert found.frames == 24
+    assert found.duration_seconds == pytest.approx(96 / 48, abs=0.1)
+    assert float(found.fps) == pytest.approx(24 / found.duration_seconds, rel=0.01)

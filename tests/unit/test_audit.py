@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gateway import audit
+from gateway.audit import Keeps, MediaFacts, MediaKind
+from gateway.errors import NoFaceFoundError, ResultInvalidError, ResultUnchangedError
+
+CLIP = MediaFacts(MediaKind.VIDEO, "video/mp4", ".mp4", 641, 361, 240, Fraction(30000, 1001), 8.008, True, "h264")
+MOVING_GIF = MediaFacts(MediaKind.GIF, "image/gif", ".gif", 641, 361, 24, Fraction(24), 1.0, False, None)
+PHOTO = MediaFacts(MediaKind.IMAGE, "image/png", ".png", 641, 361, 1, None, None, False, None)
+
+
+@pytest.mark.parametrize("facts", [CLIP, MOVING_GIF, PHOTO])
+def test_facts_survive_the_store(facts):
+    assert MediaFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+
+
+def test_a_rate_is_stored_exactly():
+    assert CLIP.to_json()["fps"] == "30000/1001"
+
+
+def test_facts_of_no_known_kind_are_refused():
+    with pytest.raises(ValueError, match="hologram"):
+        MediaFacts.from_json(CLIP.to_json() | {"kind": "hologram"})
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        (CLIP, CLIP),
+        (CLIP, replace(CLIP, width=642, height=362)),
+        (CLIP, replace(CLIP, fps=Fraction(2997, 100))),
+        (replace(CLIP, has_audio=False), CLIP),
+        (MOVING_GIF, replace(MOVING_GIF, fps=Fraction(25))),
+        (MOVING_GIF, replace(CLIP, frames=24, fps=Fraction(24), has_audio=False)),
+        (CLIP, replace(MOVING_GIF, frames=240, fps=Fraction(100, 3))),
+        (PHOTO, PHOTO),
+    ],
+    ids=["same", "even", "rate rounded", "audio added", "gif delay", "gif to video", "video to gif", "still"],
+)
+def test_what_a_faithful_upstream_may_do_is_no_finding(target, found):
+    assert audit.wrong_facts(target, found) == ()
+
+
+@pytest.mark.parametrize(
+    ("target", "found", "what", "words"),
+    [
+        (CLIP, replace(CLIP, frames=239), Keeps.FRAMES, "240 frames, got 239"),
+        (CLIP, replace(CLIP, width=512, height=512), Keeps.SIZE, "641x361 pixels, got 512x512"),
+        (CLIP, replace(CLIP, width=640, height=360), Keeps.SIZE, "got 640x360"),
+        (PHOTO, replace(PHOTO, width=642, height=362), Keeps.SIZE, "got 642x362"),
+        (CLIP, replace(CLIP, fps=Fraction(30)), Keeps.FPS, "29.97 frames per second, got 30"),
+        (CLIP, replace(CLIP, fps=None), Keeps.FPS, "got a still"),
+        (MOVING_GIF, replace(MOVING_GIF, fps=Fraction(50)), Keeps.FPS, "got 50"),
+        (CLIP, replace(CLIP, has_audio=False), Keeps.AUDIO, "without audio"),
+    ],
+)
+def test_a_broken_promise_is_found_and_said(target, found, what, words):
+    [finding] = audit.wrong_facts(target, found)
+    assert finding.what is what
+    assert words in finding.sentence
+    assert isinstance(finding.to_error(), ResultInvalidError)
+    assert audit.wrong_facts(target, found, frozenset(Keeps) - {what}) == ()
+
+
+def test_a_content_filters_answer_breaks_every_promise_at_once():
+    """ReActor cuts a flagged video to one black frame of 512x512."""
+    filtered = replace(CLIP, width=512, height=512, frames=1, fps=Fraction(1), has_audio=False)
+    assert {finding.what for finding in audit.wrong_facts(CLIP, filtered)} == set(Keeps)
+
+
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(3))),
+)
+def test_block_means_are_the_means_of_blocks_that_cover_the_picture(rgb):
+    height, width = rgb.shape[:2]
+    means = audit.block_means(rgb)
+    rows, columns = max(1, height // 16), max(1, width // 16)
+    assert means.shape == (rows, columns)
+    luma = rgb @ np.array([0.299, 0.587, 0.114])
+    for row in range(rows):
+        for column in range(columns):
+            bottom = height if row == rows - 1 else 16 * row + 16
+            right = width if column == columns - 1 else 16 * column + 16
+            assert means[row, column] == pytest.approx(luma[16 * row : bottom, 16 * column : right].mean(), abs=1e-6)
+
+
+def test_the_block_that_moved_most_counts():
+    before = np.zeros((4, 5))
+    after = before.copy()
+    after[2, 3], after[0, 0] = -7.5, 3
+    assert audit.largest_movement(before, after) == 7.5
+
+
+def test_of_several_readings_each_block_counts_by_its_best():
+    target = np.zeros((1, 2))
+    assert audit.largest_movement(target, [np.array([[9.0, 1.0]]), np.array([[2.0, 8.0]])]) == 2.0
+
+
+def test_the_limit_is_twice_what_a_plain_re_encode_moves():
+    assert audit.movement_limit(20, palette=False) == pytest.approx(2 * 4.28)
+    assert audit.movement_limit(None, palette=True) == pytest.approx(2 * 5.25)
+
+
+def test_the_limit_never_falls_as_the_encoder_gets_coarser():
+    limits = [audit.movement_limit(crf, palette=False) for crf in (None, *range(52))]
+    assert limits == sorted(limits)
+
+
+def test_a_crf_in_between_takes_the_next_higher_figure():
+    assert audit.movement_limit(25, palette=False) == audit.movement_limit(28, palette=False)
+
+
+def test_movement_up_to_the_limit_is_no_change():
+    assert not audit.is_changed(8.56, 8.56)
+    assert audit.is_changed(8.57, 8.56)
+
+
+@given(st.integers(0, 20_000))
+def test_a_sample_is_spread_evenly_from_the_first_to_the_last_frame(count):
+    sample = audit.sampled_frames(count)
+    assert len(sample) == min(count, 64)
+    assert list(sample) == sorted(set(sample))
+    if count:
+        assert (sample[0], sample[-1]) == (0, count - 1)
+        gaps = np.diff(sample)
+        assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("\x1b[33mCannot detect any Target, skipping swapping...\x1b[0m", "should go into"),
+        ("No target face found for 2", "should go into"),
+        ("[ReActor] No valid source face(s) found in the provided Index after gender filter", "face photo"),
+        ("Cannot detect any Source", "face photo"),
+    ],
+)
+def test_an_engine_that_says_why_is_believed(line, words):
+    error = audit.unchanged_error(["Analyzing Source Image...", line, "--Done!--"])
+    assert isinstance(error, NoFaceFoundError)
+    assert words in error.message
+
+
+def test_an_engine_that_says_nothing_leaves_it_open():
+    assert isinstance(audit.unchanged_error([]), ResultUnchangedError)
