@@ -1,0 +1,195 @@
+"""Everything in which a template and an upstream do not fit, for people who write templates and run upstreams.
+
+``template.missing_on`` answers the scheduler's question, whether it can run there; this looks further, at all that
+/object_info says. It asks no upstream. Pure.
+
+Rules from ComfyUI a125cd84, ``execution.py`` (``validate_inputs``): what it checks when a prompt arrives, and what it
+does not. Inputs that a class does not know are ignored in silence; literals are cast, ``"false"`` to true; choices of
+V3 nodes are not compared at all; the format widgets of VHS_VideoCombine (VideoHelperSuite 4ee72c0) fail in ffmpeg only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.comfy.graph import Link, Node, allowed_values, output_nodes
+from gateway.manifest import ParameterType
+from gateway.template import (
+    Parameter,
+    Problem,
+    ProblemKind,
+    Template,
+    missing_problems,
+    not_offered,
+    problem_of,
+    unknown_input,
+)
+
+
+def check(template: Template, object_info: Mapping[str, Any]) -> list[Problem]:
+    """Everything in which a template and an upstream's /object_info do not fit, for people.
+
+    Finds what ``missing_on`` finds, and what would only show when the graph runs: inputs that are missing or unknown,
+    literals and links of the wrong type, values out of range, format widgets, an output node that is none.
+
+    Args:
+        template: what to check.
+        object_info: class -> entry, as GET /object_info gives it.
+    """
+    entries = {name: entry for name, entry in object_info.items() if isinstance(entry, Mapping)}
+    found = list(missing_problems(template, {name: allowed_values(entry) for name, entry in entries.items()}, {}))
+    for node in template.nodes.values():
+        if node.class_type in entries:
+            found += _check_node(node, template, entries)
+    found += _check_outputs(template, entries)
+    for parameter in template.parameters.values():
+        found += _check_parameter(parameter, template.nodes[parameter.place.node_id], entries)
+    return list(dict.fromkeys(found))
+
+
+# -------------------------------------------------------------------------------------------------------- what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class _InputSpec:
+    """What /object_info says of one input."""
+
+    #: "INT", "IMAGE", …; "COMBO" for both spellings of a choice.
+    type: str
+    #: None where it is no choice, or takes what it does not list.
+    choices: tuple[object, ...] | None
+    options: Mapping[str, Any]
+    required: bool
+
+
+def _input_specs(entry: Mapping[str, Any]) -> dict[str, _InputSpec]:
+    """Input name -> what /object_info says of it; malformed parts are left out."""
+    sections, choices = entry.get("input"), allowed_values(entry)
+    found: dict[str, _InputSpec] = {}
+    for section in ("optional", "required"):
+        inputs = sections.get(section) if isinstance(sections, Mapping) else None
+        for name, spec in inputs.items() if isinstance(inputs, Mapping) else ():
+            if isinstance(spec, list) and spec:
+                kind = spec[0] if isinstance(spec[0], str) else "COMBO"
+                options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
+                found[str(name)] = _InputSpec(kind, choices.get(str(name)), options, section == "required")
+    return found
+
+
+def _format_widgets(node: Node, specs: Mapping[str, _InputSpec]) -> dict[str, _InputSpec]:
+    """Inputs that VHS_VideoCombine has only for the format chosen; each stands there as ``[name, type or choices, …]``."""
+    for name, spec in specs.items():
+        formats, chosen = spec.options.get("formats"), node.inputs.get(name)
+        widgets = formats.get(chosen) if isinstance(formats, Mapping) and isinstance(chosen, str) else None
+        if isinstance(widgets, list):
+            named = {str(widget[0]): widget[1:] for widget in widgets if isinstance(widget, list) and widget}
+            return _input_specs({"input": {"optional": named}})
+    return {}
+
+
+def _check_node(node: Node, template: Template, entries: Mapping[str, Any]) -> Iterator[Problem]:
+    specs = _input_specs(entries[node.class_type])
+    for name, spec in specs.items():
+        if spec.required and name not in node.inputs:
+            yield problem_of(ProblemKind.INPUT_MISSING, node, name, "it is required, and the graph has none")
+    specs |= _format_widgets(node, specs)
+    bound = template.placeholders | template.model_places
+    for name, value in node.inputs.items():
+        if name not in specs:
+            yield unknown_input(node, name)
+        elif isinstance(value, Link):
+            yield from _check_link(node, name, specs[name].type, template.nodes[value.node_id], value, entries)
+        elif (node.id, name) not in bound:
+            yield from _check_literal(node, name, value, specs[name])
+
+
+_LITERALS: Final[Mapping[str, tuple[type, ...]]] = {
+    "INT": (int,),
+    "FLOAT": (int, float),
+    "STRING": (str,),
+    "BOOLEAN": (bool,),
+}
+
+
+def _check_literal(node: Node, name: str, value: object, spec: _InputSpec) -> Iterator[Problem]:
+    if spec.type == "COMBO":
+        yield from not_offered(node, name, value, spec.choices)
+        return
+    types = _LITERALS.get(spec.type, ())
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        yield problem_of(ProblemKind.TYPE_MISMATCH, node, name, f"it takes {spec.type}, and the graph has {value!r}")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        least, most = _range(spec)
+        if not least <= value <= most:
+            yield problem_of(ProblemKind.OUT_OF_RANGE, node, name, f"{value} is not from {least} to {most}")
+
+
+def _range(spec: _InputSpec) -> tuple[float, float]:
+    least, most = spec.options.get("min"), spec.options.get("max")
+    return (
+        least if isinstance(least, int | float) else float("-inf"),
+        most if isinstance(most, int | float) else float("inf"),
+    )
+
+
+def _check_link(
+    node: Node, name: str, wanted: str, source: Node, link: Link, entries: Mapping[str, Any]
+) -> Iterator[Problem]:
+    entry = entries.get(source.class_type)
+    outputs = entry.get("output") if isinstance(entry, Mapping) else None
+    if not isinstance(outputs, list):
+        return  # its class is missing, which is said elsewhere
+    giver = f"node {source.title or source.id!r}"
+    if link.slot >= len(outputs):
+        reason = f"it is linked to slot {link.slot} of {giver}, which has {len(outputs)}"
+        yield problem_of(ProblemKind.TYPE_MISMATCH, node, name, reason)
+    # A type may be a list of types; "*" goes with everything; an output that is a choice is spelled as its values.
+    elif (
+        isinstance(given := outputs[link.slot], str)
+        and not _types(wanted) & _types(given)
+        and "*" not in wanted + given
+    ):
+        reason = f"it takes {wanted}, and slot {link.slot} of {giver} gives {given}"
+        yield problem_of(ProblemKind.TYPE_MISMATCH, node, name, reason)
+
+
+def _types(text: str) -> set[str]:
+    return {part.strip() for part in text.split(",")}
+
+
+def _check_outputs(template: Template, entries: Mapping[str, Any]) -> Iterator[Problem]:
+    saving = {node.id for node in output_nodes(template.nodes, entries)}
+    for output in template.outputs.values():
+        if output.node_id not in saving and output.place.node_class in entries:
+            node = template.nodes[output.node_id]
+            yield problem_of(ProblemKind.NOT_AN_OUTPUT, node, None, "it is no output node, so it would save nothing")
+
+
+_INPUT_TYPES: Final[Mapping[ParameterType, frozenset[str]]] = {
+    ParameterType.BOOL: frozenset({"BOOLEAN"}),
+    ParameterType.INT: frozenset({"INT", "FLOAT"}),
+    ParameterType.FLOAT: frozenset({"FLOAT"}),
+    ParameterType.STRING: frozenset({"STRING"}),
+    ParameterType.CHOICE: frozenset({"COMBO", "STRING"}),
+}
+
+
+def _check_parameter(parameter: Parameter, node: Node, entries: Mapping[str, Any]) -> Iterator[Problem]:
+    """Whether every value that the template lets through would be taken."""
+    entry = parameter.entry
+    specs = _input_specs(entries.get(node.class_type, {}))
+    spec = (specs | _format_widgets(node, specs)).get(entry.input)
+    if spec is None:
+        return  # class or input is missing, which is said elsewhere
+    if spec.type not in _INPUT_TYPES[entry.type] or (entry.choices_from is not None and spec.choices is None):
+        reason = f"parameter {parameter.name!r} is a {entry.type}, and the input takes {spec.type}"
+        yield problem_of(ProblemKind.TYPE_MISMATCH, node, entry.input, reason)
+    elif entry.type in {ParameterType.INT, ParameterType.FLOAT}:
+        least, most = _range(spec)
+        low = float("-inf") if entry.min is None else entry.min
+        high = float("inf") if entry.max is None else entry.max
+        if low < least or high > most:
+            reason = f"parameter {parameter.name!r} may be {low} to {high}, the input takes {least} to {most}"
+            yield problem_of(ProblemKind.OUT_OF_RANGE, node, entry.input, reason)

@@ -1,0 +1,426 @@
+"""A workflow template: a ``template.toml`` and a ``graph.json`` made one.
+
+``manifest.py`` reads the TOML, ``comfy/graph.py`` the graph; here every name in the first is found in the second, or
+the template is refused with node, input and reason. ``missing_on`` says what an upstream lacks to run it; ``fitness.py``
+looks closer, ``binding.py`` fills it, ``engine/catalog.py`` reads the files. Pure.
+
+Titles and ids are those that ComfyUI's *Save (API format)* writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+from gateway.audit import Keeps, MediaKind
+from gateway.comfy.graph import GraphError, Link, Node, nodes_by_title, parse_graph
+from gateway.errors import InvalidInputError, TemplateError
+from gateway.interfaces import Capabilities
+from gateway.manifest import (
+    InputEntry,
+    LicenceEntry,
+    Manifest,
+    NodeRef,
+    OutputEntry,
+    ParameterEntry,
+    ParameterType,
+    RepeatEntry,
+    check_value,
+    parse_manifest,
+    preferred,
+)
+from gateway.strictjson import loads_object
+
+#: Folder name of a template, which is its name.
+NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+
+#: Node inputs that name files or folders. No string parameter may be bound to one, so that nothing a client writes ever
+#: becomes a path on an upstream: LoadImage, the VHS loaders and ReActor's SaveFaceModel take absolute and ``..`` paths.
+FILE_INPUT: Final = re.compile(
+    r"image|video|audio|mask|file|filename|url|(.*_)?(path|paths|dir|directory|folder|subfolder|prefix|filename)"
+    r"|face_model_name|.*_name"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One input of one node."""
+
+    node_id: str
+    #: Title of the node, or its id where it has none: for people.
+    node: str
+    node_class: str
+    input_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputRole:
+    """A file that a job brings, and where its staged name goes."""
+
+    name: str
+    place: Place
+    entry: InputEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A value that a job may set, and where it goes."""
+
+    name: str
+    place: Place
+    entry: ParameterEntry
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """A node whose file is a result, and what that file must be."""
+
+    name: str
+    #: The input that takes the output prefix.
+    place: Place
+    #: What the file is.
+    kind: MediaKind
+    #: Role of the input that it is a changed copy of.
+    of: str
+    #: What the copy has in common with it.
+    keeps: frozenset[Keeps]
+    #: Quality setting of the encoder, None where the file is lossless.
+    crf: int | None
+    #: Whether it must differ from what it is a copy of.
+    swaps_faces: bool
+
+    @property
+    def node_id(self) -> str:
+        """Under which id the upstream reports the file."""
+        return self.place.node_id
+
+    @property
+    def title(self) -> str:
+        """What the node is called."""
+        return self.place.node
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """A node that may be put in several times; declared and checked, not used yet."""
+
+    name: str
+    #: The input through which the copies are chained.
+    place: Place
+    entry: RepeatEntry
+
+
+@dataclass(frozen=True)
+class Template:
+    """A workflow that jobs can be made of. Made by ``load_template`` only; never changed."""
+
+    name: str
+    #: 16 hex digits over both files: another content is another version.
+    version: str
+    title: str
+    #: What it does, for example "face_swap".
+    task: str
+    swaps_faces: bool
+    #: Credits that a job costs.
+    price: int
+    inputs: Mapping[str, InputRole]
+    parameters: Mapping[str, Parameter]
+    outputs: Mapping[str, OutputSpec]
+    repeats: Mapping[str, Repeat]
+    licences: tuple[LicenceEntry, ...]
+    #: Ids of the nodes that do the work.
+    swap_nodes: tuple[str, ...]
+    #: Node id -> node, read.
+    nodes: Mapping[str, Node]
+    #: The graph as it stands in the file; ``bind`` copies it.
+    graph: Mapping[str, Any] = field(repr=False)
+    #: Both files, for the store.
+    toml_text: str = field(repr=False)
+    graph_text: str = field(repr=False)
+
+    @property
+    def titles(self) -> Mapping[str, str]:
+        """Node id -> what to call it: its title, else its class."""
+        return {node.id: node.title or node.class_type for node in self.nodes.values()}
+
+    @property
+    def placeholders(self) -> frozenset[tuple[str, str]]:
+        """(node id, input) of files and output prefixes: what stands there in the file means nothing."""
+        places = [role.place for role in self.inputs.values()] + [output.place for output in self.outputs.values()]
+        return frozenset((place.node_id, place.input_name) for place in places)
+
+    @property
+    def model_places(self) -> frozenset[tuple[str, str]]:
+        """(node id, input) of what each upstream gets from its own lists: nothing there is the template's."""
+        return frozenset(
+            (item.place.node_id, item.place.input_name)
+            for item in self.parameters.values()
+            if item.entry.choices_from is not None
+        )
+
+    @property
+    def requirement(self) -> str:
+        """One comparable key for what an upstream must have: same key, same answer of ``missing_on``."""
+        return f"{self.name}@{self.version}"
+
+
+def load_template(name: str, toml_text: str, graph_text: str) -> Template:
+    """A template from its two files.
+
+    Args:
+        name: of its folder.
+        toml_text: ``template.toml``.
+        graph_text: ``graph.json``, ComfyUI's *Save (API format)*.
+
+    Raises:
+        TemplateError: anything that does not fit together; says which node, which input and why.
+    """
+    if not NAME.fullmatch(name):
+        raise TemplateError(name, "a template's folder is named in lower-case letters, digits, - and _")
+    manifest = parse_manifest(name, toml_text)
+    graph, nodes = _read_graph(name, graph_text)
+    places = _Places(name, nodes)
+    template = Template(
+        name=name,
+        version=hashlib.sha256(f"{toml_text}\0{graph_text}".encode()).hexdigest()[:16],
+        title=manifest.title,
+        task=manifest.task,
+        swaps_faces=manifest.swaps_faces,
+        price=manifest.price,
+        inputs={
+            key: InputRole(key, places.literal(entry, entry.input), entry) for key, entry in manifest.inputs.items()
+        },
+        parameters={key: places.parameter(key, entry) for key, entry in manifest.parameters.items()},
+        outputs={
+            key: places.output(key, entry, swaps_faces=manifest.swaps_faces) for key, entry in manifest.outputs.items()
+        },
+        repeats={key: places.repeat(key, entry) for key, entry in manifest.repeats.items()},
+        licences=manifest.licences,
+        swap_nodes=_swap_nodes(manifest, places),
+        nodes=nodes,
+        graph=graph,
+        toml_text=toml_text,
+        graph_text=graph_text,
+    )
+    _refuse_shared_places(template)
+    return template
+
+
+def _read_graph(name: str, text: str) -> tuple[dict[str, Any], dict[str, Node]]:
+    try:
+        raw = loads_object(text.encode())
+        return raw, parse_graph(raw)
+    except InvalidInputError as error:
+        raise TemplateError(name, f"graph.json: {error.message}") from error
+    except GraphError as error:
+        raise TemplateError(name, f"graph.json: {error.reason}", node=error.node_id) from error
+
+
+class _Places:
+    """Finds what a manifest names in the graph."""
+
+    def __init__(self, template: str, nodes: Mapping[str, Node]) -> None:
+        self._template = template
+        self._nodes = nodes
+
+    def node(self, ref: NodeRef) -> Node:
+        if (ref.node is None) == (ref.node_id is None):
+            raise TemplateError(self._template, "template.toml must name a node by either node (its title) or node_id")
+        if ref.node_id is not None:
+            if ref.node_id not in self._nodes:
+                raise TemplateError(self._template, "the graph has no node of this id", node=ref.node_id)
+            return self._nodes[ref.node_id]
+        found = nodes_by_title(self._nodes, str(ref.node))
+        if len(found) > 1:
+            ids = ", ".join(node.id for node in found)
+            raise TemplateError(self._template, f"nodes {ids} all have this title; name them apart", node=ref.node)
+        if not found:
+            raise TemplateError(self._template, "the graph has no node of this title", node=ref.node)
+        return found[0]
+
+    def literal(self, ref: NodeRef, input_name: str) -> Place:
+        """An input that holds a value of its own, so that it can be given another."""
+        place = self._place(ref, input_name)
+        if isinstance(self._nodes[place.node_id].inputs[input_name], Link):
+            raise self._error(place, "it is linked to another node, so nothing can be written there")
+        return place
+
+    def parameter(self, name: str, entry: ParameterEntry) -> Parameter:
+        place = self.literal(entry, entry.input)
+        if entry.type is ParameterType.STRING and FILE_INPUT.fullmatch(entry.input):
+            raise self._error(place, f"parameters.{name} is a string, and this input names a file or folder")
+        if entry.default is not None:
+            try:
+                check_value(entry, name, entry.default)
+            except InvalidInputError as error:
+                raise self._error(place, f"parameters.{name}.default: {error.message}") from error
+        for other in entry.fallback.set if entry.fallback else ():
+            self.literal(entry, other)
+        return Parameter(name, place, entry)
+
+    def output(self, name: str, entry: OutputEntry, *, swaps_faces: bool) -> OutputSpec:
+        place = self.literal(entry, entry.prefix_input)
+        written = self._nodes[place.node_id].inputs.get("crf", entry.crf)
+        if written != entry.crf:
+            raise self._error(place, f"outputs.{name}.crf is {entry.crf}, and the graph's is {written}")
+        return OutputSpec(name, place, entry.kind, entry.of, entry.keeps, entry.crf, swaps_faces)
+
+    def repeat(self, name: str, entry: RepeatEntry) -> Repeat:
+        place = self._place(entry, entry.chain)
+        if not isinstance(self._nodes[place.node_id].inputs[entry.chain], Link):
+            raise self._error(place, f"repeats.{name}.chain must be an input that is linked")
+        for other in entry.vary:
+            self._place(entry, other)
+        return Repeat(name, place, entry)
+
+    def _place(self, ref: NodeRef, input_name: str) -> Place:
+        node = self.node(ref)
+        place = Place(node.id, node.title or node.id, node.class_type, input_name)
+        if input_name not in node.inputs:
+            raise self._error(place, f"this {node.class_type} has no such input in the graph")
+        return place
+
+    def _error(self, place: Place, reason: str) -> TemplateError:
+        return TemplateError(self._template, reason, node=place.node, input_name=place.input_name)
+
+
+def _swap_nodes(manifest: Manifest, places: _Places) -> tuple[str, ...]:
+    return tuple(places.node(NodeRef(node=title)).id for title in manifest.swap_nodes)
+
+
+def _refuse_shared_places(template: Template) -> None:
+    """No input may be written twice: the later would win, and a client's value might be it."""
+    taken: dict[tuple[str, str], str] = {}
+    for what, place, others in _written(template):
+        for input_name in (place.input_name, *others):
+            key = (place.node_id, input_name)
+            if key in taken:
+                raise TemplateError(
+                    template.name,
+                    f"both {taken[key]} and {what} are bound to it",
+                    node=place.node,
+                    input_name=input_name,
+                )
+            taken[key] = what
+
+
+def _written(template: Template) -> Iterator[tuple[str, Place, tuple[str, ...]]]:
+    """Everything that binding writes: (what, where, further inputs of the same node)."""
+    for role in template.inputs.values():
+        yield f"inputs.{role.name}", role.place, ()
+    for parameter in template.parameters.values():
+        fallback = parameter.entry.fallback
+        yield f"parameters.{parameter.name}", parameter.place, tuple(fallback.set) if fallback else ()
+    for output in template.outputs.values():
+        yield f"outputs.{output.name}", output.place, ()
+
+
+# ----------------------------------------------------------------------------------------------- what an upstream lacks
+
+#: Class -> input -> the values it takes, or None where any of the type will do; as in ``Capabilities``.
+Classes = Mapping[str, Mapping[str, tuple[object, ...] | None]]
+
+
+class ProblemKind(StrEnum):
+    """What is wrong between a template and an upstream."""
+
+    CLASS_MISSING = "class_missing"
+    #: The graph has an input that the class does not know: renamed, or of another version.
+    INPUT_UNKNOWN = "input_unknown"
+    #: The class needs an input that the graph does not have.
+    INPUT_MISSING = "input_missing"
+    VALUE_NOT_OFFERED = "value_not_offered"
+    MODEL_MISSING = "model_missing"
+    TYPE_MISMATCH = "type_mismatch"
+    OUT_OF_RANGE = "out_of_range"
+    NOT_AN_OUTPUT = "not_an_output"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that keeps a template from running well somewhere."""
+
+    kind: ProblemKind
+    #: Title of the node, or its id.
+    node: str
+    node_class: str
+    #: None where the node as a whole is at fault.
+    input_name: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"node {self.node!r} ({self.node_class})"
+        return f"{where}, input {self.input_name!r}: {self.reason}" if self.input_name else f"{where}: {self.reason}"
+
+
+def missing_on(
+    template: Template, capabilities: Capabilities, parameters: Mapping[str, object] | None = None
+) -> tuple[str, ...]:
+    """Why an upstream cannot run a job of this template, in sentences; empty when it can.
+
+    For one version and one upstream's capabilities the answer is always the same, so it can be kept. With ``parameters``,
+    the models that a job chose itself count too.
+
+    Args:
+        template: pinned version of the job.
+        capabilities: of the upstream.
+        parameters: of the job, as ``check_parameters`` gave them.
+    """
+    return tuple(str(problem) for problem in missing_problems(template, capabilities.classes, parameters or {}))
+
+
+def missing_problems(template: Template, classes: Classes, parameters: Mapping[str, object]) -> Iterator[Problem]:
+    """What ``missing_on`` says, before it is put in words."""
+    by_place = {(item.place.node_id, item.place.input_name): item for item in template.parameters.values()}
+    for node in template.nodes.values():
+        known = classes.get(node.class_type)
+        if known is None:
+            yield problem_of(ProblemKind.CLASS_MISSING, node, None, "the upstream does not have this node class")
+            continue
+        for name, value in node.inputs.items():
+            parameter = by_place.get((node.id, name))
+            is_ours = (node.id, name) in template.placeholders
+            if name not in known:
+                # What is written or linked here must arrive. Other literals that it does not know, a class ignores.
+                if parameter is not None or is_ours or isinstance(value, Link):
+                    yield unknown_input(node, name)
+            elif parameter is not None:
+                yield from _parameter_missing(parameter, node, known[name], parameters)
+            elif not is_ours and not isinstance(value, Link):
+                yield from not_offered(node, name, value, known[name])
+
+
+def _parameter_missing(
+    parameter: Parameter, node: Node, offered: tuple[object, ...] | None, parameters: Mapping[str, object]
+) -> Iterator[Problem]:
+    entry = parameter.entry
+    if entry.choices_from is None:
+        for value in entry.choices:
+            yield from not_offered(node, entry.input, value, offered)
+        return
+    given = parameters.get(parameter.name)
+    if given is not None and given not in (offered or ()):
+        yield problem_of(ProblemKind.MODEL_MISSING, node, entry.input, f"{given!r} is not there")
+    elif given is None and preferred(entry, offered) is None:
+        yield problem_of(ProblemKind.MODEL_MISSING, node, entry.input, f"none of {', '.join(entry.prefer)} is there")
+
+
+def not_offered(node: Node, name: str, value: object, offered: tuple[object, ...] | None) -> Iterator[Problem]:
+    """A problem, if ``value`` is not among ``offered``; None offers everything."""
+    # ComfyUI compares choices as Python does, where 1 == True == 1.0: harmless there, but never what was meant.
+    if offered is not None and not any(type(item) is type(value) and item == value for item in offered):
+        yield problem_of(ProblemKind.VALUE_NOT_OFFERED, node, name, f"{value!r} is not among the values it takes")
+
+
+def unknown_input(node: Node, name: str) -> Problem:
+    """The problem of an input that the node's class does not have."""
+    return problem_of(ProblemKind.INPUT_UNKNOWN, node, name, f"{node.class_type} has no such input; was it renamed?")
+
+
+def problem_of(kind: ProblemKind, node: Node, input_name: str | None, reason: str) -> Problem:
+    """A problem of this node, or of one input of it."""
+    return Problem(kind, node.title or node.id, node.class_type, input_name, reason)

@@ -1,0 +1,445 @@
+"""Loading a template, what an upstream lacks for it, and what does not fit (``template.py``, ``fitness.py``)."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from gateway import manifest
+from gateway.audit import Keeps, MediaKind
+from gateway.comfy.graph import allowed_values
+from gateway.errors import TemplateError
+from gateway.fitness import check
+from gateway.interfaces import Capabilities
+from gateway.template import ProblemKind, load_template, missing_on
+
+ROOT = Path(__file__).parents[2]
+REAL = json.loads((ROOT / "tests/data/object_info/real.json").read_text(encoding="utf-8"))
+VIDEO, IMAGE = "faceswap_video", "faceswap_image"
+
+
+def texts(name):
+    folder = ROOT / "workflows" / name
+    return tuple((folder / file).read_text(encoding="utf-8") for file in ("template.toml", "graph.json"))
+
+
+def shipped(name):
+    return load_template(name, *texts(name))
+
+
+def edited_graph(name, change):
+    """The template with its graph changed by ``change(graph)``."""
+    toml, graph_text = texts(name)
+    graph = json.loads(graph_text)
+    change(graph)
+    return load_template(name, toml, json.dumps(graph))
+
+
+def edited_toml(name, old, new):
+    toml, graph = texts(name)
+    assert old in toml
+    return load_template(name, toml.replace(old, new, 1), graph)
+
+
+def set_choices(info, node_class, input_name, values):
+    info[node_class]["input"]["required"][input_name][0] = values
+
+
+def object_info(*, swap=None, restore=None):
+    """The recorded entries, with other model files lying there."""
+    info = copy.deepcopy(REAL)
+    if swap is not None:
+        set_choices(info, "ReActorFaceSwap", "swap_model", swap)
+    if restore is not None:
+        set_choices(info, "ReActorFaceSwap", "face_restore_model", restore)
+        set_choices(info, "ReActorFaceBoost", "boost_model", restore)
+    return info
+
+
+def capabilities(info):
+    return Capabilities({name: allowed_values(entry) for name, entry in info.items()}, None, info)
+
+
+def kinds(problems):
+    return {(problem.kind, problem.node, problem.input_name) for problem in problems}
+
+
+# ------------------------------------------------------------------------------------------------- what comes with us
+
+
+@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+def test_shipped_templates_fit_recorded_nodes(name):
+    template = shipped(name)
+    assert check(template, REAL) == []
+    assert missing_on(template, capabilities(REAL)) == ()
+
+
+@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+@pytest.mark.parametrize(
+    ("swap", "restore"),
+    [
+        (["inswapper_128_fp16.onnx"], ["none", "GFPGANv1.3.pth"]),
+        (["reswapper_256.onnx"], ["none"]),
+        (["hyperswap_1c_256.onnx"], ["none", "codeformer-v0.1.0.pth"]),
+        (["cpu-preview"], ["none"]),
+    ],
+)
+def test_shipped_templates_make_do_with_few_models(name, swap, restore):
+    info = object_info(swap=swap, restore=restore)
+    assert check(shipped(name), info) == []
+    assert missing_on(shipped(name), capabilities(info)) == ()
+
+
+def test_video_template_says_what_it_is():
+    template = shipped(VIDEO)
+    output = template.outputs["result"]
+    assert (template.task, template.swaps_faces, template.swap_nodes) == ("face_swap", True, ("4",))
+    assert template.inputs["target"].entry.accepts == {MediaKind.VIDEO, MediaKind.GIF}
+    assert (output.node_id, output.title, output.kind, output.crf) == ("6", "Result", MediaKind.VIDEO, 20)
+    assert output.keeps == set(Keeps)
+    assert output.swaps_faces
+    assert template.titles["4"] == "Swap face"
+
+
+@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+def test_shipped_graphs_leave_no_option_of_the_swap_to_chance(name):
+    """ReActor keeps options on its node objects, so one that a graph leaves out may be another job's."""
+    for node in shipped(name).nodes.values():
+        sections = REAL[node.class_type]["input"]
+        assert sections["required"].keys() <= node.inputs.keys()
+        if node.class_type == "ReActorFaceSwap":
+            assert {"source_image", "face_boost"} <= node.inputs.keys()
+
+
+def test_shipped_video_graph_keeps_rate_sound_and_secrets():
+    nodes = {node.title: node for node in shipped(VIDEO).nodes.values()}
+    assert nodes["Target video"].inputs["force_rate"] == 0
+    assert nodes["Target video"].inputs["format"] == "None"
+    result = nodes["Result"].inputs
+    assert (result["save_metadata"], result["trim_to_audio"], result["pix_fmt"]) == (False, False, "yuv420p")
+    assert (result["frame_rate"].node_id, result["frame_rate"].slot) == (nodes["Target facts"].id, 0)
+    assert (result["audio"].node_id, result["audio"].slot) == (nodes["Target video"].id, 2)
+
+
+@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+def test_every_model_that_is_preferred_has_its_licence_named(name):
+    template = shipped(name)
+    named = {licence.model for licence in template.licences}
+    for model in ("inswapper_128*", "buffalo_l", "reswapper*", "hyperswap*", "GPEN-BFR-*", "GFPGANv1.*", "codeformer*"):
+        assert model in named
+    assert not next(licence for licence in template.licences if licence.model == "buffalo_l").commercial
+
+
+def test_version_changes_with_either_file():
+    toml, graph = texts(IMAGE)
+    versions = {
+        load_template(IMAGE, toml, graph).version,
+        load_template(IMAGE, toml + "\n", graph).version,
+        load_template(IMAGE, toml, graph + "\n").version,
+    }
+    assert len(versions) == 3
+    assert load_template(IMAGE, toml, graph).version in versions
+
+
+# ------------------------------------------------------------------------------------------------- what is refused
+
+
+def refusal(make, *args):
+    with pytest.raises(TemplateError) as caught:
+        make(*args)
+    return caught.value
+
+
+def test_lost_title_is_named():
+    error = refusal(edited_graph, VIDEO, lambda graph: graph["4"].pop("_meta"))
+    assert (error.template, error.node) == (VIDEO, "Swap face")
+    assert "no node of this title" in error.reason
+
+
+def test_title_that_two_nodes_bear_is_refused():
+    def twice(graph):
+        graph["2"]["_meta"]["title"] = "Target image"
+
+    error = refusal(edited_graph, IMAGE, twice)
+    assert error.node == "Target image"
+    assert "1, 2" in error.reason
+
+
+def test_editor_format_is_recognized():
+    error = refusal(load_template, IMAGE, texts(IMAGE)[0], json.dumps({"nodes": [], "links": [], "version": 0.4}))
+    assert "Save (API format)" in error.reason
+
+
+def test_input_that_graph_does_not_have_is_named():
+    def rename(graph):
+        graph["4"]["inputs"]["model"] = graph["4"]["inputs"].pop("swap_model")
+
+    error = refusal(edited_graph, IMAGE, rename)
+    assert (error.node, error.input_name) == ("Swap face", "swap_model")
+
+
+def test_linked_input_cannot_be_bound():
+    def link(graph):
+        graph["5"]["inputs"]["filename_prefix"] = ["4", 0]
+
+    error = refusal(edited_graph, IMAGE, link)
+    assert (error.node, error.input_name) == ("Result", "filename_prefix")
+    assert "linked" in error.reason
+
+
+def test_node_may_be_named_by_id_where_it_has_no_title():
+    toml, graph = texts(IMAGE)
+    by_id = toml.replace('node = "Target image"', 'node_id = "1"')
+    untitled = json.loads(graph)
+    untitled["1"].pop("_meta")
+    assert load_template(IMAGE, by_id, json.dumps(untitled)).inputs["target"].place.node_id == "1"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("schema = 1\n", "", "schema is missing"),
+        ("schema = 1", "schema = 2", "schema 2"),
+        ("price = 1", "prize = 1", "prize is no key"),
+        ("price = 1", 'price = "1"', "price"),
+        ("price = 1", "price = true", "price"),
+        ('accepts = ["image"]', 'accepts = ["picture"]', "inputs.target.accepts"),
+        ('accepts = ["image"]', "accepts = []", "inputs.target.accepts"),
+        ("[inputs.face]", "[inputs.photo]", "needs inputs.face"),
+        ('swap_nodes = ["Swap face"]', "", "swap_nodes"),
+        ('of = "target"', 'of = "photo"', "no input"),
+        ('keeps = ["frames", "size"]', 'keeps = ["colour"]', "outputs.result.keeps"),
+        ('node = "Target image"', 'node = "Target image"\nnode_id = "1"', "either node"),
+        ('node = "Target image"\n', "", "either node"),
+        ('node = "Target image"', 'node_id = "99"', "no node of this id"),
+        ("default = 1.0\nmin = 0.1", "default = 0.0\nmin = 0.1", "from 0.1 to 1.0"),
+        ("max = 1.0", "max = 0.01", "min is greater than max"),
+        (
+            'type = "string"\ndefault = "0"\npattern = \'\\d{1,2}(,\\d{1,2})*\'',
+            'type = "string"\ndefault = "0"',
+            "pattern",
+        ),
+        ("'\\d{1,2}(,\\d{1,2})*'", "'('", "no regular expression"),
+        ('choices_from = "object_info"', 'choices = ["a"]\nchoices_from = "object_info"', "either choices"),
+        ('default = "no"', 'default = "yes"', "one of no, female, male"),
+        ("fallback = { value", "fallback = { values", "fallback.values is no key"),
+        ("set = { enabled", "set = { enable", "no such input"),
+        ('input = "restore_with_main_after"', 'input = "enabled"', "both"),
+        ('chain = "input_image"', 'chain = "swap_model"', "linked"),
+        ("[parameters.swap_model]", "[parameters.SwapModel]", "no name"),
+        ("schema = 1", "schema = ", "no TOML"),
+    ],
+)
+def test_faulty_manifest_is_refused_with_its_reason(old, new, reason):
+    error = refusal(edited_toml, IMAGE, old, new)
+    assert reason in str(error)
+    assert IMAGE in str(error)
+
+
+def test_crf_must_be_that_of_the_graph():
+    error = refusal(edited_toml, VIDEO, "crf = 20", "crf = 18")
+    assert (error.node, "18" in error.reason, "20" in error.reason) == ("Result", True, True)
+
+
+@pytest.mark.parametrize("input_name", ["image", "filename_prefix"])
+def test_string_parameter_may_not_name_a_file(input_name):
+    """LoadImage reads any path of the host; nothing that a client writes may get there."""
+    node = "Target image" if input_name == "image" else "Result"
+    toml, graph = texts(IMAGE)
+    extra = (
+        f"[parameters.any]\nnode = '{node}'\ninput = '{input_name}'\ntype = 'string'\ndefault = 'x'\npattern = '.*'\n"
+    )
+    error = refusal(load_template, IMAGE, f"{toml}\n{extra}", graph)
+    assert "names a file" in error.reason
+
+
+@pytest.mark.parametrize("name", ["../x", "A", "", "-x", "x" * 65, "x/y"])
+def test_name_that_is_no_folder_name_is_refused(name):
+    refusal(load_template, name, *texts(IMAGE))
+
+
+@pytest.mark.parametrize("graph", ["", "[]", "{}", '{"1": {}}', '{"1": 1, "1": 2}', "NaN"])
+def test_broken_graph_is_refused(graph):
+    assert "graph.json" in refusal(load_template, IMAGE, texts(IMAGE)[0], graph).reason
+
+
+# --------------------------------------------------------------------------------------------- against an upstream
+
+
+def drop_class(info):
+    del info["ReActorFaceBoost"]
+
+
+def drop_model(info):
+    set_choices(info, "ReActorFaceSwap", "swap_model", ["other.onnx"])
+
+
+def drop_enum_value(info):
+    set_choices(info, "VHS_VideoCombine", "format", ["video/h264"])
+
+
+def drop_parameter_choice(info):
+    set_choices(info, "ReActorFaceSwap", "detect_gender_input", ["no", "female"])
+
+
+def rename_parameter_input(info):
+    required = info["ReActorFaceSwap"]["input"]["required"]
+    required["restore_model"] = required.pop("face_restore_model")
+
+
+def rename_linked_input(info):
+    optional = info["VHS_VideoCombine"]["input"]["optional"]
+    optional["sound"] = optional.pop("audio")
+
+
+def rename_file_input(info):
+    required = info["VHS_LoadVideo"]["input"]["required"]
+    required["file"] = required.pop("video")
+
+
+PLANTED_FOR_BOTH = [
+    (drop_class, ProblemKind.CLASS_MISSING, "Face boost", None),
+    (drop_model, ProblemKind.MODEL_MISSING, "Swap face", "swap_model"),
+    (drop_enum_value, ProblemKind.VALUE_NOT_OFFERED, "Result", "format"),
+    (drop_parameter_choice, ProblemKind.VALUE_NOT_OFFERED, "Swap face", "detect_gender_input"),
+    (rename_parameter_input, ProblemKind.INPUT_UNKNOWN, "Swap face", "face_restore_model"),
+    (rename_linked_input, ProblemKind.INPUT_UNKNOWN, "Result", "audio"),
+    (rename_file_input, ProblemKind.INPUT_UNKNOWN, "Target video", "video"),
+]
+
+
+@pytest.mark.parametrize(("plant", "kind", "node", "input_name"), PLANTED_FOR_BOTH)
+def test_what_an_upstream_lacks_is_found_and_named(plant, kind, node, input_name):
+    info = object_info()
+    plant(info)
+    template = shipped(VIDEO)
+    assert (kind, node, input_name) in kinds(check(template, info))
+    sentences = missing_on(template, capabilities(info))
+    assert any(repr(node) in sentence and (input_name or "") in sentence for sentence in sentences)
+
+
+def widen_required(info):
+    info["SaveImage"]["input"]["required"]["quality"] = ["INT", {}]
+
+
+def retype_link(info):
+    info["ReActorFaceSwap"]["output"] = ["LATENT", "FACE_MODEL", "IMAGE"]
+
+
+def shorten_outputs(info):
+    info["ReActorFaceSwap"]["output"] = []
+
+
+def retype_literal(info):
+    info["ReActorFaceBoost"]["input"]["required"]["visibility"] = ["STRING", {}]
+
+
+def retype_parameter(info):
+    info["ReActorFaceBoost"]["input"]["required"]["restore_with_main_after"] = ["STRING", {}]
+
+
+def narrow_range(info):
+    info["ReActorFaceSwap"]["input"]["required"]["codeformer_weight"][1]["max"] = 0.25
+
+
+def narrow_parameter_range(info):
+    info["ReActorFaceSwap"]["input"]["required"]["face_restore_visibility"][1]["min"] = 0.5
+
+
+def save_nothing(info):
+    info["SaveImage"]["output_node"] = False
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind", "node", "input_name"),
+    [
+        (widen_required, ProblemKind.INPUT_MISSING, "Result", "quality"),
+        (retype_link, ProblemKind.TYPE_MISMATCH, "Result", "images"),
+        (shorten_outputs, ProblemKind.TYPE_MISMATCH, "Result", "images"),
+        (retype_literal, ProblemKind.TYPE_MISMATCH, "Face boost", "visibility"),
+        (retype_parameter, ProblemKind.TYPE_MISMATCH, "Face boost", "restore_with_main_after"),
+        (narrow_range, ProblemKind.OUT_OF_RANGE, "Swap face", "codeformer_weight"),
+        (narrow_parameter_range, ProblemKind.OUT_OF_RANGE, "Swap face", "face_restore_visibility"),
+        (save_nothing, ProblemKind.NOT_AN_OUTPUT, "Result", None),
+    ],
+)
+def test_what_would_only_show_when_it_runs_is_found(plant, kind, node, input_name):
+    info = object_info()
+    plant(info)
+    assert (kind, node, input_name) in kinds(check(shipped(IMAGE), info))
+
+
+@pytest.mark.parametrize(
+    ("widget", "value", "kind"),
+    [
+        ("pix_fmt", "yuv999", ProblemKind.VALUE_NOT_OFFERED),
+        ("save_metadata", "false", ProblemKind.TYPE_MISMATCH),
+        ("trim_to_music", False, ProblemKind.INPUT_UNKNOWN),
+    ],
+)
+def test_format_widgets_are_checked_though_comfyui_does_not(widget, value, kind):
+    def change(graph):
+        graph["6"]["inputs"][widget] = value
+
+    assert kinds(check(edited_graph(VIDEO, change), REAL)) == {(kind, "Result", widget)}
+
+
+def test_boolean_as_text_is_found():
+    """ComfyUI would cast "false" to true."""
+
+    def change(graph):
+        graph["4"]["inputs"]["enabled"] = "false"
+
+    assert kinds(check(edited_graph(IMAGE, change), REAL)) == {(ProblemKind.TYPE_MISMATCH, "Swap face", "enabled")}
+
+
+def test_choices_are_compared_with_their_type():
+    def change(graph):
+        graph["4"]["inputs"]["console_log_level"] = True
+
+    found = kinds(check(edited_graph(IMAGE, change), REAL))
+    assert found == {(ProblemKind.VALUE_NOT_OFFERED, "Swap face", "console_log_level")}
+
+
+def test_choices_of_v3_nodes_are_read():
+    info = object_info()
+    info["ReActorFaceSwap"]["input"]["required"]["swap_model"] = ["COMBO", {"options": ["inswapper_128.onnx"]}]
+    assert check(shipped(IMAGE), info) == []
+    info["ReActorFaceSwap"]["input"]["required"]["swap_model"][1]["options"] = []
+    assert kinds(check(shipped(IMAGE), info)) == {(ProblemKind.MODEL_MISSING, "Swap face", "swap_model")}
+
+
+def test_model_that_a_job_asks_for_must_be_there():
+    template, there = shipped(IMAGE), capabilities(REAL)
+    assert missing_on(template, there, {"swap_model": "reswapper_128.onnx"}) == ()
+    (sentence,) = missing_on(template, there, {"swap_model": "reswapper_256.onnx"})
+    assert "reswapper_256.onnx" in sentence
+
+
+def test_check_survives_nonsense():
+    """What an upstream answers is not ours to trust."""
+    nonsense = {"LoadImage": {"input": []}, "SaveImage": {"input": {"required": {"images": []}}}, "ReActorFaceSwap": 3}
+    assert ProblemKind.CLASS_MISSING in {problem.kind for problem in check(shipped(IMAGE), nonsense)}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        manifest.Manifest,
+        manifest.NodeRef,
+        manifest.InputEntry,
+        manifest.ParameterEntry,
+        manifest.Fallback,
+        manifest.OutputEntry,
+        manifest.RepeatEntry,
+        manifest.LicenceEntry,
+    ],
+)
+def test_every_key_is_documented(entry):
+    guide = (ROOT / "docs/templates.md").read_text(encoding="utf-8")
+    for key in dataclasses.fields(entry):
+        assert f"`{key.name}`" in guide or f"[{key.name}." in guide or f"[[{key.name}]]" in guide, key.name
