@@ -1,0 +1,1 @@
+"""The engine: moves jobs from accepted to ended. Knows interfaces, never a concrete workshop."""

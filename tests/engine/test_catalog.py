@@ -1,0 +1,255 @@
+"""The templates that serve (``engine/catalog.py``)."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from gateway.audit import MediaKind
+from gateway.engine import catalog as catalog_module
+from gateway.engine.catalog import Catalog, shipped_workflows, workflows_folder
+from gateway.errors import InvalidInputError, TemplateError
+
+ROOT = Path(__file__).parents[2]
+
+
+class FrozenClock:
+    def now(self):
+        return 1_700_000_000.0
+
+    def monotonic(self):
+        return 0.0
+
+
+class TemplateShelf:
+    """The part of the store that keeps templates."""
+
+    def __init__(self):
+        self.kept = {}
+        self.saved = []
+
+    async def save_template(self, name, version, toml, graph, *, now):
+        self.saved.append((name, version, now))
+        self.kept.setdefault((name, version), (toml, graph))
+
+    async def template(self, name, version):
+        return self.kept.get((name, version))
+
+
+@pytest.fixture
+def shelf():
+    return TemplateShelf()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(ROOT / "workflows", tmp_path / "workflows")
+
+
+@pytest.fixture
+async def catalog(folder, shelf):
+    catalog = Catalog(folder, shelf, FrozenClock())
+    await catalog.load()
+    return catalog
+
+
+def rewrite(folder, name, file, old, new):
+    path = folder / name / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+async def test_shipped_templates_load_without_a_problem(catalog):
+    assert catalog.names() == ("faceswap_image", "faceswap_video")
+    assert catalog.problems() == {}
+    assert [template.name for template in catalog.templates()] == ["faceswap_image", "faceswap_video"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (MediaKind.VIDEO, "faceswap_video"),
+        (MediaKind.GIF, "faceswap_video"),
+        (MediaKind.IMAGE, "faceswap_image"),
+    ],
+)
+async def test_kind_of_target_chooses_the_template(catalog, kind, name):
+    assert catalog.for_task("face_swap", kind).name == name
+
+
+async def test_kind_that_no_template_takes_is_the_callers_fault(catalog, folder):
+    shutil.rmtree(folder / "faceswap_image")
+    await catalog.reload()
+    with pytest.raises(InvalidInputError, match="gif or video") as caught:
+        catalog.for_task("face_swap", MediaKind.IMAGE)
+    assert caught.value.field == "target"
+
+
+async def test_task_that_no_template_does_is_not(catalog):
+    with pytest.raises(TemplateError):
+        catalog.for_task("upscale", MediaKind.IMAGE)
+
+
+async def test_unknown_template_is_an_error(catalog):
+    assert catalog.get("faceswap_image").name == "faceswap_image"
+    with pytest.raises(TemplateError, match="no such template"):
+        catalog.get("faceswap_audio")
+
+
+async def test_bad_template_is_named_and_the_others_serve(folder, shelf):
+    rewrite(folder, "faceswap_video", "graph.json", '"Swap face"', '"Swap the face"')
+    catalog = Catalog(folder, shelf, FrozenClock())
+    await catalog.load()
+    assert catalog.names() == ("faceswap_image",)
+    assert "'Swap face'" in catalog.problems()["faceswap_video"]
+    with pytest.raises(TemplateError, match="Swap face"):
+        catalog.get("faceswap_video")
+    assert [name for name, _, _ in shelf.saved] == ["faceswap_image"]
+
+
+async def test_bad_edit_leaves_the_last_good_version_serving(catalog, folder):
+    good = catalog.get("faceswap_video")
+    rewrite(folder, "faceswap_video", "template.toml", "crf = 20", "crf = 21")
+    await catalog.reload()
+    assert catalog.get("faceswap_video") is good
+    assert "crf" in catalog.problems()["faceswap_video"]
+
+    rewrite(folder, "faceswap_video", "graph.json", '"crf": 20', '"crf": 21')
+    await catalog.reload()
+    assert catalog.get("faceswap_video").outputs["result"].crf == 21
+    assert catalog.problems() == {}
+
+
+async def test_removed_template_stops_serving(catalog, folder):
+    shutil.rmtree(folder / "faceswap_video")
+    await catalog.reload()
+    assert catalog.names() == ("faceswap_image",)
+    assert catalog.problems() == {}
+
+
+async def test_version_is_in_the_store_before_it_serves_and_once(catalog, shelf):
+    template = catalog.get("faceswap_image")
+    assert ("faceswap_image", template.version, 1_700_000_000.0) in shelf.saved
+    await catalog.reload()
+    assert len(shelf.saved) == 2
+
+
+async def test_version_that_the_store_cannot_keep_does_not_serve(catalog, folder, shelf, monkeypatch):
+    async def fail(*args, **kwargs):
+        raise OSError
+
+    good = catalog.get("faceswap_image")
+    monkeypatch.setattr(shelf, "save_template", fail)
+    rewrite(folder, "faceswap_image", "template.toml", "price = 1", "price = 2")
+    with pytest.raises(OSError):  # noqa: PT011 - the store's own error comes through as it is
+        await catalog.reload()
+    assert catalog.get("faceswap_image") is good
+
+
+async def test_pinned_version_survives_an_edit_and_a_restart(catalog, folder, shelf):
+    old = catalog.get("faceswap_image")
+    assert await catalog.pinned("faceswap_image", old.version) is old
+    rewrite(folder, "faceswap_image", "template.toml", "price = 1", "price = 2")
+    restarted = Catalog(folder, shelf, FrozenClock())
+    await restarted.load()
+    assert restarted.get("faceswap_image").price == 2
+    pinned = await restarted.pinned("faceswap_image", old.version)
+    assert (pinned.price, pinned.version) == (1, old.version)
+
+    shelf.kept.clear()
+    assert await restarted.pinned("faceswap_image", old.version) is pinned
+
+
+async def test_pinned_versions_in_memory_are_bounded(catalog, shelf, monkeypatch):
+    monkeypatch.setattr(catalog_module, "MAX_PINNED", 2)
+    template = catalog.get("faceswap_image")
+    for number in range(4):
+        shelf.kept["faceswap_image", str(number)] = (template.toml_text, template.graph_text)
+        await catalog.pinned("faceswap_image", str(number))
+    assert [version for _, version in catalog._pinned] == ["2", "3"]
+
+
+async def test_version_that_was_never_kept_is_an_error(catalog):
+    with pytest.raises(TemplateError, match="not known"):
+        await catalog.pinned("faceswap_image", "0" * 16)
+
+
+async def test_missing_folder_is_a_problem_that_tells_no_path(tmp_path, shelf):
+    catalog = Catalog(tmp_path / "nowhere", shelf, FrozenClock())
+    await catalog.load()
+    assert catalog.names() == ()
+    (reason,) = catalog.problems().values()
+    assert str(tmp_path) not in reason
+
+
+@pytest.mark.parametrize(
+    ("file", "data", "reason"),
+    [
+        ("template.toml", None, "cannot be read"),
+        ("graph.json", None, "cannot be read"),
+        ("graph.json", b"\xff\xfe", "not UTF-8"),
+        ("graph.json", b" " * (4 * 1024 * 1024 + 1), "larger than"),
+    ],
+)
+async def test_unreadable_file_is_a_problem_that_tells_no_path(folder, shelf, file, data, reason):
+    path = folder / "faceswap_image" / file
+    if data is None:
+        path.unlink()
+    else:
+        path.write_bytes(data)
+    catalog = Catalog(folder, shelf, FrozenClock())
+    await catalog.load()
+    assert catalog.names() == ("faceswap_video",)
+    problem = catalog.problems()["faceswap_image"]
+    assert reason in problem
+    assert str(folder) not in problem
+
+
+async def test_hidden_folders_and_loose_files_are_no_templates(folder, shelf):
+    (folder / ".git").mkdir()
+    (folder / "__pycache__").mkdir()
+    (folder / "README.md").write_text("x")
+    (folder / "Bad Name").mkdir()
+    catalog = Catalog(folder, shelf, FrozenClock())
+    await catalog.load()
+    assert catalog.problems().keys() == {"Bad Name"}
+
+
+async def test_byte_order_mark_of_an_editor_is_no_fault(folder, shelf):
+    path = folder / "faceswap_image" / "graph.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    catalog = Catalog(folder, shelf, FrozenClock())
+    await catalog.load()
+    assert catalog.problems() == {}
+
+
+async def test_files_are_not_read_on_the_event_loop(folder, shelf, monkeypatch):
+    seen = []
+    real = catalog_module._read_folder
+
+    def spy(path):
+        seen.append(threading.current_thread())
+        return real(path)
+
+    monkeypatch.setattr(catalog_module, "_read_folder", spy)
+    await Catalog(folder, shelf, FrozenClock()).load()
+    assert seen
+    assert threading.main_thread() not in seen
+
+
+def test_own_workflows_stand_before_the_shipped_ones(tmp_path):
+    assert workflows_folder(None, tmp_path) == shipped_workflows()
+    (tmp_path / "workflows").mkdir()
+    assert workflows_folder(None, tmp_path) == tmp_path / "workflows"
+    assert workflows_folder(tmp_path / "elsewhere", tmp_path) == tmp_path / "elsewhere"
+
+
+def test_shipped_workflows_of_a_checkout_lie_beside_the_package(monkeypatch, tmp_path):
+    assert (shipped_workflows() / "faceswap_video" / "template.toml").is_file()
+    (tmp_path / "gateway" / "workflows").mkdir(parents=True)
+    monkeypatch.setattr(catalog_module.importlib.resources, "files", lambda _: tmp_path / "gateway")
+    assert shipped_workflows() == tmp_path / "gateway" / "workflows"
