@@ -7,11 +7,6 @@ from gateway.blobs.local import LocalBlobs
 from gateway.interfaces import Blob
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 async def local_store(folder):
     store = LocalBlobs(folder / "blobs", free=lambda _folder: 10**12)
     await store.prepare()

@@ -19,11 +19,6 @@ MODIFIED_DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
 EARLIER, LATER = "Tue, 14 Nov 2023 22:13:19 GMT", "Tue, 14 Nov 2023 22:13:21 GMT"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class MemoryBlobs:
     """One blob in memory, streamed in small chunks; ``lost_after`` chunks its file is gone."""
 

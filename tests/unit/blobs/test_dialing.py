@@ -14,11 +14,6 @@ GOOD = "93.184.216.34"
 GOOD_V6 = "2606:2800:220:1::1"
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 class FakeResolver:
     """Answers from a table; a list of lists answers differently each time."""
 

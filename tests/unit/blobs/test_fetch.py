@@ -22,11 +22,6 @@ ADDRESSES = {"files.lan": [FILES], "other.lan": [OTHER], "files.example.com": [F
 ADDRESSES |= {"inside.lan": ["10.0.0.1"], "metadata.lan": ["169.254.169.254"], "localhost": ["127.0.0.1"]}
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
 def answer(body=PNG, status="200 OK", **headers):
     lines = [f"HTTP/1.1 {status}", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     if "Content_Length" not in headers and "Transfer_Encoding" not in headers:

@@ -13,11 +13,6 @@ from gateway.interfaces import Blob
 
 
 @pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.fixture
 async def blobs(tmp_path):
     store = LocalBlobs(tmp_path / "blobs", floor_bytes=1000, free=lambda _folder: 10**12)
     await store.prepare()

@@ -1,0 +1,417 @@
+"""Request bodies: forms with files, forms without, JSON. Streamed, counted, and gone when anything is wrong.
+
+A file part goes from the socket straight into a blob writer; nothing is spooled to a temporary folder, nothing is
+believed of what a part says about itself but its field's name. All parts are committed together once the whole body was
+well-formed; until then, whichever way the request ends, its bytes are dropped. Afterwards they belong to whoever calls
+``Form.keep``.
+
+What a file must be to be used (decodable, small enough in pixels and frames) is asked later, in ``media/``. Sources:
+RFC 7578 (multipart/form-data) over python-multipart's push parser, which limits part headers by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from types import MappingProxyType, TracebackType
+from typing import Final, Protocol, Self
+from urllib.parse import parse_qsl
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from gateway.api.bodies import Body, BodyPace, too_large_body
+from gateway.audit import MediaKind
+from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.interfaces import Blob, BlobWriter
+from gateway.safety import spell_bytes
+from gateway.sniffing import HEAD_BYTES, MediaType, sniff
+from gateway.strictjson import JsonValue, loads_object
+
+_MIB: Final = 1024**2
+#: What a file name may take for display; as long as a name on most file systems.
+_NAME_BYTES: Final = 255
+#: JSON larger than this is parsed in a thread: about a millisecond's work.
+_INLINE_JSON_BYTES: Final = 64 * 1024
+_PLAIN_ENCODINGS: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})
+
+
+class UploadBlobs(Protocol):
+    """The part of ``interfaces.Blobs`` that uploads need."""
+
+    async def writer(self, *, expected_bytes: int | None = None) -> BlobWriter:
+        """A new writer; refuses with StorageFullError when ``expected_bytes`` surely do not fit."""
+        ...
+
+    async def discard(self, blob: Blob) -> bool:
+        """Take back a commit that led to nothing, unless its bytes are somebody else's too."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FormLimits:
+    """What a body may be."""
+
+    max_body_bytes: int = 1100 * _MIB
+    max_json_bytes: int = _MIB
+    #: Kinds of file that are accepted, each with its largest size in bytes.
+    caps: Mapping[MediaKind, int] = field(
+        default_factory=lambda: MappingProxyType(
+            {MediaKind.IMAGE: 25 * _MIB, MediaKind.GIF: 50 * _MIB, MediaKind.VIDEO: 1024 * _MIB}
+        )
+    )
+    max_files: int = 4
+    max_fields: int = 32
+    max_field_bytes: int = 64 * 1024
+    pace: BodyPace = field(default_factory=BodyPace)
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedFile:
+    """A file that lies in the blob store now."""
+
+    blob: Blob
+    #: By its first bytes; whether it decodes is for ``media/`` to say.
+    media_type: MediaType
+    #: What the client called it, for display only, at most 255 bytes; never a path, never logged.
+    display_name: str
+
+
+class Form:
+    """A whole, well-formed body. Leave its context without ``keep`` and the files are taken back."""
+
+    def __init__(self, blobs: UploadBlobs, fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -> None:
+        self.fields = fields
+        self.files = files
+        self._blobs = blobs
+        self._is_kept = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.discard()
+
+    def keep(self) -> None:
+        """The files are referred to now: leave them where they are."""
+        self._is_kept = True
+
+    async def discard(self) -> None:
+        """Take the files back; harmless after ``keep``."""
+        if not self._is_kept:
+            for file in self.files.values():
+                await self._blobs.discard(file.blob)
+
+
+async def receive_form(
+    request: Request, blobs: UploadBlobs, limits: FormLimits, *, monotonic: Callable[[], float] = time.monotonic
+) -> Form:
+    """The form that a request carries: multipart, urlencoded, or a flat JSON object. An empty body is an empty form.
+
+    Raises:
+        TooLargeError: naming the limit; before a byte was read when Content-Length says so.
+        InvalidInputError: malformed, cut off, too slow, a field twice, an empty file (with its field).
+        UnsupportedMediaError: a body of another type, or a file of a kind that is not accepted (with its field).
+        StorageFullError: no room for it.
+        ClientDisconnect: the client left; Starlette's.
+    """
+    body = Body(request, limits.pace, monotonic)
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    match content_type.lower():
+        case b"multipart/form-data":
+            body.require_fit(limits.max_body_bytes)
+            return await _receive_multipart(body, options.get(b"boundary", b""), blobs, limits)
+        case b"application/x-www-form-urlencoded":
+            fields = _urlencoded_fields(await body.read(limits.max_json_bytes), limits)
+        case b"application/json":
+            fields = _json_fields(await _load(await body.read(limits.max_json_bytes)), limits)
+        case _:
+            await body.read(0, UnsupportedMediaError("The body is neither a form nor JSON."))
+            fields = {}
+    return Form(blobs, fields, {})
+
+
+async def receive_json(
+    request: Request, limits: FormLimits, *, monotonic: Callable[[], float] = time.monotonic
+) -> dict[str, JsonValue]:
+    """The JSON object that a request carries, whatever its Content-Type says.
+
+    Raises:
+        TooLargeError: larger than ``max_json_bytes``.
+        InvalidInputError: not one strict JSON object, or too slow.
+        ClientDisconnect: the client left; Starlette's.
+    """
+    return await _load(await Body(request, limits.pace, monotonic).read(limits.max_json_bytes))
+
+
+# ---------------------------------------------------------------------------------------------------------- multipart
+
+
+@dataclass(slots=True)
+class _FilePart:
+    """A file on its way in."""
+
+    display_name: str
+    head: bytes = b""
+    size_bytes: int = 0
+    media_type: MediaType | None = None
+    writer: BlobWriter | None = None
+
+
+async def _receive_multipart(body: Body, boundary: bytes, blobs: UploadBlobs, limits: FormLimits) -> Form:
+    if not boundary:
+        raise InvalidInputError("The multipart body names no boundary.")
+    async with AsyncExitStack() as stack:
+        receiver = _Receiver(blobs, limits, stack, body.announced_bytes)
+        parts = _Parts(boundary)
+        received = 0
+        async for chunk in body.chunks():
+            received += len(chunk)
+            if received > limits.max_body_bytes:
+                raise too_large_body(limits.max_body_bytes)
+            for event, data in parts.feed(chunk):
+                await receiver.take(event, data)
+        if not parts.is_complete:
+            raise InvalidInputError("The multipart body ends before its last boundary.")
+        return await receiver.commit()
+
+
+class _Parts:
+    """python-multipart's callbacks as a list of (what, bytes) per chunk, so that the taker may await."""
+
+    def __init__(self, boundary: bytes) -> None:
+        self._events: list[tuple[str, bytes]] = []
+        self.is_complete = False
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": lambda: self._events.append(("begin", b"")),
+                    "on_header_field": self._note("header_name"),
+                    "on_header_value": self._note("header_value"),
+                    "on_header_end": lambda: self._events.append(("header_end", b"")),
+                    "on_headers_finished": lambda: self._events.append(("headers_end", b"")),
+                    "on_part_data": self._note("data"),
+                    "on_part_end": lambda: self._events.append(("end", b"")),
+                    "on_end": self._complete,
+                },
+            )
+        except FormParserError:
+            raise InvalidInputError("The boundary of the multipart body is malformed.") from None
+
+    def feed(self, chunk: bytes) -> list[tuple[str, bytes]]:
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise InvalidInputError("The multipart body is malformed.") from None
+        events, self._events = self._events, []
+        return events
+
+    def _note(self, what: str) -> Callable[[bytes, int, int], None]:
+        def note(data: bytes, start: int, end: int) -> None:
+            self._events.append((what, data[start:end]))
+
+        return note
+
+    def _complete(self) -> None:
+        self.is_complete = True
+
+
+class _Receiver:
+    """Takes a multipart body's events and makes fields and files of them."""
+
+    def __init__(
+        self, blobs: UploadBlobs, limits: FormLimits, stack: AsyncExitStack, announced_bytes: int | None
+    ) -> None:
+        self._blobs = blobs
+        self._limits = limits
+        self._stack = stack
+        self._announced_bytes = announced_bytes
+        self._header_name = b""
+        self._header_value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._name = ""
+        self._fields: dict[str, bytearray] = {}
+        self._files: dict[str, _FilePart] = {}
+        self._file: _FilePart | None = None
+
+    async def take(self, event: str, data: bytes) -> None:
+        match event:
+            case "begin":
+                self._headers = {}
+            case "header_name":
+                self._header_name += data
+            case "header_value":
+                self._header_value += data
+            case "header_end":
+                self._headers[self._header_name.lower()] = self._header_value
+                self._header_name = self._header_value = b""
+            case "headers_end":
+                self._begin_part()
+            case "data":
+                await self._take_data(data)
+            case "end":
+                await self._end_part()
+
+    async def commit(self) -> Form:
+        """Make everything durable. What was committed before one fails is taken back."""
+        fields = {name: _text(name, value) for name, value in self._fields.items()}
+        files: dict[str, ReceivedFile] = {}
+        form = Form(self._blobs, fields, files)
+        try:
+            for name, part in self._files.items():
+                if part.writer is not None and part.media_type is not None:
+                    files[name] = ReceivedFile(await part.writer.commit(), part.media_type, part.display_name)
+        except BaseException:
+            await form.discard()
+            raise
+        return form
+
+    def _begin_part(self) -> None:
+        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if disposition.lower() != b"form-data" or not options.get(b"name"):
+            raise InvalidInputError("A part of the multipart body has no field name.")
+        if self._headers.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN_ENCODINGS:
+            raise InvalidInputError("A part of the multipart body is encoded; send it as it is.")
+        self._name = _text("name", options[b"name"])
+        if self._name in self._fields or self._name in self._files:
+            raise InvalidInputError(f"The field {self._name!r} stands in the body twice.", field=self._name)
+        if (filename := options.get(b"filename")) is None:
+            self._begin_field()
+        else:
+            self._begin_file(_display_name(filename))
+
+    def _begin_field(self) -> None:
+        self._file = None
+        if len(self._fields) == self._limits.max_fields:
+            raise _too_many(self._limits.max_fields, "fields")
+        self._fields[self._name] = bytearray()
+
+    def _begin_file(self, display_name: str) -> None:
+        if len(self._files) == self._limits.max_files:
+            raise _too_many(self._limits.max_files, "files")
+        self._file = self._files[self._name] = _FilePart(display_name)
+
+    async def _take_data(self, data: bytes) -> None:
+        part = self._file
+        if part is None:
+            value = self._fields[self._name]
+            value += data
+            _require_short(self._name, len(value), self._limits)
+            return
+        part.size_bytes += len(data)
+        if part.writer is None:
+            part.head += data
+            if len(part.head) >= HEAD_BYTES:
+                await self._recognise(part)
+            return
+        self._require_fit(part)
+        await part.writer.write(data)
+
+    async def _end_part(self) -> None:
+        part, self._file = self._file, None
+        if part is None:
+            return
+        if part.size_bytes == 0:
+            # A browser sends a file input that was left empty as a file without name and bytes.
+            del self._files[self._name]
+            if part.display_name:
+                raise InvalidInputError(f"The file in {self._name!r} is empty (0 bytes).", field=self._name)
+        elif part.writer is None:
+            await self._recognise(part)
+
+    async def _recognise(self, part: _FilePart) -> None:
+        """The first bytes are there: is it something we take? Only then is anything written."""
+        part.media_type = sniff(part.head[:HEAD_BYTES])
+        if part.media_type is None or part.media_type.kind not in self._limits.caps:
+            raise UnsupportedMediaError(
+                f"The file in {self._name!r} is not of a kind that is accepted here.", field=self._name
+            )
+        self._require_fit(part)
+        writer = await self._blobs.writer(expected_bytes=self._announced_bytes)
+        part.writer = await self._stack.enter_async_context(writer)
+        await writer.write(part.head)
+        part.head = b""
+
+    def _require_fit(self, part: _FilePart) -> None:
+        if part.media_type is None:
+            return
+        cap = self._limits.caps[part.media_type.kind]
+        if part.size_bytes > cap:
+            kind = part.media_type.kind.value
+            raise TooLargeError(
+                f"The {kind} in {self._name!r} is larger than {spell_bytes(cap)}, the limit for this kind of file.",
+                field=self._name,
+            )
+
+
+# ------------------------------------------------------------------------------------------------- bodies without files
+
+
+def _urlencoded_fields(body: bytes, limits: FormLimits) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=limits.max_fields
+        )
+    except ValueError:  # UnicodeDecodeError is one, too many fields another
+        raise InvalidInputError(f"The form is malformed or has more than {limits.max_fields} fields.") from None
+    for name, value in pairs:
+        if name in fields:
+            raise InvalidInputError(f"The field {name!r} stands in the body twice.", field=name)
+        _require_short(name, len(value.encode()), limits)
+        fields[name] = value
+    return fields
+
+
+def _json_fields(body: Mapping[str, JsonValue], limits: FormLimits) -> dict[str, str]:
+    """A flat object as a form: true is "true", 1 is "1", null is a field that is not there."""
+    if len(body) > limits.max_fields:
+        raise _too_many(limits.max_fields, "fields")
+    fields: dict[str, str] = {}
+    for name, value in body.items():
+        if isinstance(value, list | dict):
+            raise InvalidInputError(f"The field {name!r} must be a text, a number or a truth value.", field=name)
+        if value is not None:
+            fields[name] = value if isinstance(value, str) else json.dumps(value)
+            _require_short(name, len(fields[name].encode()), limits)
+    return fields
+
+
+async def _load(body: bytes) -> dict[str, JsonValue]:
+    if len(body) <= _INLINE_JSON_BYTES:
+        return loads_object(body)
+    return await asyncio.to_thread(loads_object, body)
+
+
+# ------------------------------------------------------------------------------------------------------ pieces of these
+
+
+def _text(name: str, value: bytes | bytearray) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InvalidInputError("A field of the body is not UTF-8.", field=name) from None
+
+
+def _display_name(raw: bytes) -> str:
+    """What to show: the last part of a path, no control characters, cut at a whole character."""
+    last = raw.decode("utf-8", "replace").replace("\\", "/").rpartition("/")[2]
+    shown = "".join(char for char in last if char.isprintable())
+    return shown.encode()[:_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def _require_short(name: str, size_bytes: int, limits: FormLimits) -> None:
+    if size_bytes > limits.max_field_bytes:
+        raise TooLargeError(f"The field {name!r} is longer than {spell_bytes(limits.max_field_bytes)}.", field=name)
+
+
+def _too_many(limit: int, what: str) -> InvalidInputError:
+    return InvalidInputError(f"The body has more than {limit} {what}.")
