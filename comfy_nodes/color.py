@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from .alignment import solid_mask
 from .opencv import load_cv2
 
-#: A flat source in front of a contrasty target is stretched no further than this, and the other way round.
-_GAIN_RANGE = (0.65, 1.5)
+#: Bounds of the stretch of L, A and B. A face keeps its features; its colours may go altogether, as in a grey picture.
+_LEAST_GAIN, _MOST_GAIN = (0.65, 0.0, 0.0), 1.5
 #: Levels of 255 that light may add or take: enough for shade, too little for dark hair to bleed into a cheek.
 _LIGHT_LIMIT = 22.0
 #: Blur, as a share of the crop's side, before solving: a lock of hair or a spectacle frame that crosses the rim is
@@ -52,7 +52,7 @@ def measure_tone(lab: NDArray[np.uint8]) -> Tone:
 def match_tone(lab: NDArray[np.uint8], own: Tone, wanted: Tone) -> NDArray[np.uint8]:
     """An LAB crop with its tone moved, as RGB."""
     cv2 = load_cv2()
-    gain = np.clip(wanted.spread / np.maximum(own.spread, 1.0), *_GAIN_RANGE)
+    gain = np.clip(wanted.spread / np.maximum(own.spread, 1.0), _LEAST_GAIN, _MOST_GAIN)
     levels = np.arange(256.0)[:, np.newaxis]
     table = np.clip((levels - own.mean) * gain + wanted.mean, 0, 255).round().astype(np.uint8)
     matched: NDArray[np.uint8] = cv2.cvtColor(cv2.LUT(lab, table[np.newaxis]), cv2.COLOR_LAB2RGB)

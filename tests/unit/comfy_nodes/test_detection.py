@@ -17,6 +17,12 @@ def test_a_picture_without_people_has_no_faces(nobody):
     assert detect_faces(nobody) == []
 
 
+def test_a_box_that_nothing_confirms_is_no_face(nobody, monkeypatch):
+    """As alt2 sees a face in the foam of scikit-image's cup of coffee."""
+    monkeypatch.setattr("comfy_nodes.detection._boxes", lambda _gray: [(20.0, 10.0, 60.0)])
+    assert detect_faces(nobody) == []
+
+
 def test_faces_are_numbered_largest_first(couple):
     first, second = detect_faces(couple)
     assert first.area > second.area

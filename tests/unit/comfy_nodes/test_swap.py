@@ -52,6 +52,13 @@ def test_the_new_face_has_the_colours_of_the_place(portrait, stranger):
     assert cheeks[0] > cheeks[2] + 15
 
 
+def test_a_grey_picture_stays_grey(portrait, stranger):
+    grey = np.repeat(portrait.mean(axis=-1, keepdims=True).astype(np.uint8), 3, axis=-1)
+    frame = swap_one(grey, stranger).frames[0].astype(int)
+    assert changed(grey, frame).any()
+    assert (frame.max(axis=-1) - frame.min(axis=-1)).max() <= 6
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_no_face_in_target_returns_the_input_and_says_so(nobody, portrait, count):
     frames = np.stack([nobody] * count)

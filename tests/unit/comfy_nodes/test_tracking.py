@@ -6,7 +6,7 @@ import pytest
 
 from comfy_nodes.alignment import Pose
 from comfy_nodes.detection import find_faces
-from comfy_nodes.tracking import HOLD_FRAMES, FaceTracker, TrackedFace, number_faces
+from comfy_nodes.tracking import HOLD_FRAMES, FaceTracker, TrackedFace, _Sighting, _smooth_path, _Track, number_faces
 
 
 def track(frames):
@@ -95,3 +95,10 @@ def test_numbers_are_given_among_those_present():
     alone = [TrackedFace(1, Pose(150, 50, 20, 0))]
     both = [TrackedFace(0, Pose(50, 50, 30, 0)), *alone]
     assert [face[0].track for face in number_faces([both, alone], "large-small")] == [0, 1]
+
+
+def test_drift_before_a_gap_is_not_carried_over_it():
+    here, there = Pose(100, 50, 20, 0), Pose(140, 50, 20, 0)
+    sightings = [_Sighting(0, Pose(110, 50, 20, 0), 1.0), _Sighting(4, there, 1.0)]
+    lost = _Track(0, 0, [here, here, None, None, there, there], sightings)
+    assert [round(pose.x) for _, pose in _smooth_path(lost)] == [110, 110, 123, 137, 140, 140]
