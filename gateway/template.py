@@ -38,11 +38,10 @@ from gateway.strictjson import loads_object
 #: Folder name of a template, which is its name.
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
-#: Node inputs that name files or folders. No string parameter may be bound to one, so that nothing a client writes ever
-#: becomes a path on an upstream: LoadImage, the VHS loaders and ReActor's SaveFaceModel take absolute and ``..`` paths.
+#: Node inputs that name files or folders of the upstream. LoadImage, the VHS loaders and ReActor's SaveFaceModel take
+#: absolute and ``..`` paths there, and their lists hold what others uploaded: no job may fill one with words or choices.
 FILE_INPUT: Final = re.compile(
-    r"image|video|audio|mask|file|filename|url|(.*_)?(path|paths|dir|directory|folder|subfolder|prefix|filename)"
-    r"|face_model_name|.*_name"
+    r"image|video|audio|mask|file|url|face_model_name|(.*_)?(path|paths|dir|directory|folder|subfolder|prefix|filename)"
 )
 
 
@@ -251,8 +250,9 @@ class _Places:
 
     def parameter(self, name: str, entry: ParameterEntry) -> Parameter:
         place = self.literal(entry, entry.input)
-        if entry.type is ParameterType.STRING and FILE_INPUT.fullmatch(entry.input):
-            raise self._error(place, f"parameters.{name} is a string, and this input names a file or folder")
+        is_open = entry.type is ParameterType.STRING or entry.choices_from is not None
+        if is_open and FILE_INPUT.fullmatch(entry.input):
+            raise self._error(place, f"this input names a file or folder, so parameters.{name} cannot be bound to it")
         if entry.default is not None:
             try:
                 check_value(entry, name, entry.default)

@@ -19,7 +19,9 @@ from gateway.template import load_template, missing_on
 def test_embedded_worker_can_run_every_shipped_template(name, tmp_path: Path):
     folder = shipped_workflows() / name
     template = load_template(name, (folder / "template.toml").read_text(), (folder / "graph.json").read_text())
-    object_info = {node.name: node.object_info(Folders(tmp_path)) for node in REGISTRY.values()}
+    worker = Folders(tmp_path)
+    worker.prepare()
+    object_info = {node.name: node.object_info(worker) for node in REGISTRY.values()}
     classes = {node_class: allowed_values(entry) for node_class, entry in object_info.items()}
     assert check(template, object_info) == []
     assert missing_on(template, Capabilities(classes, None, object_info)) == ()

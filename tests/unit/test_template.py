@@ -245,14 +245,15 @@ def test_crf_must_be_that_of_the_graph():
     assert (error.node, "18" in error.reason, "20" in error.reason) == ("Result", True, True)
 
 
-@pytest.mark.parametrize("input_name", ["image", "filename_prefix"])
-def test_string_parameter_may_not_name_a_file(input_name):
-    """LoadImage reads any path of the host; nothing that a client writes may get there."""
-    node = "Target image" if input_name == "image" else "Result"
+@pytest.mark.parametrize(
+    "kind",
+    ["type = 'string'\ndefault = 'x'\npattern = '.*'", "type = 'choice'\nchoices_from = 'object_info'\nprefer = ['*']"],
+)
+@pytest.mark.parametrize(("node", "input_name"), [("Target image", "image"), ("Result", "filename_prefix")])
+def test_parameter_may_not_name_a_file(kind, node, input_name):
+    """LoadImage reads any path of the host and lists what others uploaded; nothing that a client says may get there."""
     toml, graph = texts(IMAGE)
-    extra = (
-        f"[parameters.any]\nnode = '{node}'\ninput = '{input_name}'\ntype = 'string'\ndefault = 'x'\npattern = '.*'\n"
-    )
+    extra = f"[parameters.any]\nnode = '{node}'\ninput = '{input_name}'\n{kind}\n"
     error = refusal(load_template, IMAGE, f"{toml}\n{extra}", graph)
     assert "names a file" in error.reason
 
@@ -395,6 +396,13 @@ def test_boolean_as_text_is_found():
         graph["4"]["inputs"]["enabled"] = "false"
 
     assert kinds(check(edited_graph(IMAGE, change), REAL)) == {(ProblemKind.TYPE_MISMATCH, "Swap face", "enabled")}
+
+
+def test_boolean_is_no_number():
+    def change(graph):
+        graph["3"]["inputs"]["visibility"] = True
+
+    assert kinds(check(edited_graph(IMAGE, change), REAL)) == {(ProblemKind.TYPE_MISMATCH, "Face boost", "visibility")}
 
 
 def test_choices_are_compared_with_their_type():
