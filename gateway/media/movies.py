@@ -37,6 +37,8 @@ _DURATION_SLACK_SECONDS: Final = 0.5
 _RATE_DENOMINATOR: Final = 1001
 #: A declared rate is believed when the packets' own times agree with it this closely.
 _RATE_TOLERANCE: Final = 0.005
+#: Only this one reads an index of all frames before the first packet.
+_DEMUXER_WITH_INDEX: Final = "mov"
 _CUT_SHORT: Final = "The video is cut short: it ends before its header says."
 
 
@@ -74,7 +76,7 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
         if is_cut_short(path, _DEMUXERS[kind.content_type]):
             raise InvalidInputError(_CUT_SHORT)
         tally = _demux(container, stream, limits)
-        tally.refuse_missing(container)
+        tally.refuse_missing(container, stream)
         fps = _rate(stream, tally)
         declared_codec = stream.codec.canonical_name
     if fps is not None and fps > limits.video_fps:
@@ -142,17 +144,15 @@ class _Tally:
     file_end: Fraction = Fraction(0)
     corrupt: bool = False
 
-    def refuse_missing(self, container: InputContainer) -> None:
+    def refuse_missing(self, container: InputContainer, stream: VideoStream) -> None:
         """Refuse what holds less than its header says; both are claims, and a player trips over the difference."""
         if not self.frames:
             raise InvalidInputError("The video has no frames.")
-        missing = any(
-            stream.frames > self.packets.get(stream.index, 0)
-            for stream in (*container.streams.video, *container.streams.audio)
-        )
+        # The index after edit lists were applied: a trimmed clip keeps frames in its file that nobody shows.
+        indexed = len(stream.index_entries)
+        missing = _DEMUXER_WITH_INDEX in container.format.name and self.packets[stream.index] < indexed
         declared = Fraction(container.duration or 0, av.time_base)
-        counted = all(stream.frames for stream in container.streams.video)
-        early = not counted and declared - self.file_end > _DURATION_SLACK_SECONDS + declared / 20
+        early = not stream.frames and declared - self.file_end > _DURATION_SLACK_SECONDS + declared / 20
         if missing or early or self.corrupt:
             raise InvalidInputError(_CUT_SHORT)
 

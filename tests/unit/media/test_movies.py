@@ -155,3 +155,21 @@ def test_a_declared_rate_that_the_packets_deny_is_not_believed(studio, probe):
     assert found.frames == 24
     assert found.duration_seconds == pytest.approx(96 / 48, abs=0.1)
     assert float(found.fps) == pytest.approx(24 / found.duration_seconds, rel=0.01)
+
+
+def test_frames_that_an_edit_list_hides_are_neither_counted_nor_missed(studio, probe):
+    """A trimmed clip begins at the key frame before its cut; the file holds 12 frames of which 8 are shown."""
+    whole = studio.video(options={"bf": "0"})
+    path = studio.folder / "trimmed.mp4"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as out:
+        copy = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts -= 4 * packet.duration
+                packet.dts = packet.pts
+                packet.stream = copy
+                out.mux(packet)
+    with av.open(str(path)) as trimmed:
+        assert trimmed.streams.video[0].frames == 12
+        assert sum(1 for _ in trimmed.decode(video=0)) == 8
+    assert facts(probe(path)).frames == 8
