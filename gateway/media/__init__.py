@@ -1,1 +1,1 @@
-"""Probing, comparing and cleaning of media files, in child processes. ``Media`` in ``probe.py`` is the way in."""
+"""Probing, comparing and cleaning of media files, in child processes. ``MediaWorkers`` in ``workers.py`` is the way in."""
