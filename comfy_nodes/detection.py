@@ -27,7 +27,7 @@ _EYE_CASCADES = ("haarcascade_eye.xml", "haarcascade_eye_tree_eyeglasses.xml")
 
 #: Pictures are searched at this many pixels on the longer side; more finds no more faces, only takes longer.
 STILL_SEARCH_PIXELS = 720
-#: Frames of a clip are searched smaller, as they are many (16 ms become 7 for 640x360).
+#: Frames of a clip are searched smaller, as they are many: 35 instead of 57 ms for 640x360, measured on one busy core.
 CLIP_SEARCH_PIXELS = 480
 #: A crowd's smaller faces are left out: every face costs work in every frame.
 MAX_FACES = 32
