@@ -1,15 +1,13 @@
-"""Loading a template, what an upstream lacks for it, and what does not fit (``template.py``, ``fitness.py``)."""
+"""Loading a template, and what an upstream lacks for it (``template.py``)."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from gateway import manifest
 from gateway.audit import Keeps, MediaKind
 from gateway.comfy.graph import allowed_values
 from gateway.errors import TemplateError
@@ -199,47 +197,6 @@ def test_node_may_be_named_by_id_where_it_has_no_title():
     assert load_template(IMAGE, by_id, json.dumps(untitled)).inputs["target"].place.node_id == "1"
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "reason"),
-    [
-        ("schema = 1\n", "", "schema is missing"),
-        ("schema = 1", "schema = 2", "schema 2"),
-        ("price = 1", "prize = 1", "prize is no key"),
-        ("price = 1", 'price = "1"', "price"),
-        ("price = 1", "price = true", "price"),
-        ('accepts = ["image"]', 'accepts = ["picture"]', "inputs.target.accepts"),
-        ('accepts = ["image"]', "accepts = []", "inputs.target.accepts"),
-        ("[inputs.face]", "[inputs.photo]", "needs inputs.face"),
-        ('swap_nodes = ["Swap face"]', "", "swap_nodes"),
-        ('of = "target"', 'of = "photo"', "no input"),
-        ('keeps = ["frames", "size"]', 'keeps = ["colour"]', "outputs.result.keeps"),
-        ('node = "Target image"', 'node = "Target image"\nnode_id = "1"', "either node"),
-        ('node = "Target image"\n', "", "either node"),
-        ('node = "Target image"', 'node_id = "99"', "no node of this id"),
-        ("default = 1.0\nmin = 0.1", "default = 0.0\nmin = 0.1", "from 0.1 to 1.0"),
-        ("max = 1.0", "max = 0.01", "min is greater than max"),
-        (
-            'type = "string"\ndefault = "0"\npattern = \'\\d{1,2}(,\\d{1,2})*\'',
-            'type = "string"\ndefault = "0"',
-            "pattern",
-        ),
-        ("'\\d{1,2}(,\\d{1,2})*'", "'('", "no regular expression"),
-        ('choices_from = "object_info"', 'choices = ["a"]\nchoices_from = "object_info"', "either choices"),
-        ('default = "no"', 'default = "yes"', "one of no, female, male"),
-        ("fallback = { value", "fallback = { values", "fallback.values is no key"),
-        ("set = { enabled", "set = { enable", "no such input"),
-        ('input = "restore_with_main_after"', 'input = "enabled"', "both"),
-        ('chain = "input_image"', 'chain = "swap_model"', "linked"),
-        ("[parameters.swap_model]", "[parameters.SwapModel]", "no name"),
-        ("schema = 1", "schema = ", "no TOML"),
-    ],
-)
-def test_faulty_manifest_is_refused_with_its_reason(old, new, reason):
-    error = refusal(edited_toml, IMAGE, old, new)
-    assert reason in str(error)
-    assert IMAGE in str(error)
-
-
 def test_crf_must_be_that_of_the_graph():
     error = refusal(edited_toml, VIDEO, "crf = 20", "crf = 18")
     assert (error.node, "18" in error.reason, "20" in error.reason) == ("Result", True, True)
@@ -323,131 +280,8 @@ def test_what_an_upstream_lacks_is_found_and_named(plant, kind, node, input_name
     assert any(repr(node) in sentence and (input_name or "") in sentence for sentence in sentences)
 
 
-def widen_required(info):
-    info["SaveImage"]["input"]["required"]["quality"] = ["INT", {}]
-
-
-def retype_link(info):
-    info["ReActorFaceSwap"]["output"] = ["LATENT", "FACE_MODEL", "IMAGE"]
-
-
-def shorten_outputs(info):
-    info["ReActorFaceSwap"]["output"] = []
-
-
-def retype_literal(info):
-    info["ReActorFaceBoost"]["input"]["required"]["visibility"] = ["STRING", {}]
-
-
-def retype_parameter(info):
-    info["ReActorFaceBoost"]["input"]["required"]["restore_with_main_after"] = ["STRING", {}]
-
-
-def narrow_range(info):
-    info["ReActorFaceSwap"]["input"]["required"]["codeformer_weight"][1]["max"] = 0.25
-
-
-def narrow_parameter_range(info):
-    info["ReActorFaceSwap"]["input"]["required"]["face_restore_visibility"][1]["min"] = 0.5
-
-
-def save_nothing(info):
-    info["SaveImage"]["output_node"] = False
-
-
-@pytest.mark.parametrize(
-    ("plant", "kind", "node", "input_name"),
-    [
-        (widen_required, ProblemKind.INPUT_MISSING, "Result", "quality"),
-        (retype_link, ProblemKind.TYPE_MISMATCH, "Result", "images"),
-        (shorten_outputs, ProblemKind.TYPE_MISMATCH, "Result", "images"),
-        (retype_literal, ProblemKind.TYPE_MISMATCH, "Face boost", "visibility"),
-        (retype_parameter, ProblemKind.TYPE_MISMATCH, "Face boost", "restore_with_main_after"),
-        (narrow_range, ProblemKind.OUT_OF_RANGE, "Swap face", "codeformer_weight"),
-        (narrow_parameter_range, ProblemKind.OUT_OF_RANGE, "Swap face", "face_restore_visibility"),
-        (save_nothing, ProblemKind.NOT_AN_OUTPUT, "Result", None),
-    ],
-)
-def test_what_would_only_show_when_it_runs_is_found(plant, kind, node, input_name):
-    info = object_info()
-    plant(info)
-    assert (kind, node, input_name) in kinds(check(shipped(IMAGE), info))
-
-
-@pytest.mark.parametrize(
-    ("widget", "value", "kind"),
-    [
-        ("pix_fmt", "yuv999", ProblemKind.VALUE_NOT_OFFERED),
-        ("save_metadata", "false", ProblemKind.TYPE_MISMATCH),
-        ("trim_to_music", False, ProblemKind.INPUT_UNKNOWN),
-    ],
-)
-def test_format_widgets_are_checked_though_comfyui_does_not(widget, value, kind):
-    def change(graph):
-        graph["6"]["inputs"][widget] = value
-
-    assert kinds(check(edited_graph(VIDEO, change), REAL)) == {(kind, "Result", widget)}
-
-
-def test_boolean_as_text_is_found():
-    """ComfyUI would cast "false" to true."""
-
-    def change(graph):
-        graph["4"]["inputs"]["enabled"] = "false"
-
-    assert kinds(check(edited_graph(IMAGE, change), REAL)) == {(ProblemKind.TYPE_MISMATCH, "Swap face", "enabled")}
-
-
-def test_boolean_is_no_number():
-    def change(graph):
-        graph["3"]["inputs"]["visibility"] = True
-
-    assert kinds(check(edited_graph(IMAGE, change), REAL)) == {(ProblemKind.TYPE_MISMATCH, "Face boost", "visibility")}
-
-
-def test_choices_are_compared_with_their_type():
-    def change(graph):
-        graph["4"]["inputs"]["console_log_level"] = True
-
-    found = kinds(check(edited_graph(IMAGE, change), REAL))
-    assert found == {(ProblemKind.VALUE_NOT_OFFERED, "Swap face", "console_log_level")}
-
-
-def test_choices_of_v3_nodes_are_read():
-    info = object_info()
-    info["ReActorFaceSwap"]["input"]["required"]["swap_model"] = ["COMBO", {"options": ["inswapper_128.onnx"]}]
-    assert check(shipped(IMAGE), info) == []
-    info["ReActorFaceSwap"]["input"]["required"]["swap_model"][1]["options"] = []
-    assert kinds(check(shipped(IMAGE), info)) == {(ProblemKind.MODEL_MISSING, "Swap face", "swap_model")}
-
-
 def test_model_that_a_job_asks_for_must_be_there():
     template, there = shipped(IMAGE), capabilities(REAL)
     assert missing_on(template, there, {"swap_model": "reswapper_128.onnx"}) == ()
     (sentence,) = missing_on(template, there, {"swap_model": "reswapper_256.onnx"})
     assert "reswapper_256.onnx" in sentence
-
-
-def test_check_survives_nonsense():
-    """What an upstream answers is not ours to trust."""
-    nonsense = {"LoadImage": {"input": []}, "SaveImage": {"input": {"required": {"images": []}}}, "ReActorFaceSwap": 3}
-    assert ProblemKind.CLASS_MISSING in {problem.kind for problem in check(shipped(IMAGE), nonsense)}
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        manifest.Manifest,
-        manifest.NodeRef,
-        manifest.InputEntry,
-        manifest.ParameterEntry,
-        manifest.Fallback,
-        manifest.OutputEntry,
-        manifest.RepeatEntry,
-        manifest.LicenceEntry,
-    ],
-)
-def test_every_key_is_documented(entry):
-    guide = (ROOT / "docs/templates.md").read_text(encoding="utf-8")
-    for key in dataclasses.fields(entry):
-        assert f"`{key.name}`" in guide or f"[{key.name}." in guide or f"[[{key.name}]]" in guide, key.name
