@@ -1,0 +1,318 @@
+"""The Starlette application: every endpoint in one table, and one edge around all of them.
+
+The edge gives each request an id, lets in only who may knock (``auth.Doors``), turns every error into the envelope of
+the dialect that the path belongs to, and writes one line to the log per request: the route's pattern, never the path or
+the query, because links and tickets in them are secrets. Pure ASGI throughout: Starlette's BaseHTTPMiddleware would put
+a queue between a stream and its client.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+from uuid import uuid4
+
+import structlog
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from gateway.api import ops, pages
+from gateway.api.auth import SAFE_METHODS, Access, Doors
+from gateway.api.bodies import LingeringClose
+from gateway.api.dialects import DIALECTS
+from gateway.api.facade import Service
+from gateway.api.problems import (
+    PROBLEM_TYPE,
+    Envelope,
+    InternalServerError,
+    error_response,
+    from_http_exception,
+    problem,
+)
+from gateway.api.sse import disable_library_shutdown
+from gateway.api.window import Call, Dialect, Endpoint, Holds, Slots, SocketEndpoint, Window
+from gateway.errors import GatewayError
+from gateway.settings import Settings
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID_KEY: Final = "gateway.request_id"
+_ROUTE_KEY: Final = "gateway.route"
+_INTERNAL_ERROR_CLOSE: Final = 1011
+#: Headers of every answer that does not say otherwise itself.
+_DEFAULT_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+}
+_CORS_EXPOSED: Final = "X-Request-ID, Retry-After, ETag, Content-Disposition"
+_CORS_MAX_AGE_SECONDS: Final = 600
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(
+    service: Service,
+    settings: Settings,
+    *,
+    admin_token: str | None,
+    dialects: Sequence[Dialect] = DIALECTS,
+    slots: Slots | None = None,
+) -> Starlette:
+    """The application.
+
+    Args:
+        service: the engine.
+        settings: AUTH, PUBLIC_URL, ALLOWED_HOSTS, TRUSTED_PROXIES, CORS_ORIGINS and the limits are read.
+        admin_token: opens what changes the pool; in keys mode it is the one accepted Bearer. None closes both.
+        dialects: the APIs to speak.
+        slots: room for streams; tests make it small.
+
+    Raises:
+        ValueError: two endpoints claim one (method, path), or TRUSTED_PROXIES holds no address.
+    """
+    disable_library_shutdown()
+    window = Window(service, settings, slots or Slots())
+    doors = Doors.from_settings(settings, admin_token)
+    endpoints = all_endpoints(dialects)
+    require_single_claims(endpoints)
+    app = Starlette(
+        routes=[_route(endpoint, window, doors) for endpoint in endpoints],
+        middleware=[Middleware(LingeringClose), Middleware(Edge, doors=doors, dialects=dialects)],
+        exception_handlers={HTTPException: _pass_on},
+    )
+    # It would send clients wherever their Host header says.
+    app.router.redirect_slashes = False
+    return app
+
+
+def all_endpoints(dialects: Sequence[Dialect]) -> tuple[Endpoint | SocketEndpoint, ...]:
+    """The whole table: the dialects' and our own."""
+    spoken = tuple(endpoint for dialect in dialects for endpoint in dialect.endpoints)
+    return (*spoken, *ops.ENDPOINTS, *pages.ENDPOINTS)
+
+
+def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> None:
+    """Refuse a table in which two endpoints claim one (method, path). Raises ValueError."""
+    claimed: set[tuple[str, str]] = set()
+    for endpoint in endpoints:
+        method = endpoint.method if isinstance(endpoint, Endpoint) else "WEBSOCKET"
+        # The names in braces do not matter: /a/{x} and /a/{y} are one path.
+        claim = (method, re.sub(r"\{[^}]*\}", "{}", endpoint.path))
+        if claim in claimed:
+            raise ValueError(f"two endpoints claim {method} {endpoint.path}")
+        claimed.add(claim)
+
+
+def _route(endpoint: Endpoint | SocketEndpoint, window: Window, doors: Doors) -> BaseRoute:
+    if isinstance(endpoint, SocketEndpoint):
+        return WebSocketRoute(endpoint.path, _Socket(endpoint, window, doors))
+    return Route(endpoint.path, _Http(endpoint, window, doors), methods=[endpoint.method])
+
+
+async def _pass_on(request: Request, exception: Exception) -> Response:
+    """Leave what the router raises to the edge, which knows the envelopes."""
+    del request
+    raise exception
+
+
+def _peer(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return client[0] if client else None
+
+
+class _Http:
+    """An endpoint over HTTP as an ASGI application: who calls is settled before the handler is."""
+
+    def __init__(self, endpoint: Endpoint, window: Window, doors: Doors) -> None:
+        self._endpoint = endpoint
+        self._window = window
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_ROUTE_KEY] = self._endpoint.path
+        request = Request(scope, receive, send)
+        if self._endpoint.access is not Access.PUBLIC:
+            self._doors.require_reader(request.headers)
+        caller = self._doors.caller(self._endpoint.access, request.headers, _peer(scope))
+        call = Call(self._window, caller)
+        if self._endpoint.holds is Holds.NOTHING:
+            await (await self._endpoint.handler(request, call))(scope, receive, send)
+            return
+        async with self._window.slots.take():
+            await (await self._endpoint.handler(request, call))(scope, receive, send)
+
+
+class _Socket:
+    """An endpoint over WebSocket as an ASGI application; refusals are HTTP answers, before the accept."""
+
+    def __init__(self, endpoint: SocketEndpoint, window: Window, doors: Doors) -> None:
+        self._endpoint = endpoint
+        self._window = window
+        self._doors = doors
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[_ROUTE_KEY] = self._endpoint.path
+        websocket = WebSocket(scope, receive, send)
+        self._doors.require_socket_origin(websocket.headers)
+        caller = self._doors.caller(self._endpoint.access, websocket.headers, _peer(scope))
+        async with self._window.slots.take():
+            await self._endpoint.handler(websocket, Call(self._window, caller))
+
+
+# ------------------------------------------------------------------------------------------------------------ the edge
+
+
+class Edge:
+    """Outermost layer: id, doors, envelopes, log."""
+
+    def __init__(self, app: ASGIApp, *, doors: Doors, dialects: Sequence[Dialect]) -> None:
+        self._app = app
+        self._doors = doors
+        self._dialects = dialects
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or socket; the lifespan passes through."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        answer = _Answer(send, _request_id(headers), self._doors.cors_origin(headers))
+        scope[_REQUEST_ID_KEY] = answer.request_id
+        started = time.monotonic()
+        try:
+            await self._serve(scope, headers, receive, answer)
+        finally:
+            log.info(
+                "request",
+                method=scope.get("method", "WEBSOCKET"),
+                route=scope.get(_ROUTE_KEY),
+                status=answer.status,
+                milliseconds=round(1000 * (time.monotonic() - started), 1),
+                request_id=answer.request_id,
+            )
+
+    async def _serve(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> None:
+        try:
+            self._doors.require_way_in(headers, _peer(scope))
+            if scope["type"] == "http" and _is_preflight(scope, headers) and answer.cors_origin is not None:
+                await _preflight_response(headers)(scope, receive, answer.send)
+                return
+            if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
+                self._doors.require_own_page(headers)
+            await self._app(scope, receive, answer.send)
+        except ClientDisconnect:
+            log.debug("client_left", request_id=answer.request_id)
+        except HTTPException as exception:
+            await self._refuse(scope, receive, answer, self._http_refusal(exception, scope, headers, answer))
+        except GatewayError as error:
+            await self._refuse(scope, receive, answer, self._error_answer(error, scope, headers, answer))
+        except Exception:
+            if answer.has_begun:
+                raise  # the server breaks the connection and logs: a half answer must not look whole
+            log.exception("request_failed", request_id=answer.request_id, route=scope.get(_ROUTE_KEY))
+            await self._refuse(
+                scope, receive, answer, self._error_answer(InternalServerError(), scope, headers, answer)
+            )
+
+    async def _refuse(self, scope: Scope, receive: Receive, answer: _Answer, response: Response) -> None:
+        if scope["type"] == "http":
+            if answer.has_begun:
+                raise RuntimeError("an error was raised after the answer had begun")
+            await response(scope, receive, answer.send)
+        elif answer.has_begun:
+            await answer.send({"type": "websocket.close", "code": _INTERNAL_ERROR_CLOSE})
+        elif "websocket.http.response" in scope.get("extensions", {}):
+            await response(scope, receive, answer.send)
+        else:
+            await answer.send({"type": "websocket.close", "code": 1008})
+
+    def _http_refusal(self, exception: HTTPException, scope: Scope, headers: Headers, answer: _Answer) -> Response:
+        allow: dict[str, str] = {}
+        if exception.status_code == 405:  # noqa: PLR2004 - the status itself says it best
+            allow["Allow"] = ", ".join(_allowed_methods(scope))
+            if scope.get("method") == "OPTIONS":
+                return Response(status_code=204, headers=allow)
+        response = self._error_answer(from_http_exception(exception), scope, headers, answer)
+        response.headers.update(allow)
+        return response
+
+    def _error_answer(self, error: GatewayError, scope: Scope, headers: Headers, answer: _Answer) -> Response:
+        return error_response(error, self._envelope(scope["path"], headers), answer.request_id)
+
+    def _envelope(self, path: str, headers: Headers) -> Envelope:
+        if PROBLEM_TYPE in headers.get("accept", ""):
+            return problem
+        return next((dialect.envelope for dialect in self._dialects if dialect.speaks_at(path)), problem)
+
+
+class _Answer:
+    """What is sent back, with the headers that every answer carries."""
+
+    def __init__(self, send: Send, request_id: str, cors_origin: str | None) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.cors_origin = cors_origin
+        self.has_begun = False
+        #: HTTP status, 101 for an accepted socket, None when nothing was sent.
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        """Send on; the beginning gets its headers."""
+        if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+            self.has_begun = True
+            self.status = message["status"]
+            self._add_headers(MutableHeaders(raw=message.setdefault("headers", [])), message)
+        elif message["type"] == "websocket.accept":
+            self.has_begun = True
+            self.status = 101
+        await self._send(message)
+
+    def _add_headers(self, headers: MutableHeaders, message: Message) -> None:
+        headers["X-Request-ID"] = self.request_id
+        for name, value in _DEFAULT_HEADERS.items():
+            headers.setdefault(name, value)
+        if self.cors_origin is not None:
+            headers["Access-Control-Allow-Origin"] = self.cors_origin
+            headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED
+            headers["Cross-Origin-Resource-Policy"] = "cross-origin"
+            headers.add_vary_header("Origin")
+        message["headers"] = headers.raw
+
+
+def _request_id(headers: Headers) -> str:
+    """The client's own id when it is a sane one, else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+def _is_preflight(scope: Scope, headers: Headers) -> bool:
+    return scope["method"] == "OPTIONS" and "access-control-request-method" in headers
+
+
+def _preflight_response(headers: Headers) -> Response:
+    return Response(
+        status_code=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            "Access-Control-Allow-Headers": headers.get("access-control-request-headers", "Content-Type"),
+            "Access-Control-Max-Age": str(_CORS_MAX_AGE_SECONDS),
+        },
+    )
+
+
+def _allowed_methods(scope: Scope) -> list[str]:
+    """Methods of all endpoints at a path: the router itself names only those of the first."""
+    methods = {"OPTIONS"}
+    for route in scope["app"].routes:
+        if isinstance(route, Route) and route.matches(scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
+    return sorted(methods)

@@ -1,0 +1,251 @@
+"""Who may knock, who calls, and what they may do. Decisions only: values in, a verdict out; ``app.py`` acts on them.
+
+In open mode there is no key, so a request must prove that it does not come from a stranger's web page:
+
+- **Host** names this machine, PUBLIC_URL's host or one of ALLOWED_HOSTS, else 421. A page that rebinds its own name to
+  127.0.0.1 still sends its own name.
+- What **changes** anything carries no foreign ``Origin`` and no ``Sec-Fetch-Site`` of another site or port, else 403.
+- What **reads** an owner's things is refused to foreign pages too, unless a person follows a link; and no answer carries
+  CORS headers unless CORS_ORIGINS lists the page's origin.
+- A request that came through a **proxy** nobody configured gets 403: behind one, every stranger looks like loopback.
+
+In keys mode a Bearer token stands for all that; browsers send it for nobody by themselves. A WebSocket's ``Origin`` is
+checked in both modes, because browsers ask nobody before they open one. Sources: RFC 9110 (Host, Authorization), RFC
+6454 (Origin), W3C Fetch Metadata, RFC 7239 (Forwarded).
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from gateway.errors import ForbiddenError, InvalidInputError, MisdirectedError, UnauthorizedError
+from gateway.settings import LOOPBACK_NAMES, Settings
+
+#: The one owner there is until keys are made.
+LOCAL_OWNER: Final = "local"
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
+_FORWARDED_FOR: Final = re.compile(r'for="?\[?([0-9a-fA-F:.]+)\]?(?::[0-9]+)?"?', re.IGNORECASE)
+
+
+class Access(Enum):
+    """Who may use an endpoint."""
+
+    #: Anybody, in every mode: pages, readiness, links that carry their own secret.
+    PUBLIC = "public"
+    #: The owner: everybody in open mode, whoever has a token in keys mode.
+    OWNER = "owner"
+    #: Whoever has the admin token, in every mode.
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks."""
+
+    owner: str
+    #: Who shares fairly with whom: the owner, in open mode the client's address.
+    submitter: str
+    is_admin: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """The rules, worked out once from the settings."""
+
+    is_open: bool
+    #: Host names served, lower case; None serves every one.
+    hosts: frozenset[str] | None
+    #: Origins of pages that may do everything, lower case: CORS_ORIGINS.
+    cors_origins: frozenset[str]
+    #: Origin of PUBLIC_URL.
+    public_origin: str | None
+    proxies: tuple[IPv4Network | IPv6Network, ...]
+    admin_token: bytes | None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, admin_token: str | None) -> Self:
+        """The rules that the settings make.
+
+        Raises:
+            ValueError: TRUSTED_PROXIES names something that is no address and no CIDR.
+        """
+        public = urlsplit(settings.public_url or "")
+        named = {host.lower().strip("[]") for host in settings.allowed_hosts}
+        is_open = settings.auth == "open"
+        hosts = named | ({public.hostname} if public.hostname else set()) | (LOOPBACK_NAMES if is_open else set())
+        return cls(
+            is_open=is_open,
+            hosts=frozenset(hosts) if is_open or named else None,
+            cors_origins=frozenset(origin.lower().rstrip("/") for origin in getattr(settings, "cors_origins", ())),
+            public_origin=f"{public.scheme}://{public.netloc}".lower() if public.netloc else None,
+            proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.trusted_proxies),
+            admin_token=admin_token.encode() if admin_token else None,
+        )
+
+    # ------------------------------------------------------------------------------------------- before the router
+
+    def require_way_in(self, headers: Headers, peer: str | None) -> None:
+        """The request names us, and came on a way that we know.
+
+        Raises:
+            ForbiddenError: through a proxy that nobody configured, in open mode.
+            MisdirectedError: the Host is not ours.
+            InvalidInputError: more than one Host.
+        """
+        is_forwarded = "forwarded" in headers or "x-forwarded-for" in headers
+        if self.is_open and is_forwarded and not self._is_proxy(peer):
+            raise ForbiddenError(
+                "This came through a proxy that is not configured: set GATEWAY_TRUSTED_PROXIES to the proxy's address, "
+                "or GATEWAY_AUTH=keys."
+            )
+        hosts = headers.getlist("host")
+        if len(hosts) > 1:
+            raise InvalidInputError("The request has more than one Host header.")
+        if self.hosts is None:
+            return
+        name = host_name(hosts[0]) if hosts else None
+        if name not in self.hosts:
+            raise MisdirectedError(
+                "This host name is not served here; GATEWAY_PUBLIC_URL or GATEWAY_ALLOWED_HOSTS can add it."
+            )
+
+    def require_own_page(self, headers: Headers) -> None:
+        """What changes something does not come from a stranger's page (open mode).
+
+        Raises:
+            ForbiddenError: it does.
+        """
+        if self.is_open and self._is_foreign(headers):
+            raise ForbiddenError("A page of another origin may not do this.")
+
+    def require_reader(self, headers: Headers) -> None:
+        """An owner's things are read by the owner's programs and pages, or by following a link (open mode).
+
+        Raises:
+            ForbiddenError: a stranger's page asked.
+        """
+        is_followed_link = headers.get("sec-fetch-mode") == "navigate" and "origin" not in headers
+        if self.is_open and not is_followed_link and self._is_foreign(headers):
+            raise ForbiddenError("A page of another origin may not read this.")
+
+    def require_socket_origin(self, headers: Headers) -> None:
+        """A WebSocket is opened by a program, or by a page of ours (both modes).
+
+        Raises:
+            ForbiddenError: the Origin is foreign or ``null``.
+        """
+        if "origin" in headers and not self._is_known_origin(headers):
+            raise ForbiddenError("A page of another origin may not open this.")
+
+    def cors_origin(self, headers: Headers) -> str | None:
+        """The page's origin, when CORS_ORIGINS lists it."""
+        origin = headers.get("origin")
+        return origin if origin is not None and origin.lower() in self.cors_origins else None
+
+    # -------------------------------------------------------------------------------------------- at each endpoint
+
+    def caller(self, access: Access, headers: Headers, peer: str | None) -> Caller | None:
+        """Who calls an endpoint of this access; None where a public one was asked without a token in keys mode.
+
+        Raises:
+            UnauthorizedError: a token is needed, and there is none or a wrong one.
+            ForbiddenError: the admin token is needed, and this gateway has none.
+        """
+        is_admin = self._has_token(headers)
+        if access is Access.ADMIN and self.admin_token is None:
+            raise ForbiddenError("This gateway was started without an admin token.")
+        needs_token = access is Access.ADMIN or (access is Access.OWNER and not self.is_open)
+        if needs_token and not is_admin:
+            raise UnauthorizedError(_token_sentence(access))
+        if self.is_open:
+            return Caller(LOCAL_OWNER, self.client_address(headers, peer), is_admin)
+        return Caller(LOCAL_OWNER, LOCAL_OWNER, is_admin) if is_admin else None
+
+    def client_address(self, headers: Headers, peer: str | None) -> str:
+        """The client's address: the peer's, or the last one before our own proxies."""
+        if not self._is_proxy(peer):
+            return peer or LOCAL_OWNER
+        named = [part.strip() for line in headers.getlist("x-forwarded-for") for part in line.split(",")]
+        if not named:
+            named = [match[1] for line in headers.getlist("forwarded") for match in _FORWARDED_FOR.finditer(line)]
+        # From the right, because everything left of the last hop that is not ours was written by that hop.
+        for address in reversed(named):
+            if not _is_address(address):
+                break
+            if not self._is_proxy(address):
+                return address
+        return peer or LOCAL_OWNER
+
+    def _is_proxy(self, peer: str | None) -> bool:
+        if peer is None or not self.proxies or not _is_address(peer):
+            return False
+        address = ip_address(peer)
+        return any(address in network for network in self.proxies if network.version == address.version)
+
+    def _has_token(self, headers: Headers) -> bool:
+        given = headers.getlist("authorization")
+        if self.admin_token is None or len(given) != 1:
+            return False
+        scheme, _, token = given[0].partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(
+            token.strip().encode("latin-1", "replace"), self.admin_token
+        )
+
+    def _is_foreign(self, headers: Headers) -> bool:
+        if "origin" in headers:
+            return not self._is_known_origin(headers)
+        return headers.get("sec-fetch-site") in _FOREIGN_SITES
+
+    def _is_known_origin(self, headers: Headers) -> bool:
+        origins = headers.getlist("origin")
+        if len(origins) != 1:
+            return False
+        origin = origins[0].lower()
+        if origin in self.cors_origins or origin == self.public_origin:
+            return True
+        # "Site" forgives a subdomain and a port; where the browser says that much, the origin must be listed.
+        if headers.get("sec-fetch-site") in _FOREIGN_SITES:
+            return False
+        return _is_same_host(origin, headers.get("host", ""))
+
+
+def host_name(host: str) -> str | None:
+    """The name in a Host header, lower case and without brackets; None when it is malformed."""
+    match = _HOST.fullmatch(host)
+    return match["name"].lower().strip("[]") if match else None
+
+
+def _is_same_host(origin: str, host: str) -> bool:
+    """Whether an origin (http or https: a proxy may have taken TLS off) is the host and port that was asked."""
+    scheme, separator, authority = origin.partition("://")
+    default = _DEFAULT_PORTS.get(scheme)
+    theirs, ours = _HOST.fullmatch(authority), _HOST.fullmatch(host.lower())
+    if not separator or default is None or theirs is None or ours is None:
+        return False
+    return (theirs["name"], int(theirs["port"] or default)) == (ours["name"], int(ours["port"] or default))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _token_sentence(access: Access) -> str:
+    if access is Access.ADMIN:
+        return "This needs the admin token: Authorization: Bearer <token>."
+    return "This needs a token: Authorization: Bearer <token>."

@@ -1,0 +1,149 @@
+"""The HTTP handlers of the dialect ``faceswap``: they carry values between the web and the engine, no more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api import health, pages, sse
+from gateway.api.dialects.faceswap import translation
+from gateway.api.dialects.faceswap.obtaining import check_urls, obtain, obtain_in_stream
+from gateway.api.dialects.faceswap.translation import SwapRequest
+from gateway.api.downloads import file_response
+from gateway.api.facade import InputBlobs
+from gateway.api.following import Frame, Signal, frames_of
+from gateway.api.problems import json_response
+from gateway.api.shown import job_id
+from gateway.api.uploads import receive_form
+from gateway.api.window import Call
+from gateway.errors import NotFoundError
+from gateway.job import Job, JobState
+
+#: As long as any name that a file system takes; a link is far shorter.
+MAX_LINK_CHARACTERS = 255
+
+
+async def post_face_swap(request: Request, call: Call) -> Response:
+    """``POST /face-swap``: a stream of events, or the job's id."""
+    caller = call.known
+    async with await receive_form(request, InputBlobs(call.service), call.window.form_limits) as form:
+        wanted = translation.read_request(form.fields, form.files)
+        check_urls(call.service, wanted)
+        form.keep()
+    if wanted.urls and not wanted.wants_id_only:
+        return sse.event_stream(_transferred(call, wanted))
+    job = await obtain(call.service, wanted, caller)
+    if wanted.wants_id_only:
+        return json_response(translation.accepted_body(job, call.window.link_prefix))
+    return sse.event_stream(job_frames(call, job, 0))
+
+
+def job_frames(call: Call, job: Job, after: int) -> AsyncGenerator[Frame | Signal]:
+    """A job's stream in this dialect's words."""
+    return frames_of(call.service, job, after, partial(translation.frames, prefix=call.window.link_prefix))
+
+
+async def _transferred(call: Call, wanted: SwapRequest) -> AsyncGenerator[Frame | Signal]:
+    """The whole stream of a request with URLs: the transfer, then the job's events."""
+    async with aclosing(obtain_in_stream(call.service, wanted, call.known)) as items:
+        async for item in items:
+            if not isinstance(item, Job):
+                yield item
+                continue
+            async with aclosing(job_frames(call, item, 0)) as told:
+                async for frame in told:
+                    yield frame
+
+
+async def get_status(request: Request, call: Call) -> Response:
+    """``GET /status/{prompt_id}``."""
+    service = call.service
+    job = await service.job(job_id(request.path_params["prompt_id"], "prompt_id"), call.known.owner)
+    position = await service.queue_position(job.id) if job.state is JobState.QUEUED else None
+    return json_response(translation.status_body(job, service.progress(job.id), position, call.window.link_prefix))
+
+
+async def get_events(request: Request, call: Call) -> Response:
+    """``GET /events/{prompt_id}``, for EventSource."""
+    job = await call.service.job(job_id(request.path_params["prompt_id"], "prompt_id"), call.known.owner)
+    cursor = sse.cursor_of(request, job)
+    return sse.nothing_more() if cursor is None else sse.event_stream(job_frames(call, job, cursor))
+
+
+async def get_download(request: Request, call: Call) -> Response:
+    """``GET /download/{filename}``: whoever knows the name may have the file."""
+    link = request.path_params["filename"]
+    if len(link) > MAX_LINK_CHARACTERS or not link.isascii() or not link.isprintable():
+        raise NotFoundError("There is no such file (any more).", field="filename")
+    job, result = await call.service.result(link)
+    finished_at = job.finished_at if job.finished_at is not None else job.updated_at
+    left_seconds = finished_at + call.window.settings.result_retention - call.service.clock.now()
+    return file_response(
+        request,
+        blobs=call.service.blobs,
+        blob_hash=result.blob,
+        size_bytes=result.size_bytes,
+        content_type=result.facts.content_type,
+        filename=result.link,
+        last_modified=finished_at,
+        max_age_seconds=max(0, int(left_seconds)),
+    )
+
+
+async def get_health(request: Request, call: Call) -> Response:
+    """``GET /health``: everything to whoever may see jobs, the one word to others."""
+    del request
+    found = call.service.health()
+    return json_response(health.full_body(found) if call.caller is not None else health.word(found))
+
+
+async def get_ready(request: Request, call: Call) -> Response:
+    """``GET /health/ready``: 503 when nothing can run."""
+    del request
+    found = call.service.health()
+    is_ready = health.is_ready(found) and not call.service.stopping.is_set()
+    return json_response({"ready": is_ready}, 200 if is_ready else 503)
+
+
+async def get_root(request: Request, call: Call) -> Response:
+    """``GET /``: the page for browsers, a description for programs."""
+    if pages.wants_html(request):
+        return pages.index_page()
+    return json_response(_description(call.window.link_prefix), headers={"Vary": "Accept"})
+
+
+def _description(prefix: str) -> dict[str, object]:
+    return {
+        "name": "comfygate",
+        "description": "Face swap on a pool of ComfyUI instances, with progress as it happens.",
+        "endpoints": {
+            f"POST {prefix}/face-swap": "Swap a face; answers with Server-Sent Events, or with a prompt_id.",
+            f"GET {prefix}/status/{{prompt_id}}": "Where a job is.",
+            f"GET {prefix}/events/{{prompt_id}}": "A job's Server-Sent Events, from the beginning or Last-Event-ID.",
+            f"WS {prefix}/face-swap-ws": "Submit by URL, or attach to a job, and watch it.",
+            f"GET {prefix}/download/{{filename}}": "A finished file.",
+            f"GET {prefix}/health": "How the gateway and its upstreams are.",
+            f"GET {prefix}/health/ready": "503 when nothing can run.",
+            f"GET {prefix}/-/jobs": "Your jobs.",
+        },
+        "fields": {
+            "video": "file: the video to change",
+            "video_url": "URL instead of video",
+            "target_image": "file: a picture to change, instead of a video",
+            "target_image_url": "URL instead of target_image",
+            "image": "file: the photo with the face to put in",
+            "image_url": "URL instead of image",
+            "output_name": "what the result is called",
+            "return_prompt_id_only": "true: answer at once with a prompt_id",
+        },
+        "usage": [
+            'curl -N -F "video=@target.mp4" -F "image=@face.jpg" <base>/face-swap',
+            'curl -F "video=@target.mp4" -F "image=@face.jpg" -F "return_prompt_id_only=true" <base>/face-swap',
+            "curl <base>/status/<prompt_id>",
+            "curl -O <base>/download/<filename>",
+        ],
+    }

@@ -1,0 +1,155 @@
+"""What the windows know of the engine: one facade, and nothing behind it.
+
+``gateway/engine/service.py`` is the real one. It stands here as a Protocol, so that every window can be tried against a
+fake, and so that a reader sees at a glance what a handler can reach. The values that pass through it are the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from gateway.api.downloads import FileBytes
+from gateway.audit import MediaKind
+from gateway.engine.pool import MemberView
+from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.events import Event, Progress
+from gateway.interfaces import Blob, BlobWriter, Clock, Subscription
+from gateway.job import Job, JobResult, JobState
+
+__all__ = [
+    "Health",
+    "HealthStatus",
+    "InputBlobs",
+    "MemberView",
+    "Service",
+    "ServiceBlobs",
+    "Stopping",
+    "Submission",
+    "SubmittedFile",
+]
+
+
+class ServiceBlobs(FileBytes, Protocol):
+    """The part of ``interfaces.Blobs`` that windows need: take bytes in, give bytes out."""
+
+    async def writer(self, *, expected_bytes: int | None = None) -> BlobWriter:
+        """A new writer; refuses with StorageFullError when ``expected_bytes`` surely do not fit."""
+        ...
+
+
+class Stopping(Protocol):
+    """Set once, when the process is told to stop."""
+
+    def is_set(self) -> bool:
+        """Whether it was."""
+        ...
+
+
+class Service(Protocol):
+    """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
+
+    @property
+    def blobs(self) -> ServiceBlobs:
+        """Where inputs go and results come from."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """The engine's time, so that what is shown agrees with what is stored."""
+        ...
+
+    @property
+    def stopping(self) -> Stopping:
+        """Whoever sets it wakes every subscription afterwards, so that streams look at it at once."""
+        ...
+
+    async def submit(self, submission: Submission) -> Job:
+        """Probe, choose a template, store. On a refusal the inputs' bytes are taken back."""
+        ...
+
+    async def discard(self, hashes: Sequence[str]) -> None:
+        """Take back bytes that led to no job."""
+        ...
+
+    def check_url(self, url: str, *, field: str) -> None:
+        """The verdict on a URL that needs no network. Raises InvalidInputError."""
+        ...
+
+    async def fetch_url(self, url: str, *, field: str, kinds: frozenset[MediaKind]) -> SubmittedFile:
+        """Fetch a URL input into the blob store. Raises SourceUnreachableError and the errors of uploads."""
+        ...
+
+    async def job(self, job_id: str, owner: str) -> Job:
+        """One job of ``owner``. Raises NotFoundError."""
+        ...
+
+    async def jobs(
+        self, owner: str, *, states: frozenset[JobState] | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[Job]:
+        """An owner's jobs, newest first."""
+        ...
+
+    async def events_after(self, job_id: str, number: int) -> Sequence[Event]:
+        """Durable events with a higher number, in order; ask again from the last one until none come."""
+        ...
+
+    def subscribe(self, job_id: str) -> Subscription:
+        """Listen to a job from now on."""
+        ...
+
+    def progress(self, job_id: str) -> Progress | None:
+        """The newest snapshot of a job that is at work."""
+        ...
+
+    async def queue_position(self, job_id: str) -> int | None:
+        """How many were queued before it, from 0; None when it does not wait."""
+        ...
+
+    async def result(self, link: str) -> tuple[Job, JobResult]:
+        """A finished file by its capability name. Raises NotFoundError."""
+        ...
+
+    async def cancel(self, job_id: str, owner: str, from_states: frozenset[JobState] | None = None) -> Job:
+        """Cancel (default: whatever has not ended). Raises NotFoundError, ConflictError."""
+        ...
+
+    def health(self) -> Health:
+        """How everything is, from memory: no upstream is asked."""
+        ...
+
+    def upstreams(self) -> Sequence[MemberView]:
+        """All upstreams."""
+        ...
+
+    async def set_draining(self, name: str, *, draining: bool) -> None:
+        """Stop or resume giving an upstream work. Raises NotFoundError."""
+        ...
+
+    async def add_upstream(self, url: str, name: str | None = None) -> MemberView:
+        """Take one more into the pool. Raises InvalidInputError, ConflictError."""
+        ...
+
+    async def remove_upstream(self, name: str) -> None:
+        """Let one go. Raises NotFoundError, ConflictError."""
+        ...
+
+    def templates(self) -> Sequence[str]:
+        """Names of the templates that serve."""
+        ...
+
+
+class InputBlobs:
+    """Where uploads go: the blob store to write into, the engine to take bytes back, for it knows who else holds them."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def writer(self, *, expected_bytes: int | None = None) -> BlobWriter:
+        """A new writer; refuses with StorageFullError when ``expected_bytes`` surely do not fit."""
+        return await self._service.blobs.writer(expected_bytes=expected_bytes)
+
+    async def discard(self, blob: Blob) -> bool:
+        """Take back a commit that led to nothing."""
+        await self._service.discard([blob.hash])
+        return True

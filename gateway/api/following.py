@@ -1,0 +1,112 @@
+"""A job's events for one viewer: what was said since a cursor, then what is being said, until the end.
+
+Attaching is: subscribe, read after the cursor, show the latest snapshot, go live. Durable events come from the store in
+order and each once, whatever the bus dropped; progress is the newest snapshot at the time it is asked for, so a slow
+viewer misses some and piles up nothing. SSE and WebSocket both read from here.
+
+How a stream ends: with the job's last event; with ``Stopping`` when the process is told to stop; or because the viewer
+left, which closes the generator and never touches the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.api.facade import Service
+from gateway.events import Event, Progress
+from gateway.job import Job, JobState
+
+#: Silence after which something is sent, so that proxies keep the connection: half of the usual 30 s.
+HEARTBEAT_SECONDS = 15.0
+#: States in which an upstream works on a job, so that a fraction says something.
+_AT_WORK = frozenset({JobState.DISPATCHED, JobState.RUNNING, JobState.FINISHING})
+
+
+class Signal(Enum):
+    """What a stream says that is no event."""
+
+    #: Nothing happened for a while.
+    HEARTBEAT = "heartbeat"
+    #: The process stops; come back with the cursor.
+    STOPPING = "stopping"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One thing to tell a client."""
+
+    name: str
+    data: dict[str, object]
+    #: The durable event's number; None on what is passing.
+    number: int | None = None
+
+
+Item = Event | Progress | Signal
+
+#: A dialect's third function. Args: what happened; the job as it was when the stream began; the snapshot shown before.
+Translate = Callable[[Event | Progress, Job, Progress | None], tuple[Frame, ...]]
+
+
+async def follow(
+    service: Service, job: Job, after: int, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
+) -> AsyncGenerator[Item]:
+    """A job's events after number ``after``, then progress and events live. Close it when done (``aclosing``)."""
+    subscription = service.subscribe(job.id)
+    try:
+        is_behind = True
+        is_first = True
+        while True:
+            while is_behind and (events := await service.events_after(job.id, after)):
+                for event in events:
+                    after = event.number
+                    yield event
+                    if event.is_terminal:
+                        return
+                # A long replay to a client that left never really waits; without this nobody could cancel it.
+                await asyncio.sleep(0)
+            snapshot = subscription.take_progress() or (_remembered(job) if is_first else None)
+            is_first = False
+            if snapshot is not None:
+                yield snapshot
+            if service.stopping.is_set():
+                yield Signal.STOPPING
+                return
+            is_new = await subscription.wait(heartbeat_seconds)
+            if not is_new:
+                yield Signal.HEARTBEAT
+            # After a silence the store is asked anyway: a lost announcement costs one heartbeat, not the stream.
+            is_behind = not is_new or subscription.last_number > after
+    finally:
+        subscription.close()
+
+
+async def frames_of(
+    service: Service,
+    job: Job,
+    after: int,
+    translate: Translate,
+    *,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> AsyncGenerator[Frame | Signal]:
+    """``follow`` in a dialect's words."""
+    previous: Progress | None = None
+    async with aclosing(follow(service, job, after, heartbeat_seconds=heartbeat_seconds)) as items:
+        async for item in items:
+            if isinstance(item, Signal):
+                yield item
+                continue
+            for frame in translate(item, job, previous):
+                yield frame
+            if isinstance(item, Progress):
+                previous = item
+
+
+def _remembered(job: Job) -> Progress | None:
+    """What was shown last before a restart, until the first new tick."""
+    if job.state not in _AT_WORK or job.fraction <= 0:
+        return None
+    return Progress(job_id=job.id, fraction=job.fraction, message=job.step)

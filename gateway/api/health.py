@@ -1,0 +1,44 @@
+"""How the gateway is, as JSON. Pure: from the engine's snapshot, without secrets; no upstream is asked."""
+
+from __future__ import annotations
+
+from gateway.api.facade import Health, HealthStatus, MemberView
+
+
+def word(health: Health) -> dict[str, object]:
+    """The one word that everybody may know."""
+    return {"status": health.status.value}
+
+
+def is_ready(health: Health) -> bool:
+    """Whether anything could run."""
+    return health.status is not HealthStatus.UNAVAILABLE
+
+
+def full_body(health: Health) -> dict[str, object]:
+    """Everything that the owner may know."""
+    return {
+        "status": health.status.value,
+        "engine": health.engine,
+        "upstreams": [upstream_body(view) for view in health.upstreams],
+        "templates": [{"name": name, "problem": problem} for name, problem in sorted(health.template_problems.items())],
+        "jobs": {state.value: count for state, count in health.jobs.items()},
+        "warnings": list(health.warnings),
+    }
+
+
+def upstream_body(view: MemberView) -> dict[str, object]:
+    """One upstream."""
+    status = view.status
+    return {
+        "name": status.name,
+        "address": status.address,
+        "engine": status.engine,
+        "version": status.version,
+        "reachable": status.reachable,
+        "available": view.available,
+        "draining": view.draining,
+        "job_id": view.job_id,
+        "foreign_prompts": status.foreign_prompts,
+        "reason": status.reason,
+    }

@@ -1,0 +1,213 @@
+"""Routes of our own, under ``/-/``: jobs of every dialect, the pool, the templates. Errors are problem+json.
+
+What belongs to an owner is shown to the owner; what changes the pool wants the admin token in every mode.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.api import sse
+from gateway.api.auth import Access
+from gateway.api.following import Frame, frames_of
+from gateway.api.health import upstream_body
+from gateway.api.problems import json_response
+from gateway.api.shown import is_job_id, job_id, timestamp
+from gateway.api.uploads import receive_json
+from gateway.api.window import Call, Endpoint, Holds
+from gateway.errors import InvalidInputError, NotFoundError
+from gateway.events import Event, Progress
+from gateway.job import Job, JobState
+
+DEFAULT_LIMIT: Final = 50
+MAX_LIMIT: Final = 100
+
+# ---------------------------------------------------------------------------------------------------------------- jobs
+
+
+async def get_jobs(request: Request, call: Call) -> Response:
+    """``GET /-/jobs?state=queued,running&before=<id>&limit=50``: the caller's jobs, newest first."""
+    query = request.query_params
+    limit = _limit(query.get("limit", str(DEFAULT_LIMIT)))
+    states, before = _states(query.get("state")), _cursor(query.get("before"))
+    # One more than asked for tells whether there is a next page.
+    found = await call.service.jobs(call.known.owner, states=states, before=before, limit=limit + 1)
+    page = found[:limit]
+    bodies = [job_body(job, call.service.progress(job.id), call.window.link_prefix) for job in page]
+    return json_response({"jobs": bodies, "next": page[-1].id if len(found) > limit else None})
+
+
+async def get_job(request: Request, call: Call) -> Response:
+    """``GET /-/jobs/{id}``."""
+    job = await _job(request, call)
+    body = job_body(job, call.service.progress(job.id), call.window.link_prefix)
+    if job.state is JobState.QUEUED:
+        body["queue_position"] = await call.service.queue_position(job.id)
+    return json_response(body)
+
+
+async def cancel_job(request: Request, call: Call) -> Response:
+    """``DELETE /-/jobs/{id}``: 200 when it is canceled now, 202 when its upstream is being told, 409 when it had ended."""
+    job = await _job(request, call)
+    job = await call.service.cancel(job.id, job.owner)
+    body = job_body(job, call.service.progress(job.id), call.window.link_prefix)
+    return json_response(body, 200 if job.is_terminal else 202)
+
+
+async def get_job_events(request: Request, call: Call) -> Response:
+    """``GET /-/jobs/{id}/events``: every durable event as it is, and progress."""
+    job = await _job(request, call)
+    cursor = sse.cursor_of(request, job)
+    if cursor is None:
+        return sse.nothing_more()
+    return sse.event_stream(frames_of(call.service, job, cursor, partial(frames, prefix=call.window.link_prefix)))
+
+
+async def _job(request: Request, call: Call) -> Job:
+    return await call.service.job(job_id(request.path_params["id"], "id"), call.known.owner)
+
+
+def _limit(text: str) -> int:
+    if text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT:
+        return int(text)
+    raise InvalidInputError(f"limit is a number from 1 to {MAX_LIMIT}.", field="limit")
+
+
+def _states(text: str | None) -> frozenset[JobState] | None:
+    if not text:
+        return None
+    try:
+        return frozenset(JobState(word.strip()) for word in text.split(","))
+    except ValueError:
+        known = ", ".join(state.value for state in JobState)
+        raise InvalidInputError(f"state takes some of: {known}.", field="state") from None
+
+
+def _cursor(text: str | None) -> str | None:
+    if text and not is_job_id(text):
+        raise InvalidInputError("before is the id of the last job already seen.", field="before")
+    return text or None
+
+
+def job_body(job: Job, snapshot: Progress | None, prefix: str) -> dict[str, object]:
+    """A job in our own words. Args: prefix: path before every link."""
+    live = snapshot if snapshot is not None and not job.is_terminal else None
+    return {
+        "id": job.id,
+        "state": job.state.value,
+        "cancel_requested": job.cancel_requested_at is not None,
+        "dialect": job.dialect,
+        "task": job.task,
+        "template": job.template,
+        "template_version": job.template_version,
+        "fraction": max(job.fraction, live.fraction) if live else job.fraction,
+        "step": live.message if live else job.step,
+        "output_name": job.output_name,
+        "inputs": {
+            role: {"content_type": given.facts.content_type, "size_bytes": given.size_bytes}
+            for role, given in job.inputs.items()
+        },
+        "results": [
+            {
+                "link": result.link,
+                "url": f"{prefix}/download/{result.link}",
+                "content_type": result.facts.content_type,
+                "size_bytes": result.size_bytes,
+            }
+            for result in job.results
+        ],
+        "error": {"code": job.error_code, "message": job.error_message} if job.error_code else None,
+        "warnings": list(job.warnings),
+        "engine": job.engine,
+        "upstream": job.upstream,
+        "created_at": timestamp(job.created_at),
+        "updated_at": timestamp(job.updated_at),
+        "started_at": timestamp(job.started_at) if job.started_at is not None else None,
+        "finished_at": timestamp(job.finished_at) if job.finished_at is not None else None,
+        "last_event": job.last_event,
+    }
+
+
+def frames(item: Event | Progress, job: Job, previous: Progress | None, prefix: str = "") -> tuple[Frame, ...]:
+    """Events under their own names with their own data; nothing is left out or put together."""
+    del previous, prefix
+    if isinstance(item, Progress):
+        passing = {name: getattr(item, name) for name in Progress.__slots__ if name != "job_id"}
+        return (Frame("progress", {"job_id": job.id, **passing}),)
+    return (Frame(item.kind.value, {"job_id": job.id, "at": timestamp(item.at), **item.data}, item.number),)
+
+
+# ------------------------------------------------------------------------------------------------------------ the pool
+
+
+async def get_upstreams(request: Request, call: Call) -> Response:
+    """``GET /-/upstreams``."""
+    del request
+    return json_response({"upstreams": [upstream_body(view) for view in call.service.upstreams()]})
+
+
+async def add_upstream(request: Request, call: Call) -> Response:
+    """``POST /-/upstreams`` {url, name?}."""
+    body = await receive_json(request, call.window.form_limits)
+    url, name = body.get("url"), body.get("name")
+    if not isinstance(url, str) or not url:
+        raise InvalidInputError("url is the base URL of a ComfyUI instance.", field="url")
+    if name is not None and (not isinstance(name, str) or not name):
+        raise InvalidInputError("name is a text.", field="name")
+    return json_response(upstream_body(await call.service.add_upstream(url, name)), 201)
+
+
+async def remove_upstream(request: Request, call: Call) -> Response:
+    """``DELETE /-/upstreams/{name}``."""
+    await call.service.remove_upstream(request.path_params["name"])
+    return Response(status_code=204)
+
+
+async def drain_upstream(request: Request, call: Call) -> Response:
+    """``POST /-/upstreams/{name}/drain``: it gets nothing new."""
+    return await _set_draining(request, call, draining=True)
+
+
+async def resume_upstream(request: Request, call: Call) -> Response:
+    """``POST /-/upstreams/{name}/resume``."""
+    return await _set_draining(request, call, draining=False)
+
+
+async def _set_draining(request: Request, call: Call, *, draining: bool) -> Response:
+    name = request.path_params["name"]
+    await call.service.set_draining(name, draining=draining)
+    for view in call.service.upstreams():
+        if view.status.name == name:
+            return json_response(upstream_body(view))
+    raise NotFoundError("There is no such upstream.", field="name")
+
+
+# ----------------------------------------------------------------------------------------------------------- templates
+
+
+async def get_templates(request: Request, call: Call) -> Response:
+    """``GET /-/templates``: those that serve, and what is wrong with those that do not, or not in their newest version."""
+    del request
+    problems = call.service.health().template_problems
+    names = sorted({*call.service.templates(), *problems})
+    serving = set(call.service.templates())
+    bodies = [{"name": name, "serving": name in serving, "problem": problems.get(name)} for name in names]
+    return json_response({"templates": bodies})
+
+
+ENDPOINTS: Final = (
+    Endpoint("GET", "/-/jobs", get_jobs),
+    Endpoint("GET", "/-/jobs/{id}", get_job),
+    Endpoint("DELETE", "/-/jobs/{id}", cancel_job),
+    Endpoint("GET", "/-/jobs/{id}/events", get_job_events, holds=Holds.SLOT),
+    Endpoint("GET", "/-/upstreams", get_upstreams),
+    Endpoint("POST", "/-/upstreams", add_upstream, Access.ADMIN),
+    Endpoint("DELETE", "/-/upstreams/{name}", remove_upstream, Access.ADMIN),
+    Endpoint("POST", "/-/upstreams/{name}/drain", drain_upstream, Access.ADMIN),
+    Endpoint("POST", "/-/upstreams/{name}/resume", resume_upstream, Access.ADMIN),
+    Endpoint("GET", "/-/templates", get_templates),
+)

@@ -1,0 +1,155 @@
+"""What a handler is given and what a dialect is made of.
+
+An ``Endpoint`` says where it is, how it is reached and who may; ``app.py`` puts the same wrapper around each, so that no
+handler can forget to ask who calls. A ``Dialect`` is a name, its endpoints and its envelope for errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket
+
+from gateway.api.auth import Access, Caller
+from gateway.api.facade import Service
+from gateway.api.problems import Envelope
+from gateway.api.uploads import FormLimits
+from gateway.audit import MediaKind
+from gateway.errors import BusyError, UnauthorizedError
+from gateway.job import JobState
+from gateway.settings import Settings
+
+#: Streams and sockets open at once. Each costs some 20 KiB and three small tasks; more than this many viewers want a
+#: second replica.
+MAX_STREAMS = 2000
+
+
+class Slots:
+    """Room for so many streams. Taken around the whole answer, never inside a generator that may not be started."""
+
+    def __init__(self, size: int = MAX_STREAMS) -> None:
+        self.size = size
+        self.taken = 0
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[None]:
+        """Hold one slot.
+
+        Raises:
+            BusyError: all are taken.
+        """
+        if self.taken >= self.size:
+            raise BusyError("As many streams are open as may be; try again later.")
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What every handler shares."""
+
+    service: Service
+    settings: Settings
+    slots: Slots = field(default_factory=Slots)
+
+    @property
+    def link_prefix(self) -> str:
+        """Path in front of every link: that of PUBLIC_URL, "" when it has none."""
+        return urlsplit(self.settings.public_url or "").path.rstrip("/")
+
+    @property
+    def form_limits(self) -> FormLimits:
+        """What a body may be, by the settings."""
+        settings = self.settings
+        return FormLimits(
+            max_body_bytes=int(settings.max_upload),
+            max_json_bytes=int(settings.max_json),
+            caps={
+                MediaKind.IMAGE: int(settings.max_image),
+                MediaKind.GIF: int(settings.max_gif),
+                MediaKind.VIDEO: int(settings.max_video),
+            },
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asks, and through which window."""
+
+    window: Window
+    #: None on a public endpoint that was asked without a token in keys mode.
+    caller: Caller | None
+
+    @property
+    def service(self) -> Service:
+        """The engine."""
+        return self.window.service
+
+    @property
+    def known(self) -> Caller:
+        """The caller, where there must be one.
+
+        Raises:
+            UnauthorizedError: there is none.
+        """
+        if self.caller is None:
+            raise UnauthorizedError("This needs a Bearer token.")
+        return self.caller
+
+
+HttpHandler = Callable[[Request, Call], Awaitable[Response]]
+SocketHandler = Callable[[WebSocket, Call], Awaitable[None]]
+
+
+class Holds(Enum):
+    """What an answer occupies while it lasts."""
+
+    NOTHING = "nothing"
+    #: One of ``Slots``: a stream, or an upload that may become one.
+    SLOT = "slot"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One (method, path) over HTTP."""
+
+    method: str
+    path: str
+    handler: HttpHandler
+    access: Access = Access.OWNER
+    holds: Holds = Holds.NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class SocketEndpoint:
+    """One path over WebSocket. Always holds a slot."""
+
+    path: str
+    handler: SocketHandler
+    access: Access = Access.OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One API that clients speak."""
+
+    name: str
+    endpoints: tuple[Endpoint | SocketEndpoint, ...]
+    #: Paths at and below which unknown paths answer in this dialect's envelope.
+    prefixes: tuple[str, ...]
+    envelope: Envelope
+    #: Its word for each state.
+    state_words: Mapping[JobState, str]
+
+    def speaks_at(self, path: str) -> bool:
+        """Whether a path is this dialect's, known or not."""
+        return any(path == prefix or (prefix != "/" and path.startswith(prefix + "/")) for prefix in self.prefixes)

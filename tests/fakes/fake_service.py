@@ -1,0 +1,293 @@
+"""An engine in memory, for the windows: jobs that move only when a test says so.
+
+Unrealistic: files are not probed (a test says what is refused), nothing expires, ``fetch_url`` needs no network, and a
+cancel ends a job at once. The bus is the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, Self
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.engine.bus import LocalBus
+from gateway.engine.pool import MemberView
+from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError
+from gateway.events import Event, EventKind, Progress
+from gateway.interfaces import Blob, UpstreamStatus
+from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
+from gateway.naming import safe_output_name
+from gateway.settings import Settings
+
+NOW = 1_750_258_800.0
+VIDEO_FACTS = MediaFacts(
+    MediaKind.VIDEO, "video/mp4", ".mp4", 640, 360, 269, Fraction(25), 10.76, has_audio=True, video_codec="h264"
+)
+IMAGE_FACTS = MediaFacts(
+    MediaKind.IMAGE, "image/png", ".png", 512, 512, 1, None, None, has_audio=False, video_codec=None
+)
+STATE_AFTER = {
+    EventKind.DISPATCHED: JobState.DISPATCHED,
+    EventKind.STARTED: JobState.RUNNING,
+    EventKind.REQUEUED: JobState.QUEUED,
+    EventKind.FINISHING: JobState.FINISHING,
+    EventKind.SUCCEEDED: JobState.SUCCEEDED,
+    EventKind.FAILED: JobState.FAILED,
+    EventKind.CANCELED: JobState.CANCELED,
+}
+
+
+class FrozenClock:
+    def now(self) -> float:
+        return NOW
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+class MemoryWriter:
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self._blobs = blobs
+        self._data = bytearray()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._data.clear()
+
+    async def write(self, data: bytes) -> None:
+        self._data += data
+
+    async def commit(self) -> Blob:
+        name = hashlib.sha256(self._data).hexdigest()
+        self._blobs.stored[name] = bytes(self._data)
+        return Blob(name, len(self._data))
+
+    async def abort(self) -> None:
+        self._data.clear()
+
+
+class MemoryBlobs:
+    def __init__(self) -> None:
+        self.stored: dict[str, bytes] = {}
+
+    async def writer(self, *, expected_bytes: int | None = None) -> MemoryWriter:
+        return MemoryWriter(self)
+
+    async def exists(self, blob_hash: str) -> bool:
+        return blob_hash in self.stored
+
+    async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        yield self.stored[blob_hash][start:end]
+
+
+class FakeService:
+    """See the module."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.blobs = MemoryBlobs()
+        self.clock = FrozenClock()
+        self.stopping = asyncio.Event()
+        self.bus = LocalBus()
+        self.stored: dict[str, Job] = {}
+        self.told: dict[str, list[Event]] = {}
+        self.submissions: list[Submission] = []
+        #: Raised by the next submit or fetch.
+        self.refusal: GatewayError | None = None
+        self.fetch_refusal: GatewayError | None = None
+        #: ``fetch_url`` waits for it when set.
+        self.fetch_gate: asyncio.Event | None = None
+        #: Events told to every new job right after ``queued``.
+        self.script: list[tuple[EventKind, Mapping[str, Any]]] = []
+        self.status = HealthStatus.HEALTHY
+        self.members = {"gpu-1": self._member("gpu-1")}
+        self._numbers = itertools.count(1)
+
+    # ------------------------------------------------------------------------------------------- what a test says
+
+    def tell(self, job_id: str, kind: EventKind, **data: Any) -> Event:
+        events = self.told.setdefault(job_id, [])
+        event = Event(job_id, len(events) + 1, kind, NOW, data)
+        events.append(event)
+        job = self.stored[job_id]
+        changes: dict[str, Any] = {"last_event": event.number, "updated_at": NOW}
+        if kind in STATE_AFTER:
+            changes["state"] = STATE_AFTER[kind]
+        if kind is EventKind.SUCCEEDED:
+            changes |= self._finish(job, data)
+        if kind is EventKind.FAILED:
+            changes |= {"error_code": data["code"], "error_message": data["message"]}
+        self.stored[job_id] = replace(job, **changes)
+        self.bus.announce(job_id, event.number)
+        return event
+
+    def show(self, job_id: str, fraction: float, **fields: Any) -> None:
+        self.bus.show(Progress(job_id, fraction, fields.pop("message", "Working"), **fields))
+
+    def succeed(self, job_id: str, content: bytes = b"the swapped video") -> str:
+        link = f"{self.stored[job_id].output_name}_{'0' * 25}1.mp4"
+        name = hashlib.sha256(content).hexdigest()
+        self.blobs.stored[name] = content
+        self.tell(
+            job_id,
+            EventKind.SUCCEEDED,
+            results=[{"link": link, "content_type": "video/mp4", "size_bytes": len(content)}],
+            engine="preview",
+            warnings=[],
+        )
+        return link
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.bus.wake_all()
+
+    def put(self, facts: MediaFacts = VIDEO_FACTS, *, owner: str = "local", output_name: str | None = None) -> Job:
+        job_id = f"019a0000-0000-7000-8000-{next(self._numbers):012x}"
+        job = Job(
+            id=job_id,
+            owner=owner,
+            submitter="127.0.0.1",
+            dialect="faceswap",
+            task="face_swap",
+            template="faceswap_video",
+            template_version="1",
+            state=JobState.QUEUED,
+            priority=0,
+            parameters={},
+            inputs={
+                "target": JobInput("asset-t", "a" * 64, 10, facts),
+                "face": JobInput("asset-f", "b" * 64, 10, IMAGE_FACTS),
+            },
+            output_name=safe_output_name(output_name, NOW),
+            created_at=NOW,
+            updated_at=NOW,
+            queue_deadline=NOW + 86_400,
+        )
+        self.stored[job_id] = job
+        self.tell(job_id, EventKind.QUEUED)
+        return self.stored[job_id]
+
+    # ---------------------------------------------------------------------------------------------- the facade
+
+    async def submit(self, submission: Submission) -> Job:
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            await self.discard([given.blob.hash for given in submission.inputs.values()])
+            raise self.refusal
+        self.submissions.append(submission)
+        facts = IMAGE_FACTS if MediaKind.IMAGE in submission.accepts["target"] else VIDEO_FACTS
+        job = self.put(facts, owner=submission.owner, output_name=submission.output_name)
+        for kind, data in self.script:
+            self.tell(job.id, kind, **data)
+        return job
+
+    async def discard(self, hashes: Sequence[str]) -> None:
+        for name in hashes:
+            self.blobs.stored.pop(name, None)
+
+    def check_url(self, url: str, *, field: str) -> None:
+        if not url.startswith("https://media.example.org/"):
+            raise InvalidInputError("This URL is not accepted.", field=field)
+
+    async def fetch_url(self, url: str, *, field: str, kinds: frozenset[MediaKind]) -> SubmittedFile:
+        if self.fetch_gate is not None:
+            await self.fetch_gate.wait()
+        if self.fetch_refusal is not None:
+            raise self.fetch_refusal
+        name = hashlib.sha256(url.encode()).hexdigest()
+        self.blobs.stored[name] = url.encode()
+        return SubmittedFile(Blob(name, len(url)), field)
+
+    async def job(self, job_id: str, owner: str) -> Job:
+        job = self.stored.get(job_id)
+        if job is None or job.owner != owner:
+            raise NotFoundError("There is no such job.")
+        return job
+
+    async def jobs(
+        self, owner: str, *, states: frozenset[JobState] | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[Job]:
+        found = [
+            job
+            for job in sorted(self.stored.values(), key=lambda job: job.id, reverse=True)
+            if job.owner == owner and (states is None or job.state in states) and (before is None or job.id < before)
+        ]
+        return found[:limit]
+
+    async def events_after(self, job_id: str, number: int) -> Sequence[Event]:
+        await asyncio.sleep(0)
+        return [event for event in self.told[job_id] if event.number > number][:3]
+
+    def subscribe(self, job_id: str) -> Any:
+        return self.bus.subscribe(job_id)
+
+    def progress(self, job_id: str) -> Progress | None:
+        return self.bus.latest(job_id)
+
+    async def queue_position(self, job_id: str) -> int | None:
+        return 2
+
+    async def result(self, link: str) -> tuple[Job, JobResult]:
+        for job in self.stored.values():
+            for result in job.results:
+                if result.link == link:
+                    return job, result
+        raise NotFoundError("There is no such file.")
+
+    async def cancel(self, job_id: str, owner: str, from_states: frozenset[JobState] | None = None) -> Job:
+        job = await self.job(job_id, owner)
+        if job.state in TERMINAL_JOB:
+            raise ConflictError("The job has ended.")
+        self.tell(job_id, EventKind.CANCELED)
+        return self.stored[job_id]
+
+    def health(self) -> Health:
+        return Health(self.status, "preview", tuple(self.members.values()), {}, {JobState.QUEUED: 1})
+
+    def upstreams(self) -> tuple[MemberView, ...]:
+        return tuple(self.members.values())
+
+    async def set_draining(self, name: str, *, draining: bool) -> None:
+        if name not in self.members:
+            raise NotFoundError("There is no such upstream.")
+        self.members[name] = replace(self.members[name], draining=draining)
+
+    async def add_upstream(self, url: str, name: str | None = None) -> MemberView:
+        view = self._member(name or "gpu-2")
+        self.members[view.status.name] = view
+        return view
+
+    async def remove_upstream(self, name: str) -> None:
+        if name not in self.members:
+            raise NotFoundError("There is no such upstream.")
+        del self.members[name]
+
+    def templates(self) -> Sequence[str]:
+        return ["faceswap_image", "faceswap_video"]
+
+    # ---------------------------------------------------------------------------------------------------- pieces
+
+    def _finish(self, job: Job, data: Mapping[str, Any]) -> dict[str, Any]:
+        facts = job.inputs["target"].facts
+        blobs = list(self.blobs.stored)
+        results = tuple(
+            JobResult(f"asset-{number}", blobs[-1], result["size_bytes"], facts, result["link"])
+            for number, result in enumerate(data["results"])
+        )
+        return {"results": results, "engine": data["engine"], "fraction": 1.0, "finished_at": NOW}
+
+    @staticmethod
+    def _member(name: str) -> MemberView:
+        status = UpstreamStatus(name, True, "", "0.3.64", "preview", 0, "http://127.0.0.1:8188")
+        return MemberView(status, draining=False, job_id=None)

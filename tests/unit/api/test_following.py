@@ -1,0 +1,86 @@
+import asyncio
+from contextlib import aclosing
+from dataclasses import replace
+
+from gateway.api.following import Signal, follow
+from gateway.events import Event, EventKind, Progress
+from gateway.settings import from_mapping
+from tests.fakes.fake_service import FakeService
+
+
+def make() -> FakeService:
+    return FakeService(from_mapping({}))
+
+
+async def test_replay_begins_after_the_cursor_and_ends_with_the_terminal_event():
+    service = make()
+    job = service.put()
+    for kind in (EventKind.DISPATCHED, EventKind.STARTED, EventKind.FINISHING):
+        service.tell(job.id, kind)
+    service.succeed(job.id)
+
+    async with aclosing(follow(service, service.stored[job.id], 2)) as items:
+        seen = [item async for item in items]
+
+    assert [item.number for item in seen if isinstance(item, Event)] == [3, 4, 5]
+    assert seen[-1].kind is EventKind.SUCCEEDED
+
+
+async def test_an_event_told_between_reading_and_waiting_is_not_missed():
+    service = make()
+    job = service.put()
+    async with aclosing(follow(service, job, 0)) as items:
+        assert (await anext(items)).kind is EventKind.QUEUED
+        service.tell(job.id, EventKind.STARTED)
+        assert (await anext(items)).kind is EventKind.STARTED
+
+
+async def test_a_slow_viewer_gets_the_newest_snapshot_only():
+    service = make()
+    job = service.put()
+    async with aclosing(follow(service, job, 1)) as items:
+        service.show(job.id, 0.1)
+        assert (await anext(items)).fraction == 0.1
+        for percent in range(20, 100):
+            service.show(job.id, percent / 100)
+        assert (await anext(items)).fraction == 0.99
+
+
+async def test_a_lost_announcement_costs_one_heartbeat():
+    service = make()
+    job = service.put()
+    async with aclosing(follow(service, job, 1, heartbeat_seconds=0.01)) as items:
+        assert await anext(items) is Signal.HEARTBEAT
+        # Behind the bus's back: nobody is woken.
+        service.told[job.id].append(Event(job.id, 2, EventKind.FAILED, 0.0, {}))
+        seen = [item async for item in items]
+    assert seen[-1].kind is EventKind.FAILED
+
+
+async def test_stopping_ends_the_stream_at_once():
+    service = make()
+    job = service.put()
+    async with aclosing(follow(service, job, 1, heartbeat_seconds=3600)) as items:
+        waiting = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        service.stop()
+        assert await asyncio.wait_for(waiting, 1) is Signal.STOPPING
+        assert [item async for item in items] == []
+
+
+async def test_after_a_restart_the_bar_stands_where_it_was_shown_last():
+    service = make()
+    job = service.put()
+    service.tell(job.id, EventKind.STARTED)
+    job = replace(service.stored[job.id], fraction=0.4, step="Swapping")
+    async with aclosing(follow(service, job, 2)) as items:
+        assert await anext(items) == Progress(job.id, 0.4, "Swapping")
+
+
+async def test_leaving_lets_go_of_the_bus():
+    service = make()
+    job = service.put()
+    async with aclosing(follow(service, job, 0)) as items:
+        await anext(items)
+        assert service.bus._channels
+    assert not service.bus._channels
