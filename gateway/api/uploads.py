@@ -21,6 +21,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self
 from urllib.parse import parse_qsl
 
+import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
@@ -104,8 +105,10 @@ class Form:
         self._is_kept = True
 
     async def discard(self) -> None:
-        """Take the files back; harmless after ``keep``."""
-        if not self._is_kept:
+        """Take the files back; harmless after ``keep``. Finishes even when the request is being canceled."""
+        if self._is_kept:
+            return
+        with anyio.CancelScope(shield=True):
             for file in self.files.values():
                 await self._blobs.discard(file.blob)
 

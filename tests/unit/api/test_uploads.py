@@ -1,6 +1,7 @@
 import asyncio
 from contextlib import suppress
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import binary, integers, lists, sampled_from
@@ -113,6 +114,14 @@ async def test_form_left_without_keep_leaves_nothing_and_kept_stays(blobs):
     async with await receive_form(request(body), blobs, LIMITS) as form:
         form.keep()
     assert await blobs.exists(form.files["image"].blob.hash)
+
+
+async def test_form_is_dropped_although_its_request_is_being_canceled(blobs):
+    with anyio.CancelScope() as scope:
+        async with await receive_form(request(multipart(file("image", PNG), file("video", MP4))), blobs, LIMITS):
+            scope.cancel()
+            await asyncio.sleep(0)
+    assert nothing_left(blobs)
 
 
 async def test_form_that_is_dropped_spares_the_same_bytes_of_another(blobs):
