@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -175,6 +176,8 @@ class Executor:
         self.current_node = node_id
         self._send(run, "executing", ids)
         result = self._call(run, node_id, inputs)
+        if self.quirks.asset_ids:
+            _add_asset_ids(result)
         known[node_id] = result
         self.cache.set(node_id, result)
         if result.ui is not None:
@@ -270,6 +273,14 @@ class Executor:
             "messages": [list(message) for message in run.messages],
         }
         return {"outputs": outputs, "status": status, "meta": meta}
+
+
+def _add_asset_ids(result: NodeResult) -> None:
+    """Give each file of an output an id, as servers with an asset database do."""
+    for items in (result.ui or {}).values():
+        for item in items:
+            if isinstance(item, dict) and "filename" in item:
+                item["id"] = str(uuid.uuid4())
 
 
 def _type_name(error: Exception) -> str:

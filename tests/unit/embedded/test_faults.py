@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from gateway.embedded.faults import Faults, parse_faults
+
+
+def faults(text: str) -> Faults:
+    return Faults(parse_faults(text))
+
+
+@pytest.mark.parametrize("text", ["nope", "hang:frame=1", "silent-socket:x=1"])
+def test_unknown_fault_or_key_is_refused(text):
+    with pytest.raises(ValueError, match="fault"):
+        parse_faults(text)
+
+
+def test_nothing_goes_wrong_unasked():
+    none = faults("")
+    assert not none.silences(9)
+    assert not none.drops(9)
+    assert not none.hangs("X")
+    assert not none.runs_out_of_memory("ReActorFaceSwap")
+    assert not none.fails_request("/prompt")
+    assert not none.loses_files()
+    assert none.upload_delay_seconds() == 0
+    none.crash_if_due("X", 99)
+
+
+def test_first_requests_to_a_path_fail_then_no_more():
+    failing = faults("http-500:n=2:path=/prompt")
+    assert [failing.fails_request(path) for path in ("/queue", "/prompt", "/prompt", "/prompt")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_socket_faults_wait_for_their_frame():
+    assert [faults("silent-socket:after=2").silences(sent) for sent in (0, 1, 2, 3)] == [False, False, True, True]
+    dropping = faults("drop-socket:after=2")
+    assert [dropping.drops(sent) for sent in (1, 2, 2)] == [False, True, False]
+
+
+def test_memory_runs_out_for_swaps_or_the_named_class():
+    assert faults("oom").runs_out_of_memory("ReActorFaceSwapOpt")
+    assert not faults("oom").runs_out_of_memory("SaveImage")
+    once = faults("oom:node=SaveImage:n=1")
+    assert [once.runs_out_of_memory("SaveImage") for _ in range(2)] == [True, False]
