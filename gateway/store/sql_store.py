@@ -1,0 +1,190 @@
+"""``interfaces.Store`` over SQL: each method is one query function in one transaction of an executor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+from uuid import uuid4
+
+from gateway.comfy.messages import OutputFile
+from gateway.events import Event
+from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Recorded, Report, Swept, UpstreamRow
+from gateway.job import Job, JobResult, JobState, RetryLimits, Task
+from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
+from gateway.store.queries import assets, jobs, queue, recording, sweeping, upstreams
+
+
+def _random_id() -> str:
+    return uuid4().hex
+
+
+class SqlStore:
+    """The durable truth.
+
+    Args:
+        executor: where the queries run.
+        result_retention_seconds: how long results are kept after their job ended.
+        asset_retention_seconds: how long inputs are kept after the last job that needs them ended.
+        new_client_id: makes the client id of an upstream that is new.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        result_retention_seconds: float,
+        asset_retention_seconds: float,
+        new_client_id: Callable[[], str] = _random_id,
+    ) -> None:
+        self._executor = executor
+        self._retention = recording.Retention(result_retention_seconds, asset_retention_seconds)
+        self._new_client_id = new_client_id
+        #: Where the window of candidates goes on; "" while all lanes fit into it.
+        self._after_lane = ""
+
+    @classmethod
+    async def open(cls, path: Path, *, result_retention_seconds: float, asset_retention_seconds: float) -> Self:
+        """The store in the SQLite file at ``path``, made or migrated first; its folder exists and is private.
+
+        Raises:
+            SchemaTooNewError: a newer version of the gateway wrote the file.
+            OSError: the file cannot be made or opened.
+        """
+        executor = SqliteExecutor(path)
+        try:
+            await executor.start()
+        except BaseException:
+            await executor.close()
+            raise
+        return cls(
+            executor,
+            result_retention_seconds=result_retention_seconds,
+            asset_retention_seconds=asset_retention_seconds,
+        )
+
+    @classmethod
+    def in_memory(
+        cls,
+        *,
+        result_retention_seconds: float = 86_400.0,
+        asset_retention_seconds: float = 86_400.0,
+        new_client_id: Callable[[], str] = _random_id,
+    ) -> Self:
+        """A store for tests and simulations: the same SQL, in memory, in the caller's thread."""
+        return cls(
+            InlineExecutor(),
+            result_retention_seconds=result_retention_seconds,
+            asset_retention_seconds=asset_retention_seconds,
+            new_client_id=new_client_id,
+        )
+
+    # ---- a job's life
+
+    async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
+        """Store job, task, input assets and event 1 (queued). Raises QueueFullError."""
+        return await self._executor.write(recording.create_job, new, max_queue, now)
+
+    async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:
+        """Apply an event by ``job.decide``; None when it is stale or refused: then no row changed."""
+        return await self._executor.write(recording.record, task_id, report, limits, self._retention, now)
+
+    async def record_outputs(
+        self, task_id: str, attempt: int, outputs: Mapping[str, tuple[OutputFile, ...]], *, now: float
+    ) -> Recorded | None:
+        """The upstream succeeded: keep what it named, set finishing. None when stale."""
+        return await self._executor.write(recording.record_outputs, task_id, attempt, outputs, now)
+
+    async def request_cancel(self, job_id: str, from_states: frozenset[JobState], *, now: float) -> Recorded | None:
+        """Cancel: queued ends canceled, live gets its flag. None when the job is in none of ``from_states``."""
+        return await self._executor.write(recording.request_cancel, job_id, from_states, self._retention, now)
+
+    async def expire_queued(self, *, now: float) -> Sequence[Recorded]:
+        """Fail what has waited past its deadline; one batch, so come again while something came back."""
+        return await self._executor.write(recording.expire_queued, self._retention, now)
+
+    async def save_progress(self, rows: Sequence[tuple[str, float, str]], *, now: float) -> None:
+        """Raise jobs' highest fraction and its sentence: (job id, fraction, step). Never lowers; not for ended jobs."""
+        await self._executor.write(jobs.save_progress, rows, now)
+
+    # ---- looking
+
+    async def job(self, job_id: str) -> Job | None:
+        """One job, whoever owns it."""
+        return await self._executor.read(jobs.job, job_id)
+
+    async def jobs(
+        self, owner: str, *, states: frozenset[JobState] | None, before: str | None, limit: int
+    ) -> Sequence[Job]:
+        """An owner's jobs, newest first; ``before`` is the id of the last one already seen."""
+        return await self._executor.read(jobs.jobs_of, owner, states, before, limit)
+
+    async def events_after(self, job_id: str, number: int, *, limit: int = 256) -> Sequence[Event]:
+        """Durable events with a higher number, in order."""
+        return await self._executor.read(jobs.events_after, job_id, number, limit)
+
+    async def result_by_link(self, link: str, *, now: float) -> tuple[Job, JobResult] | None:
+        """A finished file by its capability name, while it is kept."""
+        return await self._executor.read(assets.result_by_link, link, now)
+
+    async def counts(self) -> Mapping[JobState, int]:
+        """How many jobs are in each state."""
+        return await self._executor.read(jobs.counts)
+
+    # ---- the queue
+
+    async def candidates(self, *, limit: int) -> Sequence[Candidate]:
+        """Heads of the queue per submitter and requirement, found by index; at most ``limit``."""
+        found, self._after_lane = await self._executor.read(queue.candidates, limit, self._after_lane)
+        return found
+
+    async def queue_position(self, job_id: str) -> int | None:
+        """How many tasks were queued before it, from 0; None when it does not wait."""
+        return await self._executor.read(queue.queue_position, job_id)
+
+    async def queued_task(self, task_id: str) -> tuple[Job, Task] | None:
+        """A task and its job, when it is still queued."""
+        return await self._executor.read(queue.queued_task, task_id)
+
+    async def open_tasks(self) -> Sequence[OpenTask]:
+        """All dispatched and running tasks."""
+        return await self._executor.read(queue.open_tasks)
+
+    # ---- what is kept beside jobs
+
+    async def save_template(self, name: str, version: str, toml: str, graph: str, *, now: float) -> None:
+        """Keep a template version, so that jobs pinned to it survive an edit and a restart."""
+        await self._executor.write(upstreams.save_template, name, version, toml, graph, now)
+
+    async def template(self, name: str, version: str) -> tuple[str, str] | None:
+        """(toml, graph) of a kept version."""
+        return await self._executor.read(upstreams.template, name, version)
+
+    async def upstream(self, name: str, *, url: str | None = None, now: float) -> UpstreamRow:
+        """The row of an upstream, made with a new client id when there is none."""
+        return await self._executor.write(upstreams.upstream, name, url, self._new_client_id(), now)
+
+    async def upstreams(self) -> Sequence[UpstreamRow]:
+        """All remembered upstreams."""
+        return await self._executor.read(upstreams.all_upstreams)
+
+    async def set_upstream(
+        self, name: str, *, removed: bool | None = None, draining: bool | None = None, now: float
+    ) -> UpstreamRow | None:
+        """Change what is remembered; None when there is no such upstream."""
+        return await self._executor.write(upstreams.set_upstream, name, removed=removed, draining=draining, now=now)
+
+    async def sweep(self, *, job_retention_seconds: float, blob_grace_seconds: float, now: float) -> Swept:
+        """Forget expired assets, jobs past retention and blobs nobody refers to (committed longer ago than the grace).
+
+        One batch of each: come again while something came back.
+        """
+        return await self._executor.write(sweeping.sweep, job_retention_seconds, blob_grace_seconds, now)
+
+    async def touch_blob(self, blob: Blob, *, now: float) -> None:
+        """Take note of a committed blob, so that the sweep knows it."""
+        await self._executor.write(assets.touch_blob, blob, now)
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the database."""
+        await self._executor.close()

@@ -1,0 +1,587 @@
+"""What every store promises, over each executor there is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.comfy.messages import OutputFile
+from gateway.errors import InvalidInputError, QueueFullError, ShuttingDownError
+from gateway.events import EventKind
+from gateway.interfaces import Blob, NewJob, Report
+from gateway.job import JobInput, JobResult, JobState, RetryLimits, TaskEvent, TaskState
+from gateway.store.executors import InlineExecutor, SqliteExecutor
+from gateway.store.queries.queue import candidates
+from gateway.store.sql_store import SqlStore
+
+FACTS = MediaFacts(MediaKind.VIDEO, "video/mp4", ".mp4", 64, 48, 25, None, 1.0, has_audio=True, video_codec="h264")
+LIMITS = RetryLimits(max_attempts=3, max_interruptions=4)
+RESULTS, ASSETS = 100.0, 50.0
+OUTPUTS = {
+    "9": (OutputFile("a.mp4", "", "output", "gifs", "video/h264-mp4"), OutputFile("b.png", "x", "temp", "images"))
+}
+ALL = frozenset(JobState)
+
+
+@pytest.fixture(params=["file", "memory"])
+async def store(request, tmp_path):
+    if request.param == "file":
+        made = await SqlStore.open(
+            tmp_path / "gateway.db", result_retention_seconds=RESULTS, asset_retention_seconds=ASSETS
+        )
+    else:
+        made = SqlStore.in_memory(result_retention_seconds=RESULTS, asset_retention_seconds=ASSETS)
+    yield made
+    await made.close()
+
+
+# ---- words
+
+
+def new_job(number, **changes):
+    name = f"{number:04}"
+    return replace(
+        NewJob(
+            id=f"job-{name}",
+            task_id=f"task-{name}",
+            owner="local",
+            submitter="ann",
+            dialect="faceswap",
+            task="face_swap",
+            template="faceswap_video",
+            template_version="v1",
+            priority=0,
+            parameters={"faces": [0, 1], "restore": 0.5, "name": "é"},
+            inputs={
+                "target": JobInput(f"asset-t-{name}", f"blob-t-{name}", 100, FACTS),
+                "face": JobInput(f"asset-f-{name}", f"blob-f-{name}", 7, FACTS),
+            },
+            output_name="out",
+            queue_deadline=1000.0,
+            requirement="needs",
+            cost_seconds=2.5,
+            extra={"ws": True},
+        ),
+        **changes,
+    )
+
+
+async def create(store, number=1, *, now=10.0, **changes):
+    return await store.create_job(new_job(number, **changes), max_queue=10_000, now=now)
+
+
+async def tell(store, event, attempt=None, *, task="task-0001", now=20.0, **said):
+    return await store.record(task, Report(event, attempt, **said), limits=LIMITS, now=now)
+
+
+_prompts = count()
+
+
+async def dispatch(store, *, task="task-0001", now=20.0, upstream="gpu-1"):
+    prompt_id = f"prompt-{next(_prompts)}"
+    return await tell(
+        store, TaskEvent.DISPATCHED, task=task, now=now, upstream=upstream, prompt_id=prompt_id, engine="comfyui"
+    )
+
+
+def result(number=1):
+    return JobResult(f"asset-r-{number}", f"blob-r-{number}", 55, FACTS, f"link-{number}")
+
+
+async def kinds(store, job="job-0001"):
+    events = await store.events_after(job, 0)
+    assert [event.number for event in events] == list(range(1, len(events) + 1))
+    return [event.kind.value for event in events]
+
+
+async def everything(store):
+    """Every row of every table, to show that nothing changed."""
+
+    def look(connection):
+        tables = [row[0] for row in connection.exec_driver_sql("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table: sorted(map(repr, connection.exec_driver_sql(f"SELECT * FROM {table}")))  # noqa: S608 - a name from the database itself
+            for table in tables
+        }
+
+    return await store._executor.read(look)
+
+
+async def sweep(store, now, *, jobs=10_000.0, grace=0.0):
+    return await store.sweep(job_retention_seconds=jobs, blob_grace_seconds=grace, now=now)
+
+
+# ---- a job's life
+
+
+async def test_new_job_is_read_back_as_it_was_made(store):
+    recorded = await create(store)
+    job = await store.job("job-0001")
+    assert job == recorded.job
+    assert (job.state, job.last_event, job.created_at, job.inputs) == (JobState.QUEUED, 1, 10.0, new_job(1).inputs)
+    assert (job.parameters, job.extra) == (new_job(1).parameters, {"ws": True})
+    assert [event.kind for event in recorded.events] == [EventKind.QUEUED]
+    assert await store.queued_task("task-0001") == (job, recorded.task)
+    assert await store.job("job-none") is None
+
+
+async def test_whole_life_tells_each_step_once_and_keeps_the_result(store):
+    await create(store)
+    sent = await dispatch(store)
+    assert (sent.job.state, sent.job.upstream, sent.job.engine) == (JobState.DISPATCHED, "gpu-1", "comfyui")
+    assert (sent.task.attempt, sent.task.upstream) == (1, "gpu-1")
+    assert sent.events[0].data == {"upstream": "gpu-1", "engine": "comfyui", "attempt": 1}
+    assert await store.queued_task("task-0001") is None
+    started = await tell(store, TaskEvent.STARTED, 1, now=21.0)
+    assert (started.job.state, started.job.started_at) == (JobState.RUNNING, 21.0)
+    finishing = await store.record_outputs("task-0001", 1, OUTPUTS, now=22.0)
+    assert (finishing.job.state, finishing.task.finishing) == (JobState.FINISHING, True)
+    (open_task,) = await store.open_tasks()
+    assert (open_task.job, open_task.task, open_task.outputs) == (finishing.job, finishing.task, OUTPUTS)
+    done = await tell(store, TaskEvent.SUCCEEDED, 1, now=23.0, results=(result(),), warnings=(("soft", "Careful."),))
+    assert done.job == await store.job("job-0001")
+    assert (done.job.state, done.job.fraction, done.job.finished_at) == (JobState.SUCCEEDED, 1.0, 23.0)
+    assert (done.job.results, done.job.warnings) == ((result(),), ("Careful.",))
+    assert done.task.upstream is None
+    assert await kinds(store) == ["queued", "dispatched", "started", "finishing", "warning", "succeeded"]
+    assert done.events[0].data == {"code": "soft", "message": "Careful."}
+    assert done.events[1].data == {
+        "results": [{"link": "link-1", "content_type": "video/mp4", "size_bytes": 55}],
+        "engine": "comfyui",
+        "warnings": ["Careful."],
+    }
+    assert await store.events_after("job-0001", 4, limit=1) == [done.events[0]]
+    assert await store.open_tasks() == []
+    assert await store.result_by_link("link-1", now=23.0 + RESULTS - 1) == (done.job, result())
+    assert await store.result_by_link("link-1", now=23.0 + RESULTS) is None
+    assert await store.result_by_link("link-2", now=0.0) is None
+
+
+async def test_outputs_told_twice_make_one_event(store):
+    await create(store)
+    await dispatch(store)
+    await store.record_outputs("task-0001", 1, {}, now=21.0)
+    again = await store.record_outputs("task-0001", 1, OUTPUTS, now=22.0)
+    assert again.events == ()
+    assert (await store.open_tasks())[0].outputs == OUTPUTS
+    assert await kinds(store) == ["queued", "dispatched", "finishing"]
+
+
+async def test_lost_attempt_puts_the_task_back_where_it_was(store):
+    await create(store, now=10.0)
+    await create(store, 2, now=11.0)
+    await dispatch(store, now=20.0)
+    await store.record_outputs("task-0001", 1, OUTPUTS, now=21.0)
+    lost = await tell(store, TaskEvent.ATTEMPT_LOST, 1, now=22.0, reason="socket gone")
+    assert (lost.job.state, lost.task.state, lost.task.losses) == (JobState.QUEUED, TaskState.QUEUED, 1)
+    assert (lost.task.finishing, lost.task.upstream, lost.task.prompt_id) == (False, None, None)
+    assert lost.events[0].data == {"reason": "attempt_lost", "message": "socket gone"}
+    first, second = await store.candidates(limit=10)
+    assert (first.task_id, first.queued_at, first.losses, first.avoid) == ("task-0001", 10.0, 1, "gpu-1")
+    assert second.avoid is None
+    assert await store.queue_position("job-0001") == 0
+    again = await dispatch(store, upstream="gpu-2")
+    assert again.task.attempt == 2
+
+
+@pytest.mark.parametrize(
+    "event", [TaskEvent.STARTED, TaskEvent.SUCCEEDED, TaskEvent.FAILED, TaskEvent.ATTEMPT_LOST, TaskEvent.CANCELED]
+)
+async def test_stale_attempt_changes_no_row(store, event):
+    await create(store)
+    await dispatch(store)
+    await tell(store, TaskEvent.ATTEMPT_LOST, 1)
+    waiting = await everything(store)
+    assert await tell(store, event, 1, results=(result(),)) is None
+    assert await store.record_outputs("task-0001", 1, OUTPUTS, now=30.0) is None
+    assert await everything(store) == waiting
+    await dispatch(store)
+    running = await everything(store)
+    assert await tell(store, event, 1, results=(result(),)) is None
+    assert await store.record_outputs("task-0001", 1, OUTPUTS, now=30.0) is None
+    assert await everything(store) == running
+
+
+async def test_unknown_task_and_refused_event_change_no_row(store):
+    await create(store)
+    before = await everything(store)
+    assert await tell(store, TaskEvent.STARTED) is None
+    assert await tell(store, TaskEvent.FAILED, task="task-none") is None
+    assert await everything(store) == before
+
+
+async def test_attempts_run_out(store):
+    await create(store)
+    for number in (1, 2, 3):
+        await dispatch(store)
+        last = await tell(store, TaskEvent.ATTEMPT_LOST, number)
+    assert (last.job.state, last.job.error_code) == (JobState.FAILED, "upstream_lost")
+    assert [event.kind for event in last.events] == [EventKind.FAILED]
+    assert (await kinds(store)).count("requeued") == 2
+
+
+async def test_interruptions_cost_no_attempt_up_to_their_cap(store):
+    await create(store)
+    for number in range(1, 5):
+        await dispatch(store)
+        last = await tell(store, TaskEvent.INTERRUPTED, number)
+        assert last.job.is_terminal == (number == 4)
+    assert last.task.losses == 0
+    assert (await kinds(store))[-1] == "failed"
+
+
+async def test_failure_carries_its_code_and_ended_job_takes_nothing_more(store):
+    await create(store)
+    await dispatch(store)
+    failed = await tell(store, TaskEvent.FAILED, 1, error_code="node_failed", error_message="A node failed.")
+    assert failed.events[0].data == {"code": "node_failed", "message": "A node failed."}
+    assert (failed.job.error_code, failed.job.error_message) == ("node_failed", "A node failed.")
+    ended = await everything(store)
+    for event in TaskEvent:
+        assert await tell(store, event, 1, results=(result(),), upstream="u", prompt_id="p") is None
+    await store.save_progress([("job-0001", 0.9, "late")], now=40.0)
+    assert await store.request_cancel("job-0001", ALL - {JobState.FAILED}, now=40.0) is None
+    assert await everything(store) == ended
+
+
+# ---- cancel
+
+
+async def test_canceled_while_queued_ends_at_once(store):
+    await create(store)
+    canceled = await store.request_cancel("job-0001", frozenset({JobState.QUEUED}), now=12.0)
+    assert (canceled.job.state, canceled.job.finished_at) == (JobState.CANCELED, 12.0)
+    assert await kinds(store) == ["queued", "canceled"]
+    assert await store.candidates(limit=10) == []
+
+
+async def test_cancel_from_other_states_is_refused(store):
+    await create(store)
+    before = await everything(store)
+    assert await store.request_cancel("job-0001", frozenset({JobState.RUNNING}), now=12.0) is None
+    assert await store.request_cancel("job-none", ALL, now=12.0) is None
+    assert await everything(store) == before
+
+
+@pytest.mark.parametrize("end", [TaskEvent.SUCCEEDED, TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED, TaskEvent.FAILED])
+async def test_cancel_wins_until_the_terminal_commit(store, end):
+    await create(store)
+    await dispatch(store)
+    flagged = await store.request_cancel("job-0001", ALL, now=21.0)
+    assert (flagged.job.state, flagged.job.cancel_requested_at) == (JobState.DISPATCHED, 21.0)
+    assert flagged.task.cancel_requested
+    again = await store.request_cancel("job-0001", ALL, now=22.0)
+    assert (again.events, again.job.cancel_requested_at) == ((), 21.0)
+    over = await tell(store, end, 1, results=(result(),), error_code="node_failed", error_message="x")
+    assert (over.job.state, over.job.results, over.job.error_code) == (JobState.CANCELED, (), None)
+    assert await store.result_by_link("link-1", now=22.0) is None
+    assert await kinds(store) == ["queued", "dispatched", "cancel_requested", "canceled"]
+
+
+# ---- the queue
+
+
+async def test_full_queue_refuses_and_stores_nothing(store):
+    for number in (1, 2):
+        await store.create_job(new_job(number), max_queue=2, now=10.0)
+    before = await everything(store)
+    with pytest.raises(QueueFullError):
+        await store.create_job(new_job(3), max_queue=2, now=10.0)
+    assert await everything(store) == before
+    await dispatch(store)
+    await store.create_job(new_job(3), max_queue=2, now=10.0)
+
+
+async def test_expired_queue_deadline_fails_the_job_and_no_running_one(store):
+    for number in (1, 2, 3):
+        await create(store, number, queue_deadline=100.0 * number)
+    await dispatch(store, now=20.0)
+    (expired,) = await store.expire_queued(now=200.0)
+    assert (expired.job.id, expired.job.error_code) == ("job-0002", "expired")
+    assert await store.expire_queued(now=200.0) == []
+    assert (await store.job("job-0001")).state is JobState.DISPATCHED
+
+
+async def test_queue_position_counts_those_before(store):
+    for number in (1, 2, 3):
+        await create(store, number, now=10.0 + number)
+    assert [await store.queue_position(f"job-000{number}") for number in (1, 2, 3)] == [0, 1, 2]
+    await dispatch(store)
+    assert await store.queue_position("job-0001") is None
+    assert await store.queue_position("job-0003") == 1
+
+
+async def test_candidates_are_the_heads_of_each_lane(store):
+    for number in range(1, 11):
+        await create(store, number, now=float(number), priority=5 if number == 9 else 0)
+    await create(store, 11, now=50.0, submitter="bob")
+    await create(store, 12, now=51.0, submitter="bob", requirement="other")
+    found = await store.candidates(limit=100)
+    assert [item.task_id[-2:] for item in found] == ["09", "11", "12", "01", "02", "03"]
+    assert found[0].blobs == {"blob-t-0009", "blob-f-0009"}
+    assert (found[0].size_bytes, found[0].cost_seconds) == (107, 2.5)
+    assert [item.task_id[-2:] for item in await store.candidates(limit=4)] == ["09", "11", "12", "01"]
+
+
+async def test_more_lanes_than_fit_all_come_into_the_window_in_turn(store):
+    for number in range(1, 11):
+        await create(store, number, submitter=f"s{number:02}")
+    seen = [[item.submitter for item in await store.candidates(limit=4)] for _ in range(3)]
+    assert all(len(set(window)) == 4 for window in seen)
+    assert len(set().union(*seen)) == 10
+
+
+async def test_window_costs_no_more_behind_a_long_backlog(store):
+    """3000 waiting tasks of one submitter neither hide another's one nor make the look-up longer."""
+    await asyncio.gather(*(create(store, number) for number in range(100)))
+    await create(store, 9000, submitter="zoe", now=500.0)
+
+    async def steps():
+        def count_steps(connection):
+            raw, ticks = connection.connection.driver_connection, count()
+            raw.set_progress_handler(lambda: next(ticks) and 0, 10)
+            found, _ = candidates(connection, 64, "")
+            raw.set_progress_handler(None, 0)
+            return next(ticks), [item.submitter for item in found]
+
+        return await store._executor.read(count_steps)
+
+    short = await steps()
+    await asyncio.gather(*(create(store, number) for number in range(100, 3000)))
+    long = await steps()
+    assert long[1] == short[1] == ["ann", "zoe", "ann", "ann", "ann"]
+    assert long[0] <= short[0] + 5
+    assert (await store.counts())[JobState.QUEUED] == 3001
+
+
+# ---- lists
+
+
+async def test_owner_sees_own_jobs_newest_first_page_by_page(store):
+    for number in range(1, 8):
+        await create(store, number, now=10.0 + number // 2, owner="other" if number == 4 else "local")
+    await dispatch(store, task="task-0002")
+    ids = []
+    before = None
+    while page := await store.jobs("local", states=None, before=before, limit=2):
+        ids += [job.id[-1] for job in page]
+        before = page[-1].id
+    assert ids == ["7", "6", "5", "3", "2", "1"]
+    live = await store.jobs("local", states=frozenset({JobState.DISPATCHED}), before=None, limit=10)
+    assert [job.id for job in live] == ["job-0002"]
+    assert await store.jobs("local", states=frozenset(), before=None, limit=10) == []
+    for stranger in ("job-none", "job-0004"):
+        with pytest.raises(InvalidInputError) as refused:
+            await store.jobs("local", states=None, before=stranger, limit=2)
+        assert refused.value.field == "cursor"
+
+
+async def test_progress_never_falls_and_never_says_done(store):
+    await create(store)
+    await store.save_progress([("job-0001", 0.5, "half"), ("job-none", 0.1, "")], now=11.0)
+    await store.save_progress([("job-0001", 0.2, "again")], now=12.0)
+    job = await store.job("job-0001")
+    assert (job.fraction, job.step, job.updated_at) == (0.5, "again", 12.0)
+    await store.save_progress([("job-0001", 1.0, "nearly"), ("job-0001", float("nan"), "odd")], now=13.0)
+    assert 0.99 < (await store.job("job-0001")).fraction < 1.0
+
+
+async def test_progress_survives_the_next_event(store):
+    await create(store)
+    await dispatch(store)
+    await store.save_progress([("job-0001", 0.5, "half")], now=21.0)
+    lost = await tell(store, TaskEvent.ATTEMPT_LOST, 1)
+    assert (lost.job.fraction, lost.job.step) == (0.5, "half")
+
+
+# ---- retention
+
+
+async def test_inputs_live_as_long_as_their_job_waits_and_then_their_retention(store):
+    await create(store)
+    assert (await sweep(store, 9_000_000.0)).assets == 0
+    await store.request_cancel("job-0001", ALL, now=100.0)
+    assert (await sweep(store, 99.0 + ASSETS)).assets == 0
+    swept = await sweep(store, 100.0 + ASSETS)
+    assert (swept.assets, set(swept.blobs)) == (2, {"blob-t-0001", "blob-f-0001"})
+    assert (await store.job("job-0001")).inputs == new_job(1).inputs
+    assert (await sweep(store, 100.0 + ASSETS)).blobs == ()
+
+
+async def test_input_of_two_jobs_stays_until_both_have_ended(store):
+    shared = new_job(1).inputs
+    await create(store, 1)
+    await create(store, 2, inputs=shared)
+    await store.request_cancel("job-0001", ALL, now=100.0)
+    assert (await sweep(store, 100_000.0, jobs=1e9)).assets == 0
+    await store.request_cancel("job-0002", ALL, now=200_000.0)
+    assert (await sweep(store, 200_000.0 + ASSETS, jobs=1e9)).assets == 2
+
+
+async def test_blob_of_two_assets_stays_until_both_are_gone(store):
+    first, second = new_job(1).inputs["face"], new_job(2).inputs["face"]
+    await create(store, 1, inputs={"face": first})
+    await create(store, 2, inputs={"face": replace(second, blob=first.blob)})
+    await store.request_cancel("job-0001", ALL, now=100.0)
+    swept = await sweep(store, 1000.0, jobs=1e9)
+    assert (swept.assets, swept.blobs) == (1, ())
+    await store.request_cancel("job-0002", ALL, now=2000.0)
+    assert (await sweep(store, 3000.0, jobs=1e9)).blobs == (first.blob,)
+
+
+async def test_result_expires_with_its_retention(store):
+    await create(store)
+    await dispatch(store)
+    await tell(store, TaskEvent.SUCCEEDED, 1, now=100.0, results=(result(),))
+    await sweep(store, 100.0 + RESULTS - 1)
+    assert await store.result_by_link("link-1", now=150.0) is not None
+    assert (await sweep(store, 100.0 + RESULTS)).blobs == ("blob-r-1",)
+    assert await store.result_by_link("link-1", now=150.0) is None
+
+
+async def test_job_past_retention_goes_with_all_it_had(store):
+    await create(store)
+    await dispatch(store)
+    await tell(store, TaskEvent.SUCCEEDED, 1, now=100.0, results=(result(),))
+    await create(store, 2)
+    swept = await sweep(store, 150.0, jobs=50.0, grace=10.0)
+    assert swept.jobs == 1
+    assert set(swept.blobs) == {"blob-t-0001", "blob-f-0001", "blob-r-1"}
+    left = await everything(store)
+    assert {table: len(rows) for table, rows in left.items() if table != "alembic_version"} == {
+        "jobs": 1, "tasks": 1, "attempts": 0, "events": 1, "assets": 2, "blobs": 2, "job_inputs": 2, "templates": 0,
+        "upstreams": 0,
+    }  # fmt: skip
+
+
+async def test_touched_blob_is_kept_for_its_grace(store):
+    await store.touch_blob(Blob("blob-t-0001", 100), now=100.0)
+    assert (await sweep(store, 109.0, grace=10.0)).blobs == ()
+    await store.touch_blob(Blob("blob-t-0001", 100), now=109.0)
+    assert (await sweep(store, 110.0, grace=10.0)).blobs == ()
+    await create(store, now=110.0)
+    assert (await sweep(store, 900.0, grace=10.0)).blobs == ()
+    await store.touch_blob(Blob("blob-x", 1), now=110.0)
+    assert (await sweep(store, 900.0, grace=10.0)).blobs == ("blob-x",)
+
+
+# ---- templates, upstreams
+
+
+async def test_template_versions_stay_as_first_saved(store):
+    await store.save_template("swap", "v1", "toml", "graph", now=1.0)
+    await store.save_template("swap", "v1", "other", "other", now=2.0)
+    assert await store.template("swap", "v1") == ("toml", "graph")
+    assert await store.template("swap", "v2") is None
+
+
+async def test_upstream_keeps_its_client_id(store):
+    made = await store.upstream("gpu-1", now=1.0)
+    added = await store.upstream("gpu-2", url="http://gpu-2:8188", now=1.0)
+    assert await store.upstream("gpu-1", now=2.0) == made
+    assert made.client_id != added.client_id
+    assert await store.upstream("gpu-2", now=2.0) == added
+    changed = await store.set_upstream("gpu-2", draining=True, now=3.0)
+    assert changed == replace(added, draining=True)
+    assert await store.set_upstream("gpu-2", removed=True, now=3.0) == replace(changed, removed=True)
+    assert await store.set_upstream("gpu-9", removed=True, now=3.0) is None
+    assert [row.name for row in await store.upstreams()] == ["gpu-1", "gpu-2"]
+
+
+# ---- executors
+
+
+async def test_failed_write_changes_nothing_and_spoils_no_other(store):
+    async def doubled():
+        with pytest.raises(Exception, match="UNIQUE"):
+            await create(store, 1)
+
+    await create(store, 1)
+    await asyncio.gather(create(store, 2), doubled(), create(store, 3))
+    assert (await store.counts())[JobState.QUEUED] == 3
+
+
+async def test_value_that_json_cannot_say_is_the_callers_fault(store):
+    with pytest.raises(InvalidInputError):
+        await create(store, parameters={"seed": 2**70})
+    assert await store.job("job-0001") is None
+
+
+async def test_dispatch_without_prompt_id_is_refused(store):
+    await create(store)
+    before = await everything(store)
+    with pytest.raises(ValueError, match="prompt id"):
+        await tell(store, TaskEvent.DISPATCHED)
+    assert await everything(store) == before
+
+
+def _script(path):
+    return f"""
+import asyncio, os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_store import SqlStore, create
+from pathlib import Path
+async def main():
+    store = await SqlStore.open(Path({str(path)!r}), result_retention_seconds=1, asset_retention_seconds=1)
+    async def one(number):
+        await create(store, number)
+        print(number, flush=True)
+    await asyncio.gather(*(one(number) for number in range(2000)))
+asyncio.run(main())
+"""
+
+
+async def test_what_was_acknowledged_survives_a_kill(tmp_path):
+    path = tmp_path / "gateway.db"
+    process = subprocess.Popen([sys.executable, "-c", _script(path)], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220 - nothing else runs in this loop
+    acknowledged = [int(process.stdout.readline()) for _ in range(150)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [int(line) for line in process.communicate()[0].splitlines() if line]
+    store = await SqlStore.open(path, result_retention_seconds=1, asset_retention_seconds=1)
+    kept = {job.id for job in await store.jobs("local", states=None, before=None, limit=5000)}
+    assert {f"job-{number:04}" for number in acknowledged} <= kept
+    assert (await store.counts())[JobState.QUEUED] == len(kept) < 2000
+    await store.close()
+
+
+async def test_inline_and_file_hold_the_same_tables(tmp_path):
+    executors = InlineExecutor(), SqliteExecutor(tmp_path / "gateway.db")
+    await executors[1].start()
+
+    def look(connection):
+        rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'alembic%'")
+        return {name for name, sql in rows if sql}
+
+    assert await executors[0].read(look) == await executors[1].read(look)
+    for executor in executors:
+        await executor.close()
+
+
+async def test_file_is_ours_alone_and_closed_store_refuses(tmp_path):
+    path = tmp_path / "gateway.db"
+    path.touch(mode=0o644)
+    store = await SqlStore.open(path, result_retention_seconds=1, asset_retention_seconds=1)
+    await create(store)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["gateway.db", "gateway.db-shm", "gateway.db-wal"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    await store.close()
+    await store.close()
+    assert sorted(tmp_path.iterdir()) == [path]
+    with pytest.raises(ShuttingDownError):
+        await create(store, 2)
+    with pytest.raises(ShuttingDownError):
+        await store.job("job-0001")
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+    raw.close()

@@ -1,0 +1,62 @@
+"""Everything about the queue is found by an index."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.job import JobState
+from gateway.store.executors import InlineExecutor
+from gateway.store.queries import assets, jobs, queue, sweeping
+from gateway.store.schema import metadata
+
+TABLES = {*metadata.tables, "beyond", "head", "other_inputs", "other_jobs"}
+PAGE = {"owner": "local", "most": 5, "seen_at": 1.0, "seen_id": "x"}
+
+
+def plan_of(statement, parameters):
+    """What SQLite means to do, a line a step."""
+
+    def explain(connection):
+        compiled = statement.compile(dialect=sqlite.dialect(), compile_kwargs={"render_postcompile": True})
+        values = tuple({**compiled.params, **parameters}[name] for name in compiled.positiontup)
+        return [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", values)]
+
+    return explain
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "index"),
+    [
+        (queue._HEADS, {"after": "", "most": 5}, "ix_tasks_lane"),
+        (queue._LAST_PLACE, {"skip": 9}, "ix_tasks_age"),
+        (queue._AHEAD, {"queued_at": 1.0, "id": "x"}, "ix_tasks_age"),
+        (queue._OVERDUE, {"now": 1.0}, "ix_tasks_deadline"),
+        (queue._OPEN_TASKS, {}, "ix_tasks_live"),
+        (sweeping._EXPIRED, {"now": 1.0}, "ix_assets_expiry"),
+        (sweeping._OLD_JOBS, {"before": 1.0}, "ix_jobs_ended"),
+        (assets._LOOSE_BLOBS, {"before": 1.0}, "ix_blobs_loose"),
+        (assets._BY_LINK, {"wanted": "l", "now": 1.0}, "sqlite_autoindex_assets"),
+        (jobs._COUNTS, {}, "ix_jobs_state"),
+        (jobs.page_of(frozenset(JobState), after=False), PAGE, "ix_jobs_owner (owner=? AND state=?)"),
+        (
+            jobs.page_of(frozenset({JobState.FAILED}), after=True),
+            PAGE,
+            "ix_jobs_owner (owner=? AND state=? AND (created_at,id)<(?,?))",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_statement_walks_its_index_and_never_a_table(statement, parameters, index):
+    executor = InlineExecutor()
+    plan = await executor.read(plan_of(statement, parameters))
+    await executor.close()
+    assert any(index in step for step in plan)
+    scans = [step for step in plan if step.startswith("SCAN") and "USING" not in step]
+    # What is left to scan is what the statement itself has just found: no longer than the window.
+    assert [step for step in scans if step.split()[1] in TABLES] == []
+
+
+@pytest.mark.parametrize("statement", [queue._HEADS, queue._AHEAD, queue._LAST_PLACE, jobs._SAVE_PROGRESS])
+def test_statement_is_postgresql_too(statement):
+    assert "queued" in str(statement.compile(dialect=postgresql.dialect())) or statement is jobs._SAVE_PROGRESS
