@@ -47,6 +47,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--parent-watch", action="store_true", help="end when stdin ends or the parent dies")
     parser.add_argument("--image-limit-mib", type=int, default=2048, help="largest batch of images")
     parser.add_argument("--max-upload-mib", type=int, help="largest request body; 1100, with --quirks 100")
+    parser.add_argument("--keep-hours", type=float, default=24, help="files older than this are deleted")
     return parser.parse_args(arguments)
 
 
@@ -67,7 +68,11 @@ def main(arguments: list[str] | None = None) -> int:
         end_with_parent()
     quirks = PROFILES[Profile(options.quirks)] if options.quirks else WELL_BEHAVED
     body_mib = options.max_upload_mib or (100 if options.quirks else 1100)
-    limits = Limits(image_bytes=options.image_limit_mib * _MIB, body_bytes=body_mib * _MIB)
+    limits = Limits(
+        image_bytes=options.image_limit_mib * _MIB,
+        body_bytes=body_mib * _MIB,
+        file_age_seconds=options.keep_hours * 3600,
+    )
     try:
         folders = Folders(options.directory)
         folders.prepare()

@@ -30,7 +30,7 @@ def signatures(graph: Graph, registry: Mapping[str, NodeType], folders: Folders)
             return found[node_id]
         found[node_id] = f"open:{node_id}"  # stops at a cycle between nodes that no output needs
         node = graph[node_id]
-        inputs = node.get("inputs") or {}
+        inputs = node["inputs"] if isinstance(node.get("inputs"), dict) else {}
         node_type = registry[node["class_type"]]
         parts: list[Any] = [node["class_type"], _fingerprint(node_type, folders, inputs)]
         for name in sorted(inputs):

@@ -66,6 +66,22 @@ class Folders:
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o700)
 
+    def sweep(self, oldest_seconds: float) -> int:
+        """Delete files last written before this time (seconds since 1970); ComfyUI's protocol cannot delete any.
+
+        Returns:
+            How many were deleted.
+        """
+        deleted = 0
+        for path in [path for kind in FOLDER_TYPES for path in self.root(kind).rglob("*")]:
+            try:
+                if path.is_file() and path.lstat().st_mtime < oldest_seconds:
+                    path.unlink()
+                    deleted += 1
+            except FileNotFoundError:
+                continue  # replaced or deleted meanwhile
+        return deleted
+
     def root(self, kind: str) -> Path:
         """The folder of a type.
 

@@ -24,6 +24,8 @@ from gateway.embedded.faults import Faults
 logger = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
+#: How much of a refused body is read on.
+DRAIN_BYTES = 16 * 2**20
 SERVER_ERROR = "500 Internal Server Error\n\nServer got itself in trouble"
 
 
@@ -58,6 +60,7 @@ class Gate:
             return
         refusal = self._refusal(scope)
         if refusal is not None and scope["type"] == "http":
+            await _drain(receive)
             await refusal(scope, receive, send)
         elif refusal is not None:
             await _refuse_socket(refusal, scope, send)
@@ -87,12 +90,14 @@ class Gate:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         received_bytes = 0
+        refused = False
 
         async def counted_receive() -> Message:
-            nonlocal received_bytes
+            nonlocal received_bytes, refused
             message = await receive()
             received_bytes += len(message.get("body", b""))
-            if received_bytes > self._max_body_bytes:
+            if received_bytes > self._max_body_bytes and not refused:
+                refused = True  # what follows is only drained
                 raise _BodyTooLargeError(self._max_body_bytes)
             return message
 
@@ -108,6 +113,7 @@ def guarded(handler: Handler) -> Handler:
         except HTTPException:
             raise
         except _BodyTooLargeError as error:
+            await _drain(request.receive)
             return _too_large(error.max_body_bytes)
         except Exception as error:  # noqa: BLE001 - the edge of a request; see above
             # No traceback: it would hold file names and prompts.
@@ -115,6 +121,16 @@ def guarded(handler: Handler) -> Handler:
             return _server_error()
 
     return handle
+
+
+async def _drain(receive: Receive) -> None:
+    """Read on for a while: closing a connection with unread bytes in it would take the answer back from the client."""
+    drained_bytes = 0
+    while drained_bytes < DRAIN_BYTES:
+        message = await receive()
+        drained_bytes += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 def _too_large(max_body_bytes: int) -> Response:

@@ -39,7 +39,7 @@ class RunOrder:
             node_id = stack.pop()
             if node_id in self._waits_for:
                 continue
-            before = [value[0] for value in graph[node_id]["inputs"].values() if is_link(value)]
+            before = [value[0] for value in graph[node_id]["inputs"].values() if is_link(value) and value[0] in graph]
             needed = [source for source in before if not is_cached(source)]
             self._waits_for[node_id] = set(needed)
             for source in needed:

@@ -20,10 +20,11 @@ import anyio
 from anyio import to_thread
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 
 from gateway.embedded.files import RefusedPathError
 from gateway.embedded.nodes_image import open_picture
+from gateway.embedded.replies import JSONReply
 from gateway.embedded.worker import Worker
 
 _CHUNK_BYTES = 256 * 1024
@@ -75,7 +76,7 @@ async def _keep(worker: Worker, file: UploadFile, fields: dict[str, str]) -> Res
     reply: dict[str, Any] = {"name": name, "subfolder": subfolder, "type": kind}
     if worker.quirks.asset_ids:
         reply["asset"] = {"id": str(uuid.uuid4()), "name": name, "size": file.size, "tags": [kind]}
-    return JSONResponse(reply)
+    return JSONReply(reply)
 
 
 def _preview(path: Path, wanted: str) -> Response:

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from gateway.embedded.replies import JSONReply
 from gateway.embedded.state import QueuedPrompt
 from gateway.embedded.worker import Worker
 
@@ -34,23 +35,23 @@ def job_routes(worker_of: Callable[[], Worker]) -> list[tuple[str, str, Callable
         end = len(jobs) if limit is None else offset + limit
         pagination = {"offset": offset, "limit": limit, "total": len(jobs), "has_more": end < len(jobs)}
         shown = [{key: value for key, value in job.items() if key not in _DETAILS} for job in jobs[offset:end]]
-        return JSONResponse({"jobs": shown, "pagination": pagination})
+        return JSONReply({"jobs": shown, "pagination": pagination})
 
     async def get_job(request: Request) -> Response:
         for job in all_jobs(worker_of()):
             if job["id"] == request.path_params["job_id"]:
-                return JSONResponse(job)
-        return JSONResponse({"error": "Job not found"}, 404)
+                return JSONReply(job)
+        return JSONReply({"error": "Job not found"}, 404)
 
     async def cancel_job(request: Request) -> Response:
-        return JSONResponse({"cancelled": _cancel(worker_of(), request.path_params["job_id"])})
+        return JSONReply({"cancelled": _cancel(worker_of(), request.path_params["job_id"])})
 
     async def cancel_jobs(request: Request) -> Response:
         ids = (await request.json()).get("job_ids")
         if not isinstance(ids, list) or not all(_is_uuid(job_id) for job_id in ids):
-            return JSONResponse({"error": "job_ids must be a list of UUIDs"}, 400)
+            return JSONReply({"error": "job_ids must be a list of UUIDs"}, 400)
         cancelled = [_cancel(worker_of(), job_id) for job_id in ids]
-        return JSONResponse({"cancelled": any(cancelled)})
+        return JSONReply({"cancelled": any(cancelled)})
 
     return [
         ("GET", _BASE, list_jobs),

@@ -12,8 +12,9 @@ from typing import Any
 
 from anyio import to_thread
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from gateway.embedded.replies import JSONReply
 from gateway.embedded.state import QueuedPrompt, page_of_history
 from gateway.embedded.validation import prompt_error, validate_prompt
 from gateway.embedded.worker import Worker, now_ms
@@ -41,7 +42,7 @@ class PromptRoutes:
 
     async def _get_prompt(self, request: Request) -> Response:
         del request
-        return JSONResponse({"exec_info": {"queue_remaining": self._worker_of().queue.remaining()}})
+        return JSONReply({"exec_info": {"queue_remaining": self._worker_of().queue.remaining()}})
 
     async def _post_prompt(self, request: Request) -> Response:
         return await _submit(self._worker_of(), await request.json())
@@ -54,7 +55,7 @@ class PromptRoutes:
             "queue_running": [running.as_item()] if running else [],
             "queue_pending": [prompt.as_item() for prompt in queue.pending()],
         }
-        return JSONResponse(items)
+        return JSONReply(items)
 
     async def _post_queue(self, request: Request) -> Response:
         body, queue = await request.json(), self._worker_of().queue
@@ -77,10 +78,10 @@ class PromptRoutes:
         wanted = request.query_params.get("max_items")
         offset = int(request.query_params.get("offset", -1))
         entries = self._worker_of().queue.history()
-        return JSONResponse(page_of_history(entries, None if wanted is None else int(wanted), offset))
+        return JSONReply(page_of_history(entries, None if wanted is None else int(wanted), offset))
 
     async def _get_history_entry(self, request: Request) -> Response:
-        return JSONResponse(self._worker_of().queue.history(request.path_params["prompt_id"]))
+        return JSONReply(self._worker_of().queue.history(request.path_params["prompt_id"]))
 
     async def _post_history(self, request: Request) -> Response:
         body, queue = await request.json(), self._worker_of().queue
@@ -128,7 +129,7 @@ async def _submit(worker: Worker, body: Any) -> Response:
         extra_data["create_time"] = created_ms
     worker.log.write("got prompt\n")
     worker.queue.put(QueuedPrompt(number, prompt_id, graph, extra_data, verdict.outputs, created_ms))
-    return JSONResponse({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+    return JSONReply({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
 
 
 def _prompt_id(body: Any, *, strict: bool) -> str | None:
@@ -145,4 +146,4 @@ def _prompt_id(body: Any, *, strict: bool) -> str | None:
 
 
 def _refused(error: dict[str, Any], node_errors: dict[str, Any] | None = None) -> Response:
-    return JSONResponse({"error": error, "node_errors": node_errors or {}}, 400)
+    return JSONReply({"error": error, "node_errors": node_errors or {}}, 400)

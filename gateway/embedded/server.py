@@ -18,12 +18,13 @@ from typing import Any
 from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Lifespan
 from starlette.websockets import WebSocket
 
 from gateway.embedded.gate import Handler, guarded
+from gateway.embedded.replies import JSONReply
 from gateway.embedded.routes_files import file_routes
 from gateway.embedded.routes_jobs import job_routes
 from gateway.embedded.routes_prompts import PromptRoutes
@@ -81,27 +82,27 @@ def _socket_handler(worker_of: Callable[[], Worker]) -> Callable[[WebSocket], Aw
 def _information_routes(worker_of: Callable[[], Worker]) -> list[tuple[str, str, Handler]]:
     async def features(request: Request) -> Response:
         del request
-        return JSONResponse(worker_of().features)
+        return JSONReply(worker_of().features)
 
     async def system_stats(request: Request) -> Response:
         del request
-        return JSONResponse(_system_stats(worker_of().quirks.comfyui_version))
+        return JSONReply(_system_stats(worker_of().quirks.comfyui_version))
 
     async def object_info(request: Request) -> Response:
         wanted, worker = request.path_params.get("class_type"), worker_of()
         chosen = [node for name, node in worker.registry.items() if wanted in (None, name)]
         described = await to_thread.run_sync(lambda: {node.name: node.object_info(worker.folders) for node in chosen})
-        return JSONResponse(described)
+        return JSONReply(described)
 
     async def models(request: Request) -> Response:
         folder = request.path_params.get("folder")
         if folder is None:
-            return JSONResponse(list(_MODELS))
-        return JSONResponse(_MODELS[folder]) if folder in _MODELS else Response(status_code=404)
+            return JSONReply(list(_MODELS))
+        return JSONReply(_MODELS[folder]) if folder in _MODELS else Response(status_code=404)
 
     async def empty_list(request: Request) -> Response:
         del request
-        return JSONResponse([])
+        return JSONReply([])
 
     return [
         ("GET", "/features", features),
@@ -151,17 +152,17 @@ def _internal_routes(worker_of: Callable[[], Worker]) -> list[tuple[str, str, Ha
 
     async def raw_logs(request: Request) -> Response:
         del request
-        return JSONResponse({"entries": worker_of().log.entries(), "size": {"cols": 80, "rows": 24}})
+        return JSONReply({"entries": worker_of().log.entries(), "size": {"cols": 80, "rows": 24}})
 
     async def logs(request: Request) -> Response:
         del request
-        return JSONResponse("".join(f"{entry['t']} - {entry['m']}" for entry in worker_of().log.entries()))
+        return JSONReply("".join(f"{entry['t']} - {entry['m']}" for entry in worker_of().log.entries()))
 
     async def files(request: Request) -> Response:
         kind = request.path_params["kind"]
         if kind not in ("input", "output", "temp"):
-            return JSONResponse({"error": "Invalid directory type"}, 400)
-        return JSONResponse(await to_thread.run_sync(worker_of().folders.listing, kind))
+            return JSONReply({"error": "Invalid directory type"}, 400)
+        return JSONReply(await to_thread.run_sync(worker_of().folders.listing, kind))
 
     return [
         ("PATCH", "/internal/logs/subscribe", subscribe),

@@ -31,6 +31,7 @@ from gateway.embedded.state import PromptQueue, QueuedPrompt
 logger = structlog.get_logger(__name__)
 
 LOG_ENTRIES = 300
+SWEEP_INTERVAL_SECONDS = 600
 _TERMINAL_SIZE = {"cols": 80, "rows": 24}
 
 
@@ -42,6 +43,8 @@ class Limits:
     image_bytes: int = 2 * 2**30
     #: A whole request body.
     body_bytes: int = 1100 * 2**20
+    #: Files older than this are deleted between prompts.
+    file_age_seconds: float = 24 * 3600
 
 
 def now_ms() -> int:
@@ -109,6 +112,7 @@ class Worker:
             now_ms=now_ms,
         )
         self._free = threading.Event()
+        self._swept_seconds = float("-inf")
         # A daemon: a node deep in a codec must not keep the process from ending.
         self._thread = threading.Thread(target=self._run_prompts, name="embedded-execution", daemon=True)
 
@@ -133,6 +137,21 @@ class Worker:
                 self._free.clear()
                 self.cache.clear()
             self._run(prompt)
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Delete old files, now and then. Only between prompts, so that none loses what it reads."""
+        if time.monotonic() - self._swept_seconds < SWEEP_INTERVAL_SECONDS:
+            return
+        self._swept_seconds = time.monotonic()
+        try:
+            deleted = self.folders.sweep(time.time() - self.limits.file_age_seconds)
+        except OSError as error:
+            logger.warning("embedded_sweep_failed", kind=type(error).__name__)
+            return
+        if deleted:
+            # What is cached may name a file that is gone.
+            self.cache.clear()
 
     def _run(self, prompt: QueuedPrompt) -> None:
         prompt.started_ms = now_ms()

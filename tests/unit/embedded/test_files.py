@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import stat
 
 import pytest
@@ -114,3 +115,13 @@ def test_view_refuses_as_comfyui_does(folders, filename, kind, subfolder, status
 )
 def test_byte_range(asked, span):
     assert byte_range(asked, 100) == span
+
+
+def test_sweep_deletes_old_files_of_all_folders_and_no_others(folders):
+    for kind in ("input", "output", "temp"):
+        keep(folders, b"old", "old.png", kind=kind, subfolder="s")
+        keep(folders, b"new", "new.png", kind=kind)
+        os.utime(folders.root(kind) / "s/old.png", (100, 100))
+    assert folders.sweep(101) == 3
+    assert folders.listing("input") == ["new.png"]
+    assert list(folders.directory.rglob("old.png")) == []
