@@ -1,0 +1,1 @@
+"""ComfyUI instances: reaching one over the network (``remote.py``), starting local ones (``managed.py``)."""

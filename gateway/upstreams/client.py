@@ -1,0 +1,208 @@
+"""HTTP to one upstream: bounded answers, explicit time-outs, and failures sorted into two kinds.
+
+Whether a request can have reached the upstream is what decides if it may be repeated, so that is what the two errors
+say. Nothing that leaves here holds the URL: it may carry credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import orjson
+
+from gateway.httpclient import AsyncClient, InvalidURL, Response, StreamError, Timeout, httpx, make_client
+
+#: Answers are read whole; the longest known is /object_info of a large install, some 20 MB.
+MAX_ANSWER_BYTES = 128 * 1024 * 1024
+CONNECT_SECONDS = 5.0
+#: ComfyUI answers in milliseconds; loading a model can hold its interpreter for seconds.
+ANSWER_SECONDS = 15.0
+#: Validating a large graph loads and hashes its input files.
+SUBMIT_SECONDS = 60.0
+#: Between two pieces of a file, either way.
+PIECE_SECONDS = 60.0
+CHUNK_BYTES = 256 * 1024
+
+
+class NotSentError(ConnectionError):
+    """Not a byte of the request can have reached the upstream."""
+
+
+class NoAnswerError(ConnectionError):
+    """The request may have been acted on, or not: the answer never came, or was cut."""
+
+
+# What each failure of the HTTP library means. Subclasses stand for themselves: a test walks all that it exports.
+FAILURES: Mapping[type[Exception], type[ConnectionError]] = {
+    httpx.ConnectError: NotSentError,
+    httpx.ConnectTimeout: NotSentError,
+    httpx.PoolTimeout: NotSentError,
+    httpx.UnsupportedProtocol: NotSentError,
+    httpx.ProxyError: NotSentError,
+    httpx.CookieConflict: NotSentError,
+    httpx.RequestNotRead: NotSentError,
+    InvalidURL: NotSentError,
+    httpx.ReadTimeout: NoAnswerError,
+    httpx.WriteTimeout: NoAnswerError,
+    httpx.ReadError: NoAnswerError,
+    httpx.WriteError: NoAnswerError,
+    httpx.CloseError: NoAnswerError,
+    httpx.RemoteProtocolError: NoAnswerError,
+    httpx.LocalProtocolError: NoAnswerError,  # a body that ended early was sent in part
+    httpx.DecodingError: NoAnswerError,
+    httpx.TooManyRedirects: NoAnswerError,
+    httpx.HTTPStatusError: NoAnswerError,
+    httpx.ResponseNotRead: NoAnswerError,
+    httpx.StreamClosed: NoAnswerError,
+    httpx.StreamConsumed: NoAnswerError,
+    # Families, for what a later version adds: when in doubt, it may have been acted on.
+    httpx.TimeoutException: NoAnswerError,
+    httpx.NetworkError: NoAnswerError,
+    httpx.ProtocolError: NoAnswerError,
+    httpx.TransportError: NoAnswerError,
+    httpx.RequestError: NoAnswerError,
+    httpx.HTTPError: NoAnswerError,
+    StreamError: NoAnswerError,
+}
+_CAUGHT = (httpx.HTTPError, InvalidURL, StreamError, httpx.CookieConflict)
+
+
+def failure_of(error: Exception) -> ConnectionError:
+    """Our error for one of the HTTP library's, by its nearest known class."""
+    kind = next((FAILURES[base] for base in type(error).__mro__ if base in FAILURES), NoAnswerError)
+    return kind(type(error).__name__)  # its text may name the address
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an upstream is, with the credentials taken out of the URL."""
+
+    #: "http://host:8188", and a path when it lies below one.
+    base_url: str
+    #: "Authorization" when the URL carried credentials.
+    headers: Mapping[str, str]
+
+    def __repr__(self) -> str:
+        return f"Address({self.base_url!r})"
+
+    @property
+    def origin(self) -> str:
+        """``scheme://host:port``, to be shown."""
+        parts = urlsplit(self.base_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    @property
+    def socket_url(self) -> str:
+        """Where its WebSocket is."""
+        return "ws" + self.base_url.removeprefix("http") + "/ws"
+
+
+def parse_address(url: str) -> Address:
+    """Take an upstream's URL apart.
+
+    Raises:
+        ValueError: it is no http(s) URL; the sentence does not repeat it, since it may hold a password.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise ValueError("the URL of an upstream cannot be read") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("the URL of an upstream must begin with http:// or https:// and name a host")
+    if parts.query or parts.fragment:
+        raise ValueError("the URL of an upstream must have no query and no fragment")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    default_port = {"http": 80, "https": 443}[parts.scheme]
+    netloc = host if port in {None, default_port} else f"{host}:{port}"
+    headers: dict[str, str] = {}
+    if parts.username is not None:
+        secret = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
+        headers["Authorization"] = "Basic " + base64.b64encode(secret).decode("ascii")
+    return Address(f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}", headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+
+
+class UpstreamClient:
+    """HTTP calls to one upstream.
+
+    Every call raises NotSentError or NoAnswerError, and nothing else.
+    """
+
+    def __init__(self, address: Address, headers: Mapping[str, str], *, verify: ssl.SSLContext | bool = True) -> None:
+        self._client: AsyncClient = make_client(
+            base_url=address.base_url,
+            headers={**address.headers, **headers},
+            timeout=_timeout(ANSWER_SECONDS),
+            verify=verify,
+        )
+
+    async def close(self) -> None:
+        """Drop the connections."""
+        await self._client.aclose()
+
+    async def get(self, path: str, **params: str | int) -> Answer:
+        """GET, answered whole."""
+        return await self._ask("GET", path, params=params)
+
+    async def post(self, path: str, value: object, *, answer_seconds: float = ANSWER_SECONDS) -> Answer:
+        """POST a JSON value, answered whole."""
+        return await self._send_json("POST", path, value, answer_seconds)
+
+    async def patch(self, path: str, value: object) -> Answer:
+        """PATCH a JSON value, answered whole."""
+        return await self._send_json("PATCH", path, value, ANSWER_SECONDS)
+
+    async def upload(self, path: str, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
+        """POST a body that comes in pieces; ``headers`` tell its type and length."""
+        return await self._ask(
+            "POST", path, content=content, headers=headers, timeout=_timeout(ANSWER_SECONDS, write=PIECE_SECONDS)
+        )
+
+    @asynccontextmanager
+    async def stream(self, path: str, **params: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+        """GET, answered piece by piece: (status, pieces)."""
+        try:
+            async with self._client.stream("GET", path, params=params, timeout=_timeout(PIECE_SECONDS)) as response:
+                yield response.status_code, response.aiter_bytes(CHUNK_BYTES)
+        except _CAUGHT as error:
+            raise failure_of(error) from None
+
+    async def _send_json(self, method: str, path: str, value: object, answer_seconds: float) -> Answer:
+        headers = {"Content-Type": "application/json"}
+        return await self._ask(
+            method, path, content=orjson.dumps(value), headers=headers, timeout=_timeout(answer_seconds)
+        )
+
+    async def _ask(self, method: str, path: str, **options: Any) -> Answer:
+        try:
+            async with self._client.stream(method, path, **options) as response:
+                return Answer(response.status_code, await _read(response))
+        except _CAUGHT as error:
+            raise failure_of(error) from None
+
+
+async def _read(response: Response) -> bytes:
+    body = bytearray()
+    async for piece in response.aiter_bytes():
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise NoAnswerError("the answer is too long")
+    return bytes(body)
+
+
+def _timeout(read: float, *, write: float = ANSWER_SECONDS) -> Timeout:
+    return Timeout(connect=CONNECT_SECONDS, read=read, write=write, pool=CONNECT_SECONDS)

@@ -1,0 +1,123 @@
+"""Getting input files onto one upstream, each once.
+
+Files are named by their content, so a name that is there already holds the right bytes; ComfyUI compares and answers
+with the name it chose, which is what counts. What was uploaded is believed to be there until the first doubt.
+
+Source: ComfyUI a125cd84, ``server.py`` (``image_upload``): fields ``image``, ``type``, ``subfolder``; the size limit
+counts the whole body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiofiles
+
+from gateway.comfy import answers
+from gateway.errors import TooLargeError
+from gateway.interfaces import Blob
+from gateway.upstreams.client import UpstreamClient
+
+SUBFOLDER = "gateway"
+_READ_BYTES = 1024 * 1024
+_SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
+
+
+class Staging:
+    """The input files of one upstream."""
+
+    def __init__(self, client: UpstreamClient) -> None:
+        self._client = client
+        self._staged: dict[tuple[str, str], str] = {}
+        self._uploads: dict[tuple[str, str], asyncio.Task[str]] = {}
+        #: Counts doubts: an upload that was begun before one proves nothing after it.
+        self._epoch = 0
+        #: Largest body the upstream takes; None while unknown.
+        self.max_upload_bytes: int | None = None
+
+    def staged(self) -> frozenset[str]:
+        """Hashes of what is believed to be there."""
+        return frozenset(blob_hash for blob_hash, _ in self._staged)
+
+    def doubt(self) -> None:
+        """Believe nothing any more."""
+        self._epoch += 1
+        self._staged.clear()
+
+    async def stage(self, blob: Blob, path: Path, suffix: str) -> str:
+        """Upload unless it is there; callers who want the same at once share one upload.
+
+        Returns:
+            What a node's file input must say, e.g. ``gateway/<hash>.mp4``.
+
+        Raises:
+            TooLargeError: the upstream does not take that much.
+            ConnectionError: the upload failed; it may be tried again.
+        """
+        key = (blob.hash, suffix if _SUFFIX.fullmatch(suffix) else "")
+        if key in self._staged:
+            return self._staged[key]
+        upload = self._uploads.get(key)
+        if upload is None:
+            upload = asyncio.create_task(self._upload(key, blob, path), name=f"upload {blob.hash[:12]}")
+            self._uploads[key] = upload
+            upload.add_done_callback(lambda _: self._uploads.pop(key, None))
+        # One who stops waiting does not stop the upload of the others; `close` awaits what is left.
+        return await asyncio.shield(upload)
+
+    async def close(self) -> None:
+        """Stop the uploads."""
+        uploads = list(self._uploads.values())
+        for upload in uploads:
+            upload.cancel()
+        await asyncio.gather(*uploads, return_exceptions=True)
+
+    async def _upload(self, key: tuple[str, str], blob: Blob, path: Path) -> str:
+        epoch = self._epoch
+        boundary = secrets.token_hex(16)
+        head, tail = _multipart(boundary, f"{blob.hash}{key[1]}")
+        size_bytes = len(head) + blob.size_bytes + len(tail)
+        if self.max_upload_bytes is not None and size_bytes > self.max_upload_bytes:
+            raise _too_large(self.max_upload_bytes)
+        answer = await self._client.upload(
+            "/upload/image",
+            _body(head, path, tail),
+            {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(size_bytes)},
+        )
+        if answer.status == answers.PAYLOAD_TOO_LARGE:
+            raise _too_large(self.max_upload_bytes)
+        uploaded = answers.parse_upload(answer.status, answer.body)
+        if uploaded is None:
+            raise ConnectionError(f"the upstream did not take an upload (HTTP {answer.status})")
+        if epoch == self._epoch:
+            self._staged[key] = uploaded.input_value
+        return uploaded.input_value
+
+
+def _too_large(limit: int | None) -> TooLargeError:
+    known = f" ({limit} bytes)" if limit is not None else ""
+    return TooLargeError(f"An input is larger than what the upstream takes{known}.")
+
+
+def _multipart(boundary: str, filename: str) -> tuple[bytes, bytes]:
+    fields = "".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in (("type", "input"), ("subfolder", SUBFOLDER))
+    )
+    head = (
+        f'{fields}--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{filename}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    return head.encode(), f"\r\n--{boundary}--\r\n".encode()
+
+
+async def _body(head: bytes, path: Path, tail: bytes) -> AsyncIterator[bytes]:
+    yield head
+    async with aiofiles.open(path, "rb") as file:
+        while piece := await file.read(_READ_BYTES):
+            yield piece
+    yield tail

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import inspect
+import warnings
+
+import pytest
+from websockets import exceptions as websockets_exceptions
+
+from gateway.httpclient import httpx
+from gateway.upstreams.client import FAILURES, NoAnswerError, NotSentError, failure_of, parse_address
+from gateway.upstreams.socket import SOCKET_ERRORS
+
+EXPORTED = [each for each in vars(httpx).values() if inspect.isclass(each) and issubclass(each, Exception)]
+
+
+@pytest.mark.parametrize("kind", EXPORTED, ids=lambda kind: kind.__name__)
+def test_every_failure_of_the_http_library_has_a_meaning(kind):
+    assert kind in FAILURES
+
+
+def test_only_failures_before_the_first_byte_count_as_not_sent():
+    """Whoever is on this list may be submitted again without looking: each must be raised before anything is sent."""
+    assert {kind.__name__ for kind, ours in FAILURES.items() if ours is NotSentError} == {
+        "ConnectError",
+        "ConnectTimeout",
+        "PoolTimeout",
+        "UnsupportedProtocol",
+        "ProxyError",
+        "CookieConflict",
+        "RequestNotRead",
+        "InvalidURL",
+    }
+
+
+def test_unknown_failures_may_have_been_acted_on():
+    class NewError(httpx.TransportError):
+        pass
+
+    assert isinstance(failure_of(NewError("x")), NoAnswerError)
+
+
+def test_failures_do_not_repeat_addresses():
+    assert "secret" not in str(failure_of(httpx.ConnectError("http://user:secret@host")))
+
+
+def test_every_failure_of_the_websocket_library_is_caught():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        kinds = [getattr(websockets_exceptions, name) for name in websockets_exceptions.__all__]
+    assert kinds
+    # ConcurrencyError is a mistake of ours (two readers), not the network's.
+    strays = {kind.__name__ for kind in kinds if not issubclass(kind, SOCKET_ERRORS)} - {"ConcurrencyError"}
+    assert strays == set()
+
+
+@pytest.mark.parametrize(
+    ("url", "base", "socket"),
+    [
+        ("http://host:8188", "http://host:8188", "ws://host:8188/ws"),
+        ("http://host:8188/", "http://host:8188", "ws://host:8188/ws"),
+        ("https://host:443/comfy/", "https://host/comfy", "wss://host/comfy/ws"),
+        ("http://[::1]:8188", "http://[::1]:8188", "ws://[::1]:8188/ws"),
+        (" http://host ", "http://host", "ws://host/ws"),
+    ],
+)
+def test_addresses_are_taken_apart(url, base, socket):
+    address = parse_address(url)
+    assert (address.base_url, address.socket_url, address.headers) == (base, socket, {})
+
+
+def test_credentials_leave_the_url():
+    address = parse_address("https://us%40er:p%3Ass@host:8188/comfy")
+    assert address.headers == {"Authorization": "Basic dXNAZXI6cDpzcw=="}
+    assert address.base_url == "https://host:8188/comfy"
+    assert address.origin == "https://host:8188"
+    assert "dXNA" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "host:8188", "ftp://secret@host", "http://", "http://secret@host:port", "http://secret@host/?a=1"]
+)
+def test_other_urls_are_refused_without_repeating_them(url):
+    with pytest.raises(ValueError, match="URL of an upstream") as refusal:
+        parse_address(url)
+    assert "secret" not in str(refusal.value)
