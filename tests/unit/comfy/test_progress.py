@@ -1,0 +1,151 @@
+"""The bar never lies: it never falls, never runs ahead of what is known, and ends only at the end."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.comfy.messages import (
+    Interrupted,
+    Lost,
+    NodeFinished,
+    NodeOutput,
+    NodeProgress,
+    NodesCached,
+    NodeStarted,
+    PromptStarted,
+    Succeeded,
+)
+from gateway.comfy.progress import RUN_FROM, RUN_TO, Tracker, plan_for, whole_job
+
+P = "prompt"
+GRAPH = {
+    "8": {"class_type": "VHS_LoadVideo", "inputs": {"video": "v.mp4"}},
+    "10": {"class_type": "LoadImage", "inputs": {"image": "f.png"}},
+    "3": {
+        "class_type": "ReActorFaceSwap",
+        "inputs": {"input_image": ["8", 0], "source_image": ["10", 0], "face_restore_model": "none"},
+    },
+    "9": {"class_type": "VHS_VideoCombine", "inputs": {"images": ["3", 0], "audio": ["8", 2]}},
+}
+
+
+def ticks(values, maximum=24, node="3"):
+    return [NodeProgress(P, node, value, maximum) for value in values]
+
+
+def run(messages, graph=GRAPH, frames=24):
+    tracker = Tracker(plan_for(graph, frames=frames))
+    for message in messages:
+        tracker.feed(message)
+    return tracker.snapshot()
+
+
+def test_shares_sum_to_one_and_the_swap_has_most() -> None:
+    plan = plan_for(GRAPH, frames=24)
+    assert sum(plan.shares.values()) == pytest.approx(1.0)
+    assert plan.shares["3"] > 0.5
+    assert plan.parents["9"] == {"3", "8"}
+
+
+def test_three_passes_share_the_swap_node_evenly() -> None:
+    share = plan_for(GRAPH, frames=24).shares["3"]
+    before = run([NodeStarted(P, "3")]).fraction
+    for passes_done in (1, 2, 3):
+        messages = [NodeStarted(P, "3")]
+        for _ in range(passes_done):
+            messages += ticks([*range(1, 25), 0])
+        snapshot = run(messages)
+        assert snapshot.fraction == pytest.approx(before + share * passes_done / 3)
+        assert (snapshot.pass_number, snapshot.passes) == (passes_done, 3)
+
+
+def test_zero_tick_after_the_last_pass_begins_no_pass() -> None:
+    snapshot = run([NodeStarted(P, "3"), *ticks([1, 24, 0])])
+    assert snapshot.pass_number == 1
+
+
+def test_throttled_server_without_zero_tick_shows_a_pass_by_the_falling_value() -> None:
+    snapshot = run([NodeStarted(P, "3"), *ticks([1, 9, 20, 24, 1, 11, 24, 3])])
+    assert (snapshot.pass_number, snapshot.step) == (3, 3)
+
+
+def test_unforeseen_pass_makes_the_bar_wait() -> None:
+    passes = [value for _ in range(3) for value in (*range(1, 25), 0)]
+    full = run([NodeStarted(P, "3"), *ticks(passes)])
+    more = run([NodeStarted(P, "3"), *ticks([*passes, 1, 2, 3])])
+    assert more.fraction == full.fraction
+    assert (more.pass_number, more.passes) == (4, 4)
+
+
+def test_restore_model_adds_a_pass_unless_an_enabled_boost_takes_its_place() -> None:
+    swap = GRAPH["3"]["inputs"] | {"face_restore_model": "GFPGANv1.4.pth"}
+
+    def passes(boost):
+        graph = GRAPH | {"3": {"class_type": "ReActorFaceSwap", "inputs": swap}}
+        if boost is not None:
+            graph["3"]["inputs"]["face_boost"] = ["11", 0]
+            graph["11"] = {"class_type": "ReActorFaceBoost", "inputs": boost}
+        return plan_for(graph, frames=24).passes["3"]
+
+    assert passes(None) == 4
+    assert passes({"enabled": True, "restore_with_main_after": False}) == 3
+    assert passes({"enabled": True, "restore_with_main_after": True}) == 4
+    assert passes({"enabled": False, "restore_with_main_after": False}) == 4
+    assert plan_for(GRAPH, frames=1).passes["3"] == 1
+
+
+def test_start_of_a_node_proves_its_ancestors_done() -> None:
+    snapshot = run([NodeStarted(P, "9")])
+    assert (snapshot.nodes_done, snapshot.nodes_total, snapshot.node_class) == (3, 4, "VHS_VideoCombine")
+
+
+def test_cached_nodes_count_as_done() -> None:
+    assert run([NodesCached(P, ("8", "10"))]).nodes_done == 2
+
+
+def test_success_is_the_whole_bar_of_the_prompt_but_not_of_the_job() -> None:
+    snapshot = run([Succeeded(P, {})])
+    assert snapshot.fraction == pytest.approx(1.0)
+    assert whole_job(snapshot.fraction) == pytest.approx(RUN_TO)
+    assert whole_job(0.0) == RUN_FROM
+
+
+def test_graph_of_thousands_of_nodes_and_a_cycle_are_walked_without_recursion() -> None:
+    chain = {str(n): {"class_type": "X", "inputs": {"a": [str(n - 1), 0]} if n else {}} for n in range(5000)}
+    assert run([NodeStarted(P, "4999")], graph=chain).nodes_done == 4999
+    loop = {"a": {"class_type": "X", "inputs": {"i": ["b", 0]}}, "b": {"class_type": "X", "inputs": {"i": ["a", 0]}}}
+    assert run([NodeStarted(P, "a")], graph=loop).nodes_done == 2
+
+
+NODES = st.sampled_from(["8", "10", "3", "9", "77"])
+NUMBERS = st.one_of(st.integers(-5, 100), st.floats(allow_nan=False, allow_infinity=True, width=32))
+MESSAGES = st.one_of(
+    st.just(PromptStarted(P)),
+    st.builds(NodesCached, st.just(P), st.lists(NODES, max_size=3).map(tuple)),
+    st.builds(NodeStarted, st.just(P), NODES),
+    st.builds(NodeProgress, st.just(P), NODES, NUMBERS, NUMBERS),
+    st.builds(NodeFinished, st.just(P), NODES),
+    st.builds(NodeOutput, st.just(P), NODES, st.just(())),
+    st.just(Interrupted(P)),
+    st.just(Lost(P, "gone")),
+)
+
+
+@given(st.lists(MESSAGES, max_size=60))
+def test_whatever_the_order_the_fraction_never_falls_and_stays_within_bounds(messages) -> None:
+    tracker = Tracker(plan_for(GRAPH, frames=24))
+    last = 0.0
+    for message in messages:
+        tracker.feed(message)
+        snapshot = tracker.snapshot()
+        assert last <= snapshot.fraction <= 1.0
+        assert whole_job(snapshot.fraction) < 1.0
+        assert snapshot.nodes_done <= snapshot.nodes_total == 4
+        if snapshot.steps is not None:
+            assert 0 <= snapshot.step <= snapshot.steps
+        last = snapshot.fraction
+    done = {m.node_id for m in messages if isinstance(m, NodeFinished | NodeOutput)}
+    if not done and not any(isinstance(m, NodesCached | NodeStarted | NodeProgress) for m in messages):
+        assert last == 0.0
