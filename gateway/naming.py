@@ -1,0 +1,24 @@
+"""What a result is called: the client's wish made harmless.
+
+Pure. The name is for people; where a file lies never depends on it, and the link adds random bits of its own.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from datetime import UTC, datetime
+
+MAX_CHARACTERS = 80
+_OUTSIDE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+def safe_output_name(wish: str | None, now: float) -> str:
+    """The name without extension: NFC, anything outside ``[A-Za-z0-9._-]`` made ``_``, at most 80 characters.
+
+    Without a wish, or when nothing of it is left but dots and dashes, ``faceswap_<UTC date>_<UTC time>``.
+    """
+    name = _OUTSIDE.sub("_", unicodedata.normalize("NFC", wish or ""))[:MAX_CHARACTERS].lstrip(".")
+    if name.strip("._-"):
+        return name
+    return datetime.fromtimestamp(now, UTC).strftime("faceswap_%Y%m%d_%H%M%S")
