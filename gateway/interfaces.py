@@ -93,6 +93,14 @@ class Blobs(Protocol):
         """Delete it unless it was committed or touched at or after ``untouched_since`` (Unix seconds)."""
         ...
 
+    async def discard(self, blob: Blob) -> bool:
+        """Take back a commit that led to nothing; the bytes stay where somebody else committed the same."""
+        ...
+
+    async def untouched(self, *, since: float) -> Sequence[str]:
+        """Hashes of all blobs not committed or touched since (Unix seconds)."""
+        ...
+
 
 # --------------------------------------------------------------------------------------------------------------- media
 
@@ -332,6 +340,10 @@ class Store(Protocol):
         now: float,
     ) -> Swept:
         """Forget expired assets, jobs past retention and blobs nobody refers to (committed longer ago than the grace)."""
+        ...
+
+    async def forget_blob(self, blob_hash: str) -> bool:
+        """Forget a blob that nothing refers to; True when its bytes may go."""
         ...
 
     async def touch_blob(self, blob: Blob, *, now: float) -> None:

@@ -149,6 +149,7 @@ class Settings(BaseSettings):
 class _PlainSettings(Settings):
     """Settings from a mapping alone."""
 
+    model_config = SettingsConfigDict(toml_file=None)
     sources_from_outside: ClassVar[bool] = False
 
 

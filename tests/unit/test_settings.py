@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.settings import Settings, from_mapping, parse_duration
+
+
+def test_defaults_start_one_embedded_worker_on_loopback() -> None:
+    settings = from_mapping({})
+    assert (settings.host, settings.port, settings.auth) == ("127.0.0.1", 8000, "open")
+    assert settings.embedded_worker_count == 1
+
+
+def test_real_upstreams_start_no_embedded_worker_unless_asked() -> None:
+    assert from_mapping({"upstreams": "http://a:8188, http://b:8188"}).embedded_worker_count == 0
+    assert from_mapping({"upstreams": "http://a:8188", "embedded_workers": 2}).embedded_worker_count == 2
+    assert from_mapping({"upstreams": "http://a:8188, http://b:8188"}).upstreams == ("http://a:8188", "http://b:8188")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15 min", 900), ("24h", 86400), ("30 d", 2592000)]
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+    assert from_mapping({"queue_ttl": text}).queue_ttl == seconds
+
+
+def test_sizes_have_units() -> None:
+    assert from_mapping({"max_upload": "4GiB"}).max_upload == 4 * 1024**3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"host": "0.0.0.0"},
+        {"upstreams": "10.0.0.5:8188"},
+        {"queue_ttl": "soon"},
+        {"port": 70000},
+        {"auth": "none"},
+        {"public_url": "faces.example.org"},
+        {"no_such_setting": 1},
+    ],
+)
+def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        from_mapping(wrong)
+
+
+def test_open_mode_refusal_says_the_remedy() -> None:
+    with pytest.raises(ValidationError, match="GATEWAY_AUTH=keys"):
+        from_mapping({"host": "0.0.0.0"})
+    assert from_mapping({"host": "0.0.0.0", "auth": "keys"}).host == "0.0.0.0"
+
+
+def test_environment_stands_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gateway.toml").write_text('port = 9001\nmax_queue = 7\nupstreams = ["http://a:8188"]\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GATEWAY_PORT", "9002")
+    settings = Settings()
+    assert (settings.port, settings.max_queue, settings.upstreams) == (9002, 7, ("http://a:8188",))
+
+
+def test_a_typo_in_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gateway.toml").write_text("prot = 9001\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValidationError, match="prot"):
+        Settings()
+
+
+def test_admin_token_does_not_show_itself() -> None:
+    assert "hunter2" not in repr(from_mapping({"admin_token": "hunter2"}))
