@@ -1,0 +1,141 @@
+"""Tells those who watch a job that there is something new; in one process.
+
+Durable events are only announced: the listener reads them from the store after its own cursor. Passing events have one
+slot per job that every listener reads, so a slow listener costs nothing but its own lateness. Nothing here grows with
+what is said, only with who listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from gateway.events import Passing, PreviewImage, Progress
+
+
+@dataclass(slots=True)
+class _Channel:
+    last_number: int = 0
+    progress: Progress | None = None
+    preview: PreviewImage | None = None
+    ended: bool = False
+    listeners: set[LocalSubscription] = field(default_factory=set)
+
+
+class LocalBus:
+    """The in-process bus (``interfaces.Bus``). Call it from the event loop only."""
+
+    def __init__(self) -> None:
+        self._channels: dict[str, _Channel] = {}
+
+    def announce(self, job_id: str, number: int) -> None:
+        """A durable event was committed."""
+        channel = self._channels.get(job_id)
+        if channel is None:
+            return
+        channel.last_number = max(channel.last_number, number)
+        _wake(channel)
+
+    def show(self, passing: Passing) -> None:
+        """A passing event takes the place of the one before it."""
+        channel = self._channels.setdefault(passing.job_id, _Channel())
+        if isinstance(passing, Progress):
+            channel.progress = passing
+        else:
+            channel.preview = passing
+        _wake(channel)
+
+    def latest(self, job_id: str) -> Progress | None:
+        """The newest snapshot of a job that is at work."""
+        channel = self._channels.get(job_id)
+        return channel.progress if channel else None
+
+    def subscribe(self, job_id: str) -> LocalSubscription:
+        """Listen from now on."""
+        channel = self._channels.setdefault(job_id, _Channel())
+        subscription = LocalSubscription(self, job_id, channel)
+        channel.listeners.add(subscription)
+        return subscription
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended: its snapshot goes at once, the channel with its last listener."""
+        channel = self._channels.get(job_id)
+        if channel is None:
+            return
+        channel.progress = channel.preview = None
+        channel.ended = True
+        if not channel.listeners:
+            del self._channels[job_id]
+
+    def wake_all(self) -> None:
+        """Let every listener look around once: the process is about to stop."""
+        for channel in self._channels.values():
+            _wake(channel)
+
+    def _leave(self, subscription: LocalSubscription) -> None:
+        channel = self._channels.get(subscription.job_id)
+        if channel is None:
+            return
+        channel.listeners.discard(subscription)
+        if not channel.listeners and (channel.ended or channel.progress is None):
+            del self._channels[subscription.job_id]
+
+
+def _wake(channel: _Channel) -> None:
+    for listener in channel.listeners:
+        listener.wake()
+
+
+class LocalSubscription:
+    """One listener's ear (``interfaces.Subscription``)."""
+
+    __slots__ = ("_bus", "_channel", "_event", "_preview", "_progress", "job_id")
+
+    def __init__(self, bus: LocalBus, job_id: str, channel: _Channel) -> None:
+        self.job_id = job_id
+        self._bus = bus
+        self._channel = channel
+        self._event = asyncio.Event()
+        self._progress: Progress | None = None
+        self._preview: PreviewImage | None = None
+        if channel.progress is not None:
+            self._event.set()
+
+    def wake(self) -> None:
+        """Make ``wait`` come back."""
+        self._event.set()
+
+    async def wait(self, timeout_seconds: float) -> bool:
+        """True when something is new since the last call; False after the time-out."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+    @property
+    def last_number(self) -> int:
+        """Highest durable number announced since the channel exists."""
+        return self._channel.last_number
+
+    def take_progress(self) -> Progress | None:
+        """The newest snapshot, once."""
+        newest = self._channel.progress
+        if newest is None or newest is self._progress:
+            return None
+        self._progress = newest
+        return newest
+
+    def take_preview(self) -> PreviewImage | None:
+        """The newest preview, once."""
+        newest = self._channel.preview
+        if newest is None or newest is self._preview:
+            return None
+        self._preview = newest
+        return newest
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._bus._leave(self)  # noqa: SLF001 - the two are one thing in two parts

@@ -1,0 +1,85 @@
+"""What has to be done now and then: saving progress, expiring what waited too long, letting go of what is past its time."""
+
+from __future__ import annotations
+
+import structlog
+
+from gateway.engine.recorder import Recorder
+from gateway.engine.runner import Runner
+from gateway.engine.service import Service
+from gateway.errors import GatewayError
+from gateway.interfaces import Blobs, Clock, Store
+
+log = structlog.get_logger(__name__)
+
+#: Progress is written at most this often, so a tick costs no transaction; a restart forgets that much of the bar.
+SAVE_SECONDS = 1.0
+EXPIRE_EVERY = 5
+SWEEP_EVERY = 300
+#: An upload has this long to become a job's input before the sweep takes it for forgotten.
+BLOB_GRACE_SECONDS = 3600.0
+
+
+class Maintenance:
+    """The engine's housekeeping; one loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        blobs: Blobs,
+        recorder: Recorder,
+        runner: Runner,
+        service: Service,
+        clock: Clock,
+        *,
+        job_retention_seconds: float,
+    ) -> None:
+        self._store = store
+        self._blobs = blobs
+        self._recorder = recorder
+        self._runner = runner
+        self._service = service
+        self._clock = clock
+        self._job_retention_seconds = job_retention_seconds
+
+    async def run(self) -> None:
+        """Keep house until canceled."""
+        rounds = 0
+        while True:
+            try:
+                await self.round(rounds)
+            except (GatewayError, OSError) as error:
+                log.error("maintenance_failed", exc_info=error)
+            rounds += 1
+            await self._clock.sleep(SAVE_SECONDS)
+
+    async def round(self, number: int) -> None:
+        """One round; the rarer chores by its number."""
+        await self.save_progress()
+        await self._service.refresh_counts()
+        if number % EXPIRE_EVERY == 0:
+            await self._recorder.expire()
+        if number % SWEEP_EVERY == 0:
+            await self.sweep()
+
+    async def save_progress(self) -> None:
+        """Write what the bars show."""
+        unsaved, self._runner.unsaved = self._runner.unsaved, {}
+        rows = [(job_id, fraction, step) for job_id, (fraction, step) in unsaved.items()]
+        if rows:
+            await self._store.save_progress(rows, now=self._clock.now())
+
+    async def sweep(self) -> None:
+        """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""
+        now = self._clock.now()
+        swept = await self._store.sweep(
+            job_retention_seconds=self._job_retention_seconds, blob_grace_seconds=BLOB_GRACE_SECONDS, now=now
+        )
+        for blob_hash in swept.blobs:
+            await self._blobs.delete(blob_hash, untouched_since=now - BLOB_GRACE_SECONDS)
+        # A process that was killed between a blob's commit and its job's leaves bytes the store has never heard of.
+        for blob_hash in await self._blobs.untouched(since=now - BLOB_GRACE_SECONDS):
+            if await self._store.forget_blob(blob_hash):
+                await self._blobs.delete(blob_hash, untouched_since=now - BLOB_GRACE_SECONDS)
+        if swept.jobs or swept.assets:
+            log.info("swept", jobs=swept.jobs, assets=swept.assets, blobs=len(swept.blobs))

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from gateway.engine.bus import LocalBus
+from gateway.events import PreviewImage, Progress
+
+
+async def test_listener_hears_of_a_durable_event_and_where_it_stands() -> None:
+    bus = LocalBus()
+    ear = bus.subscribe("j")
+    bus.announce("j", 3)
+    assert await ear.wait(1.0)
+    assert ear.last_number == 3
+    assert not await ear.wait(0.0)
+
+
+async def test_progress_has_one_slot_and_each_listener_takes_the_newest_once() -> None:
+    bus = LocalBus()
+    fast, slow = bus.subscribe("j"), bus.subscribe("j")
+    bus.show(Progress("j", 0.1, "one"))
+    first = fast.take_progress()
+    bus.show(Progress("j", 0.2, "two"))
+    assert first is not None
+    assert first.fraction == 0.1
+    for ear in (fast, slow):
+        newest = ear.take_progress()
+        assert newest is not None
+        assert newest.fraction == 0.2
+        assert ear.take_progress() is None
+
+
+async def test_late_listener_gets_the_latest_snapshot_at_once() -> None:
+    bus = LocalBus()
+    bus.show(Progress("j", 0.4, "at it"))
+    ear = bus.subscribe("j")
+    assert await ear.wait(0.0)
+    assert ear.take_progress() is not None
+
+
+async def test_previews_do_not_push_progress_out() -> None:
+    bus = LocalBus()
+    ear = bus.subscribe("j")
+    bus.show(Progress("j", 0.4, "at it"))
+    bus.show(PreviewImage("j", "image/jpeg", b"x"))
+    assert ear.take_progress() is not None
+    assert ear.take_preview() is not None
+    assert ear.take_preview() is None
+
+
+async def test_ended_job_leaves_nothing_behind_once_its_listeners_left() -> None:
+    bus = LocalBus()
+    ear = bus.subscribe("j")
+    bus.show(Progress("j", 0.9, "nearly"))
+    bus.forget("j")
+    assert bus.latest("j") is None
+    ear.close()
+    unheard = bus.subscribe("k")
+    unheard.close()
+    bus.announce("nobody", 1)
+    assert not bus._channels
+
+
+async def test_wake_all_wakes_every_listener() -> None:
+    bus = LocalBus()
+    ears = [bus.subscribe(job) for job in ("a", "b")]
+    bus.wake_all()
+    assert [await ear.wait(0.0) for ear in ears] == [True, True]
