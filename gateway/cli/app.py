@@ -1,0 +1,187 @@
+"""The commands and their flags; what they do is in the modules beside."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import cyclopts
+from pydantic import ValidationError
+
+from gateway import logs
+from gateway.cli.client import ClientError, GatewayClient
+from gateway.data_dir import StartError
+from gateway.settings import Settings
+
+app = cyclopts.App(
+    name="comfygate",
+    help="A gateway that makes a pool of ComfyUI instances one dependable service.",
+    version=lambda: version("comfygate"),
+)
+upstreams = cyclopts.App(name="upstreams", help="The pool of a running gateway.")
+app.command(upstreams)
+
+Url = Annotated[str, cyclopts.Parameter(name="--url", help="Base URL of the gateway.", env_var="GATEWAY_URL")]
+Token = Annotated[
+    str | None,
+    cyclopts.Parameter(
+        name="--token", help="Bearer token; else the one in DATA_DIR/admin-token.", env_var="GATEWAY_ADMIN_TOKEN"
+    ),
+]
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def read_settings(flags: dict[str, Any]) -> Settings:
+    """Settings from flags over environment over ``gateway.toml``. Raises StartError with one line per fault."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise StartError("\n".join(_fault(fault) for fault in error.errors())) from error
+
+
+def _fault(fault: Any) -> str:
+    name = ".".join(str(part) for part in fault["loc"])
+    where = f"GATEWAY_{name.upper()}: " if name else ""
+    return f"{where}{fault['msg'].removeprefix('Value error, ')}"
+
+
+@app.command
+def serve(
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    upstreams: Annotated[str | None, cyclopts.Parameter(help="Comma-separated base URLs of ComfyUI instances.")] = None,
+    embedded_workers: int | None = None,
+    data_dir: Path | None = None,
+    auth: str | None = None,
+    log_level: str | None = None,
+) -> None:
+    """Run a gateway until it is told to stop. Every setting can also be an environment variable GATEWAY_<NAME>."""
+    from gateway import serving
+
+    settings = read_settings(
+        {
+            "host": host,
+            "port": port,
+            "upstreams": upstreams,
+            "embedded_workers": embedded_workers,
+            "data_dir": data_dir,
+            "auth": auth,
+            "log_level": log_level,
+        }
+    )
+    logs.configure(settings.log_level, settings.log_format)
+
+    def tell(gateway: Any, url: str) -> None:
+        print(f"comfygate listens on {url}", flush=True)
+        if gateway.token_is_new and settings.auth == "keys":
+            print(f"Admin token (shown once, kept in the data directory): {gateway.admin_token}", flush=True)
+
+    serving.run(settings, on_ready=tell)
+
+
+@app.command
+def demo(
+    *,
+    once: Annotated[bool, cyclopts.Parameter(help="Exit when the swap is done.")] = False,
+    port: int = 8000,
+    directory: Path = Path("comfygate-demo"),
+) -> None:
+    """Swap a face in a short clip on the embedded CPU worker, through the HTTP API, and leave the server up."""
+    from gateway.cli import demo as demonstration
+
+    logs.configure("warning", "text")
+    demonstration.run(directory, port, once=once)
+
+
+@app.command
+def submit(
+    target: Path,
+    face: Path,
+    *,
+    output: Annotated[Path | None, cyclopts.Parameter(name=["--output", "-o"])] = None,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> None:
+    """Put the face of a photo into a video or picture, with a progress bar, and save the result.
+
+    Args:
+        target: the video or picture that receives the face.
+        face: a photo of the face.
+        output: where to save the result; by default its own name in the current folder.
+        url: base URL of the gateway.
+        token: Bearer token for a gateway in keys mode.
+    """
+    from gateway.cli.submitting import submit_files
+
+    saved = asyncio.run(submit_files(GatewayClient(url, token), target, face, output))
+    print(f"Saved {saved}")
+
+
+@app.command
+def jobs(*, url: Url = DEFAULT_URL, token: Token = None, state: str | None = None, limit: int = 20) -> None:
+    """List your jobs, newest first."""
+    from gateway.cli.listing import show_jobs
+
+    query = {"limit": str(limit)} | ({"state": state} if state else {})
+    show_jobs(asyncio.run(GatewayClient(url, token).get("/-/jobs", query)))
+
+
+@upstreams.default
+def list_upstreams(*, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Show the pool: who is there, who works, what is wrong."""
+    from gateway.cli.listing import show_upstreams
+
+    show_upstreams(asyncio.run(GatewayClient(url, token).get("/-/upstreams")))
+
+
+@upstreams.command
+def add(address: str, *, name: str | None = None, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Take a ComfyUI into the pool; remembered across restarts.
+
+    Args:
+        address: its base URL.
+        name: what to call it.
+        url: base URL of the gateway.
+        token: admin token.
+    """
+    body = {"url": address} | ({"name": name} if name else {})
+    added = asyncio.run(GatewayClient(url, token).admin("POST", "/-/upstreams", body))
+    print(f"Added {added['name']}")
+
+
+@upstreams.command
+def remove(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Let an idle upstream go; remembered across restarts."""
+    asyncio.run(GatewayClient(url, token).admin("DELETE", f"/-/upstreams/{name}"))
+    print(f"Removed {name}")
+
+
+@upstreams.command
+def drain(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Give an upstream no new work; what runs there runs to its end."""
+    asyncio.run(GatewayClient(url, token).admin("POST", f"/-/upstreams/{name}/drain"))
+    print(f"Draining {name}")
+
+
+@upstreams.command
+def resume(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Give a drained upstream work again."""
+    asyncio.run(GatewayClient(url, token).admin("POST", f"/-/upstreams/{name}/resume"))
+    print(f"Resumed {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``comfygate`` command."""
+    try:
+        app(arguments)
+    except (StartError, ClientError) as error:
+        print(f"comfygate: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

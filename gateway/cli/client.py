@@ -1,0 +1,103 @@
+"""A client of a running gateway, as the commands need it: JSON in and out, event streams, uploads, downloads.
+
+Every failure is a ``ClientError`` with one sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiofiles
+import orjson
+
+from gateway import httpclient
+
+#: A stream may be silent for three of the gateway's 15 s pings before it is taken for dead.
+READ_SECONDS = 45.0
+CONNECT_SECONDS = 5.0
+
+
+class ClientError(Exception):
+    """The gateway could not be asked, or said no."""
+
+
+class GatewayClient:
+    """Speaks to the gateway at ``url``, with a Bearer token when there is one."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._token = token
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """The JSON at a path."""
+        return await self._json("GET", path, query=query)
+
+    async def admin(self, method: str, path: str, body: object = None) -> Any:
+        """A request that wants the admin token: the one given, else the one that a local gateway keeps for us."""
+        self._token = self._token or _token_on_disk()
+        return await self._json(method, path, body=body)
+
+    async def _json(
+        self, method: str, path: str, *, body: object = None, query: Mapping[str, str] | None = None
+    ) -> Any:
+        async with self.open() as http:
+            content = orjson.dumps(body) if body else None
+            headers = {"Content-Type": "application/json"} if body else None
+            try:
+                response = await http.request(method, path, params=query, content=content, headers=headers)
+            except httpclient.TransportError as error:
+                raise self.unreachable(error) from error
+            require_success(response.status_code, response.content)
+            return orjson.loads(response.content) if response.content else None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[httpclient.AsyncClient]:
+        """An HTTP client on the gateway's base URL."""
+        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+        timeout = httpclient.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        async with httpclient.make_client(base_url=self._url, headers=headers, timeout=timeout) as http:
+            yield http
+
+    async def download(self, path: str, into: Path) -> None:
+        """Save a file."""
+        async with self.open() as http:
+            try:
+                async with http.stream("GET", path) as response, aiofiles.open(into, "wb") as out:
+                    if response.status_code != httpclient.codes.OK:
+                        require_success(response.status_code, await response.aread())
+                    async for chunk in response.aiter_bytes(1024 * 1024):
+                        await out.write(chunk)
+            except httpclient.TransportError as error:
+                raise self.unreachable(error) from error
+
+    def unreachable(self, error: Exception) -> ClientError:
+        """The sentence for a gateway that does not answer."""
+        return ClientError(
+            f"No gateway answers at {self._url} ({type(error).__name__}): start one with 'comfygate serve', or give --url."
+        )
+
+
+def require_success(status: int, body: bytes) -> None:
+    """Raise ClientError with the gateway's own sentence for an error status."""
+    if status < 400:  # noqa: PLR2004 - where errors begin
+        return
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        said = {}
+    sentence = said.get("detail") or said.get("title") or f"the gateway answered {status}"
+    if status == httpclient.codes.UNAUTHORIZED:
+        sentence += " (give --token, or set GATEWAY_ADMIN_TOKEN)"
+    raise ClientError(str(sentence))
+
+
+def _token_on_disk() -> str | None:
+    folder = Path(os.environ.get("GATEWAY_DATA_DIR", "data"))
+    try:
+        return (folder / "admin-token").read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None

@@ -1,0 +1,67 @@
+"""The data directory: made, held, and the admin token in it.
+
+One gateway holds a directory for as long as its process lives: the lock is the kernel's, so it is free the moment the
+holder is gone, however it went.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gateway.settings import Settings
+
+
+class StartError(Exception):
+    """The gateway cannot start; one sentence with the remedy."""
+
+
+def prepare_data_dir(folder: Path) -> Path:
+    """The data directory, absolute, made with mode 0700. Raises StartError."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        for name in ("scratch", "blobs"):
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StartError(
+            f"The data directory {folder} cannot be used ({reason}): set GATEWAY_DATA_DIR to a folder you may write to."
+        ) from error
+    return folder.resolve()
+
+
+@contextmanager
+def hold_data_dir(folder: Path) -> Iterator[None]:
+    """Keep any other gateway off the directory for as long as this process lives. Raises StartError."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(
+                f"Another gateway uses the data directory {folder}: stop it, or set GATEWAY_DATA_DIR to another folder."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read_admin_token(settings: Settings, folder: Path) -> tuple[str, bool]:
+    """The admin token, and whether it was made just now into ``admin-token`` (0600)."""
+    if settings.admin_token is not None:
+        return settings.admin_token.get_secret_value(), False
+    path = folder / "admin-token"
+    with contextlib.suppress(FileNotFoundError):
+        if token := path.read_text(encoding="ascii").strip():
+            return token, False
+    token = secrets.token_urlsafe(32)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token + "\n")
+    return token, True

@@ -1,0 +1,64 @@
+"""How log lines look: one processor chain for our own, uvicorn's and the libraries' lines.
+
+What must never stand in a line (names of uploaded files, URL queries, tokens) is not put into one; this module does not
+try to find it afterwards.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+#: Libraries that tell at INFO what we tell ourselves, or tell URLs with their queries.
+QUIET = ("httpx", "httpcore", "websockets", "alembic", "uvicorn.access", "asyncio")
+
+
+def configure(level: str, style: Literal["text", "json"]) -> None:
+    """Send all logging to standard error at ``level``."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[Processor]
+    if style == "json":
+        renderer = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=repr).decode()),
+        ]
+    else:
+        renderer = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_no_false_alarm)
+
+
+def _no_false_alarm(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's error line for every refused WebSocket: the refusal is an answer, not a fault."""
+    return "ASGI callable returned without completing handshake" not in record.getMessage()

@@ -1,0 +1,295 @@
+"""Puts the house together and serves it: the one place that knows every concrete class.
+
+``open_gateway`` builds the parts in the order in which they need one another and takes them apart in the reverse order.
+What can go wrong at a start is a ``StartError`` with one sentence that says the remedy. ``serving.py`` puts the house
+behind a listening socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from ipaddress import ip_network
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.applications import Starlette
+from uuid_utils.compat import uuid7
+
+from gateway.api.app import create_app
+from gateway.blobs.dialing import SystemResolver, resolve_overrides
+from gateway.blobs.fetch import UrlFetcher, tls_context
+from gateway.blobs.local import LocalBlobs
+from gateway.clock import SystemClock
+from gateway.data_dir import StartError, hold_data_dir, prepare_data_dir, read_admin_token
+from gateway.engine.bus import LocalBus
+from gateway.engine.catalog import Catalog, workflows_folder
+from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.maintenance import Maintenance
+from gateway.engine.pool import Pool
+from gateway.engine.recorder import Recorder
+from gateway.engine.results import Collector
+from gateway.engine.runner import Runner
+from gateway.engine.service import Service
+from gateway.errors import InvalidInputError
+from gateway.interfaces import Clock, Store, Upstream
+from gateway.job import RetryLimits
+from gateway.media.limits import Limits
+from gateway.media.workers import MediaWorkers
+from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
+from gateway.settings import Settings
+from gateway.store.sql_store import SqlStore
+from gateway.upstreams.managed import ManagedUpstream
+from gateway.upstreams.remote import RemoteUpstream
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """The parts that a server or a test needs."""
+
+    app: Starlette
+    service: Service
+    admin_token: str
+    #: Whether this start made the token.
+    token_is_new: bool
+
+
+# ----------------------------------------------------------------------------------------------------------- the house
+
+
+@asynccontextmanager
+async def open_gateway(settings: Settings, *, listeners: tuple[tuple[str, int], ...] = ()) -> AsyncIterator[Gateway]:
+    """The whole gateway behind an ASGI app, running until the context ends.
+
+    Args:
+        settings: validated.
+        listeners: our own (address, port) pairs, which URL inputs must never reach.
+
+    Raises:
+        StartError: with the sentence for the operator.
+    """
+    folder = await asyncio.to_thread(prepare_data_dir, settings.data_dir)
+    _require_embedded(settings)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(hold_data_dir(folder))
+        token, is_new = await asyncio.to_thread(read_admin_token, settings, folder)
+        service = await _build(stack, settings, folder, listeners)
+        app = create_app(service, settings, admin_token=token)
+        yield Gateway(app, service, token, is_new)
+
+
+async def _build(
+    stack: AsyncExitStack, settings: Settings, folder: Path, listeners: tuple[tuple[str, int], ...]
+) -> Service:
+    clock: Clock = SystemClock()
+    bus = LocalBus()
+    store = await SqlStore.open(
+        folder / "gateway.db",
+        result_retention_seconds=settings.result_retention,
+        asset_retention_seconds=settings.asset_retention,
+    )
+    stack.push_async_callback(store.close)
+    blobs = LocalBlobs(folder / "blobs")
+    await blobs.prepare()
+    stack.push_async_callback(blobs.close)
+    media = MediaWorkers(Limits(video_frames=settings.max_frames))
+    await media.start()
+    stack.push_async_callback(media.close)
+    catalog = Catalog(workflows_folder(settings.workflows_dir), store, clock)
+    await catalog.load()
+
+    wakers: list[Callable[[], None]] = []
+
+    def wake() -> None:
+        for waker in wakers:
+            waker()
+
+    pool = Pool(on_change=wake)
+    recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake)
+    collector = Collector(
+        blobs,
+        media,
+        folder / "scratch",
+        others=pool.others,
+        max_result_bytes=4 * settings.max_video,
+        new_id=_new_id,
+    )
+    runner = Runner(store, blobs, bus, catalog, recorder, collector, clock, stall_seconds=settings.stall_seconds)
+    dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock)
+    wakers.append(dispatcher.wake)
+    builder = UpstreamBuilder(settings, store, clock, folder, on_change=wake)
+    fetcher = await _fetcher(stack, settings, blobs, listeners, pool)
+    service = Service(
+        settings=settings,
+        store=store,
+        blobs=blobs,
+        media=media,
+        fetcher=fetcher,
+        catalog=catalog,
+        pool=pool,
+        recorder=recorder,
+        bus=bus,
+        clock=clock,
+        cancel_live=dispatcher.cancel,
+        make_upstream=builder.remember,
+        new_id=_new_id,
+    )
+    keeper = Maintenance(store, blobs, recorder, runner, service, clock, job_retention_seconds=settings.job_retention)
+    for upstream, draining in await builder.all():
+        pool.add(upstream, draining=draining)
+    stack.push_async_callback(pool.close)
+    await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
+    await _run_beside(stack, keeper.run(), "maintenance", keeper.save_progress)
+    stack.callback(service.stopping.set)
+    return service
+
+
+async def _fetcher(
+    stack: AsyncExitStack, settings: Settings, blobs: LocalBlobs, listeners: tuple[tuple[str, int], ...], pool: Pool
+) -> UrlFetcher:
+    ours = tuple(endpoint for host, port in listeners for endpoint in listener_endpoints(host, port, local_addresses()))
+    try:
+        fixed = UrlPolicy.from_settings(UrlMode(settings.url_inputs), settings.url_allowlist, ours)
+        resolver = SystemResolver(resolve_overrides(settings.resolve))
+        tls = await asyncio.to_thread(tls_context, settings.ca_file)
+    except InvalidInputError as error:
+        raise StartError(f"GATEWAY_{(error.field or '').upper()}: {error.message}") from error
+    except ValueError as error:
+        raise StartError(f"GATEWAY_RESOLVE takes name=address pairs, separated by commas: {error}") from error
+    except OSError as error:
+        raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
+    stack.callback(resolver.close)
+
+    def policy() -> UrlPolicy:
+        # Asked at every hop: upstreams come and go, and embedded workers change their port with each start.
+        theirs = tuple(_endpoint(view.status.address) for view in pool.views())
+        return replace(fixed, refused=(*fixed.refused, *theirs))
+
+    return UrlFetcher(blobs, policy=policy, resolver=resolver, tls=tls)
+
+
+def local_addresses() -> tuple[str, ...]:
+    """Addresses that this machine's own name stands for: what a wildcard listener answers on, as far as one can ask."""
+    try:
+        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    except OSError:
+        return ()
+    return tuple({str(entry[4][0]).partition("%")[0] for entry in found})
+
+
+def _endpoint(address: str) -> Endpoint:
+    """The place of an upstream, from "scheme://host:port"."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        return Endpoint(ip_network(host), port)
+    except ValueError:
+        return Endpoint(host.lower(), port)
+
+
+def _new_id() -> str:
+    return str(uuid7())
+
+
+async def _run_beside(
+    stack: AsyncExitStack,
+    work: Coroutine[object, object, None],
+    name: str,
+    stop: Callable[[], Awaitable[None]],
+) -> None:
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_die_loudly)
+
+    async def end() -> None:
+        await stop()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    stack.push_async_callback(end)
+
+
+def _die_loudly(task: asyncio.Task[None]) -> None:
+    """A loop of the engine that ends with an error takes the process with it: a gateway that accepts and never runs lies."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("engine_loop_failed", loop=task.get_name(), exc_info=error)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+# ----------------------------------------------------------------------------------------------------------- upstreams
+
+
+class UpstreamBuilder:
+    """Makes the pool's upstreams: those of the settings, those added while running, the embedded workers."""
+
+    def __init__(
+        self, settings: Settings, store: Store, clock: Clock, folder: Path, *, on_change: Callable[[], None]
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._folder = folder
+        self._on_change = on_change
+
+    async def all(self) -> list[tuple[Upstream, bool]]:
+        """All upstreams of this start with whether each is draining."""
+        now = self._clock.now()
+        made: list[tuple[Upstream, bool]] = []
+        for url in self._settings.upstreams:
+            row = await self._store.upstream(name_of(url), now=now)
+            if not row.removed:
+                made.append((self._remote(row.name, url, row.client_id), row.draining))
+        for row in await self._store.upstreams():
+            if row.url is not None and not row.removed and row.name not in {upstream.name for upstream, _ in made}:
+                made.append((self._remote(row.name, row.url, row.client_id), row.draining))
+        for number in range(1, self._settings.embedded_worker_count + 1):
+            name = f"embedded-{number}"
+            row = await self._store.upstream(name, now=now)
+            made.append((self._worker(name, row.client_id), row.draining))
+        return made
+
+    async def remember(self, url: str, name: str | None) -> Upstream:
+        """An upstream added while running. Raises InvalidInputError."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InvalidInputError("give the base URL of a ComfyUI, such as http://10.0.0.5:8188", field="url")
+        row = await self._store.upstream(name or name_of(url), url=url, now=self._clock.now())
+        if row.removed:
+            await self._store.set_upstream(row.name, removed=False, now=self._clock.now())
+        return self._remote(row.name, url, row.client_id)
+
+    def _remote(self, name: str, url: str, client_id: str) -> Upstream:
+        return RemoteUpstream(name, url, client_id=client_id, clock=self._clock, on_change=self._on_change)
+
+    def _worker(self, name: str, client_id: str) -> Upstream:
+        def make_remote(url: str, token: str) -> Upstream:
+            headers = {"Authorization": f"Bearer {token}"}
+            return RemoteUpstream(
+                name, url, client_id=client_id, clock=self._clock, on_change=self._on_change, headers=headers
+            )
+
+        folder = self._folder / "embedded" / name
+        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change)
+
+
+def name_of(url: str) -> str:
+    """An upstream's name where nobody gave it one: host and port, never credentials."""
+    parts = urlsplit(url)
+    return f"{parts.hostname}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def _require_embedded(settings: Settings) -> None:
+    if settings.embedded_worker_count and importlib.util.find_spec("cv2") is None:
+        raise StartError(
+            "The embedded CPU worker needs OpenCV: pip install 'comfygate[embedded]', "
+            "or set GATEWAY_UPSTREAMS to your ComfyUI instances."
+        )

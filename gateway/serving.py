@@ -1,0 +1,153 @@
+"""Puts the gateway behind a listening socket until a signal comes.
+
+The socket is our own, so that a taken port is told in a sentence, port 0 can be named, and ``TCP_USER_TIMEOUT`` is
+inherited by every connection. A signal first tells the streams to end, then the server to stop; prompts that run on real
+upstreams run on and are taken up at the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import structlog
+import uvicorn
+
+from gateway.data_dir import StartError
+from gateway.main import Gateway, open_gateway
+from gateway.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+#: Open streams get this long to end after a signal; then they are cut.
+GRACE_SECONDS = 20
+#: A peer that acknowledges nothing for this long is dead: without it a stopped reader would keep its socket for ever.
+TCP_USER_TIMEOUT_MILLISECONDS = 45_000
+BACKLOG = 2048
+WS_MAX_BYTES = 1024 * 1024
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises StartError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere a dead reader goes with the kernel's own time-out
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_USER_TIMEOUT_MILLISECONDS)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            sentence = (
+                f"Port {port} on {host} is taken: stop what listens there, or set GATEWAY_PORT (--port) to another."
+            )
+        elif error.errno == errno.EACCES:
+            sentence = f"Port {port} needs rights this user does not have: set GATEWAY_PORT to one above 1023."
+        else:
+            sentence = f"Cannot listen on {host}: set GATEWAY_HOST to an address of this machine."
+        raise StartError(sentence) from error
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handling, which would end the process before our own parts could be taken apart."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: validated.
+        on_ready: called once with the gateway and its base URL when it accepts connections.
+
+    Raises:
+        StartError: with the sentence for the operator.
+    """
+    listener = listen(settings.host, settings.port)
+    try:
+        host, port = listener.getsockname()[:2]
+        async with open_gateway(settings, listeners=((host, port),)) as gateway:
+            server = _Server(_config(gateway))
+            with _signals_stop(gateway, server):
+                shown = f"[{host}]" if ":" in host else host
+                ready = asyncio.create_task(
+                    _tell_when_ready(server, gateway, f"http://{shown}:{port}", on_ready), name="tell when ready"
+                )
+                try:
+                    await server.serve(sockets=[listener])
+                finally:
+                    ready.cancel()
+                    await asyncio.gather(ready, return_exceptions=True)
+    finally:
+        listener.close()
+
+
+def _config(gateway: Gateway) -> uvicorn.Config:
+    return uvicorn.Config(
+        gateway.app,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_per_message_deflate=False,
+        ws_max_size=WS_MAX_BYTES,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        lifespan="off",
+        log_config=None,
+    )
+
+
+@contextlib.contextmanager
+def _signals_stop(gateway: Gateway, server: uvicorn.Server) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        if gateway.service.stopping.is_set():
+            server.force_exit = True  # asked twice: do not wait for anybody
+        log.info("stopping")
+        gateway.service.begin_stopping()
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _tell_when_ready(
+    server: uvicorn.Server, gateway: Gateway, url: str, on_ready: Callable[[Gateway, str], None] | None
+) -> None:
+    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it; a few turns of the loop, once
+        await asyncio.sleep(0.01)
+    log.info("listening", url=url)
+    if on_ready is not None:
+        on_ready(gateway, url)
+
+
+def run(settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None) -> None:
+    """``serve`` on uvloop where there is one. Raises StartError."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(settings, on_ready=on_ready))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # no wheel for this platform: slower, not broken
+        return None
+    return uvloop.new_event_loop
