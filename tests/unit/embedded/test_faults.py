@@ -48,3 +48,13 @@ def test_memory_runs_out_for_swaps_or_the_named_class():
     assert not faults("oom").runs_out_of_memory("SaveImage")
     once = faults("oom:node=SaveImage:n=1")
     assert [once.runs_out_of_memory("SaveImage") for _ in range(2)] == [True, False]
+
+
+def test_crash_waits_for_its_frame_and_happens_once_per_directory(tmp_path, monkeypatch):
+    exits = []
+    monkeypatch.setattr("gateway.embedded.faults.os._exit", exits.append)
+    for _ in range(2):  # the second one is the restarted worker
+        crashing = Faults(parse_faults("crash:frame=3:node=X:once=1"), tmp_path)
+        for class_type, value in [("X", 2), ("Y", 3), ("X", 3)]:
+            crashing.crash_if_due(class_type, value)
+    assert exits == [70]
