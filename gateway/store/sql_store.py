@@ -12,7 +12,7 @@ from gateway.events import Event
 from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Recorded, Report, Swept, UpstreamRow
 from gateway.job import Job, JobResult, JobState, RetryLimits, Task
 from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
-from gateway.store.queries import assets, jobs, queue, recording, sweeping, upstreams
+from gateway.store.queries import assets, creating, jobs, queue, recording, sweeping, upstreams
 
 
 def _random_id() -> str:
@@ -83,7 +83,7 @@ class SqlStore:
 
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
         """Store job, task, input assets and event 1 (queued). Raises QueueFullError."""
-        return await self._executor.write(recording.create_job, new, max_queue, now)
+        return await self._executor.write(creating.create_job, new, max_queue, now)
 
     async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:
         """Apply an event by ``job.decide``; None when it is stale or refused: then no row changed."""

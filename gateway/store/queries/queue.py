@@ -91,7 +91,7 @@ def queue_position(connection: Connection, job_id: str) -> int | None:
 
 def is_full(connection: Connection, max_queue: int) -> bool:
     """Whether ``max_queue`` tasks wait: a walk over at most that many entries of a narrow index, no counter to drift."""
-    return connection.execute(_LAST_PLACE, {"skip": max_queue - 1}).first() is not None if max_queue > 0 else True
+    return max_queue <= 0 or connection.execute(_LAST_PLACE, {"skip": max_queue - 1}).first() is not None
 
 
 def overdue(connection: Connection, now: float) -> Sequence[str]:

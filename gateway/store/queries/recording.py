@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from gateway.comfy.messages import OutputFile
-from gateway.errors import ExpiredError, InternalJobError, InvalidInputError, QueueFullError
+from gateway.errors import ExpiredError, InternalJobError
 from gateway.events import Event, EventKind
-from gateway.interfaces import NewJob, Recorded, Report
+from gateway.interfaces import Recorded, Report
 from gateway.job import (
     LIVE,
     MAX_INTERRUPTIONS,
@@ -32,18 +32,16 @@ from gateway.job import (
     job_state,
 )
 from gateway.store.queries import change
-from gateway.store.queries.assets import add_results, drop_results, hold_inputs, release_inputs
+from gateway.store.queries.assets import add_results, drop_results, release_inputs
 from gateway.store.queries.jobs import SELECT_JOB
-from gateway.store.queries.queue import is_full, overdue
+from gateway.store.queries.queue import overdue
 from gateway.store.rows import (
     Values,
     event_row,
     job_changes,
     job_from,
-    new_job_row,
     outputs_to_json,
     task_from,
-    to_json,
 )
 from gateway.store.schema import attempts, events, jobs, tasks
 
@@ -80,78 +78,6 @@ class _Story:
 
     def recorded(self, task_id: str) -> Recorded:
         return Recorded(self.job, self.task(task_id), tuple(self.events))
-
-
-# ------------------------------------------------------------------------------------------------------------- create
-
-
-def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) -> Recorded:
-    """Store job, task, input assets and event 1.
-
-    Raises:
-        QueueFullError: ``max_queue`` tasks wait already.
-        InvalidInputError: a parameter is a value that JSON cannot say.
-    """
-    if is_full(connection, max_queue):
-        raise QueueFullError(f"The queue is full: {max_queue} jobs wait.", retry_after_seconds=30)
-    job = _new_job(new, now)
-    task = Task(id=new.task_id, job_id=new.id, position=0, state=TaskState.QUEUED)
-    event = Event(job.id, job.last_event, EventKind.QUEUED, now, {})
-    try:
-        row = new_job_row(job)
-    except TypeError:
-        raise InvalidInputError("A parameter has a value that cannot be stored.") from None
-    change(connection, _INSERT_JOB, row)
-    change(connection, _INSERT_TASK, _new_task_row(new, now))
-    hold_inputs(connection, job)
-    change(connection, _INSERT_EVENT, event_row(event))
-    return Recorded(job, task, (event,))
-
-
-def _new_job(new: NewJob, now: float) -> Job:
-    return Job(
-        id=new.id,
-        owner=new.owner,
-        submitter=new.submitter,
-        dialect=new.dialect,
-        task=new.task,
-        template=new.template,
-        template_version=new.template_version,
-        state=JobState.QUEUED,
-        priority=new.priority,
-        parameters=new.parameters,
-        inputs=new.inputs,
-        output_name=new.output_name,
-        created_at=now,
-        updated_at=now,
-        queue_deadline=new.queue_deadline,
-        last_event=1,
-        extra=new.extra,
-    )
-
-
-def _new_task_row(new: NewJob, now: float) -> Values:
-    return {
-        "id": new.task_id,
-        "job_id": new.id,
-        "position": 0,
-        "submitter": new.submitter,
-        "requirement": new.requirement,
-        # A separator that is in no name keeps two lanes apart; a clash would cost fairness, not correctness.
-        "lane": f"{new.submitter}\x1f{new.requirement}",
-        "priority": new.priority,
-        "cost_seconds": new.cost_seconds,
-        "size_bytes": sum(item.size_bytes for item in new.inputs.values()),
-        "blobs": to_json(sorted({item.blob for item in new.inputs.values()})),
-        "queued_at": now,
-        "queue_deadline": new.queue_deadline,
-        "state": TaskState.QUEUED.value,
-        "attempt": 0,
-        "losses": 0,
-        "interruptions": 0,
-        "cancel_requested": False,
-        "finishing": False,
-    }
 
 
 # ------------------------------------------------------------------------------------------------------------- record
@@ -386,13 +312,11 @@ def _save_task(connection: Connection, before: Task, task: Task, report: Report,
 def _save_job(connection: Connection, story: _Story) -> None:
     change(connection, _CHANGE_JOB, {"wanted": story.job.id, **job_changes(story.job)})
     if story.events:
-        change(connection, _INSERT_EVENT, [event_row(event) for event in story.events])
+        change(connection, INSERT_EVENT, [event_row(event) for event in story.events])
 
 
-_INSERT_JOB = insert(jobs)
-_INSERT_TASK = insert(tasks)
 _INSERT_ATTEMPT = insert(attempts)
-_INSERT_EVENT = insert(events)
+INSERT_EVENT = insert(events)
 # The columns to set are those of the values handed in; SQLAlchemy keeps one compiled text per set of them.
 _CHANGE_JOB = update(jobs).where(jobs.c.id == bindparam("wanted"))
 _CHANGE_TASK = update(tasks).where(tasks.c.id == bindparam("wanted"))
