@@ -14,7 +14,6 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
 
 import structlog
 
@@ -37,6 +36,7 @@ from gateway.upstreams.client import SUBMIT_SECONDS, Answer, NotSentError, Upstr
 from gateway.upstreams.mailbox import Mailbox
 from gateway.upstreams.socket import Socket
 from gateway.upstreams.staging import Staging
+from gateway.upstreams.waiting import nap
 
 log = structlog.get_logger(__name__)
 
@@ -177,6 +177,8 @@ class RemoteUpstream:
             self._reason = reason
             log.info("upstream reachable" if not reason else "upstream unreachable", upstream=self.name, reason=reason)
             self._on_change()
+            if not reason:
+                self._socket.hurry()
 
     # -------------------------------------------------------------------------------------------------------------- work
 
@@ -396,25 +398,10 @@ class RemoteUpstream:
         while True:
             self._wake.clear()
             self._sleeps_until = self._session.next_deadline()
-            await self._nap(self._wake, None if self._sleeps_until is None else self._sleeps_until - self._now())
+            left = None if self._sleeps_until is None else self._sleeps_until - self._now()
+            await nap(self._clock, self._wake, left)
             self._session.tick(now=self._now())
             self._pump()
-
-    async def _nap(self, event: asyncio.Event, seconds: float | None) -> None:
-        """Come back when the event is set or the time is over."""
-        waits = [asyncio.create_task(event.wait(), name=f"{self.name}: woken")]
-        if seconds is not None:
-            waits.append(asyncio.create_task(self._sleep(max(0.0, seconds)), name=f"{self.name}: nap"))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-    async def _sleep(self, seconds: float) -> Literal[True]:
-        await self._clock.sleep(seconds)
-        return True
 
     # -------------------------------------------------------------------------------------------------------- looking on
 
@@ -430,7 +417,7 @@ class RemoteUpstream:
                 self._session.http_failed(now=self._now())
                 self._pump()
                 self._set_reason(f"it does not answer ({error})")
-            await self._nap(self._look_again, WATCH_SECONDS)
+            await nap(self._clock, self._look_again, WATCH_SECONDS)
 
     def _capabilities_are_old(self) -> bool:
         return self._capabilities_at is None or self._now() - self._capabilities_at >= CAPABILITIES_SECONDS

@@ -17,6 +17,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from gateway.interfaces import Clock
+from gateway.upstreams.waiting import nap
 
 #: SaveImageWebsocket sends whole PNGs, an error the inputs of its node; 64 MiB holds an 8K picture.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
@@ -70,6 +71,7 @@ class Socket:
         self._connector = connector
         self._connection: ClientConnection | None = None
         self._failures = 0
+        self._hurried = asyncio.Event()
 
     async def keep_open(self, listener: Listener) -> None:
         """Connect and read until cancelled."""
@@ -80,8 +82,13 @@ class Socket:
             except SOCKET_ERRORS as error:
                 reason = f"no connection ({type(error).__name__})"  # its text may name the address
             listener.closed(reason)
-            await self._clock.sleep(BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)])
+            self._hurried.clear()
+            await nap(self._clock, self._hurried, BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)])
             self._failures += 1
+
+    def hurry(self) -> None:
+        """The upstream was seen alive: if we are waiting before the next try, try now."""
+        self._hurried.set()
 
     async def _read_one(self, listener: Listener) -> None:
         async with self._connector(
