@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sqlite3
 import stat
@@ -13,6 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert, select
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.comfy.messages import OutputFile
@@ -22,6 +24,7 @@ from gateway.interfaces import Blob, NewJob, Report
 from gateway.job import JobInput, JobResult, JobState, RetryLimits, TaskEvent, TaskState
 from gateway.store.executors import InlineExecutor, SqliteExecutor
 from gateway.store.queries.queue import candidates
+from gateway.store.schema import tasks
 from gateway.store.sql_store import SqlStore
 
 FACTS = MediaFacts(MediaKind.VIDEO, "video/mp4", ".mp4", 64, 48, 25, None, 1.0, has_audio=True, video_codec="h264")
@@ -33,12 +36,23 @@ OUTPUTS = {
 ALL = frozenset(JobState)
 
 
+@pytest.fixture(scope="module")
+def empty_file(tmp_path_factory):
+    """A database that was migrated once, for all tests to copy."""
+    path = tmp_path_factory.mktemp("store") / "empty.db"
+
+    async def make():
+        await (await SqlStore.open(path, result_retention_seconds=RESULTS, asset_retention_seconds=ASSETS)).close()
+
+    asyncio.run(make())
+    return path
+
+
 @pytest.fixture(params=["file", "memory"])
-async def store(request, tmp_path):
+async def store(request, tmp_path, empty_file):
     if request.param == "file":
-        made = await SqlStore.open(
-            tmp_path / "gateway.db", result_retention_seconds=RESULTS, asset_retention_seconds=ASSETS
-        )
+        path = Path(shutil.copy(empty_file, tmp_path / "gateway.db"))
+        made = await SqlStore.open(path, result_retention_seconds=RESULTS, asset_retention_seconds=ASSETS)
     else:
         made = SqlStore.in_memory(result_retention_seconds=RESULTS, asset_retention_seconds=ASSETS)
     yield made
@@ -286,6 +300,57 @@ async def test_cancel_wins_until_the_terminal_commit(store, end):
     assert (over.job.state, over.job.results, over.job.error_code) == (JobState.CANCELED, (), None)
     assert await store.result_by_link("link-1", now=22.0) is None
     assert await kinds(store) == ["queued", "dispatched", "cancel_requested", "canceled"]
+
+
+async def test_cancel_recorded_twice_changes_no_row(store):
+    await create(store)
+    await dispatch(store)
+    await tell(store, TaskEvent.CANCEL_REQUESTED, now=21.0)
+    before = await everything(store)
+    assert (await tell(store, TaskEvent.CANCEL_REQUESTED, now=22.0)).events == ()
+    assert await everything(store) == before
+
+
+# ---- several tasks
+
+
+async def with_second_task(store):
+    def add(connection):
+        row = connection.execute(select(tasks)).one()._asdict()
+        connection.execute(insert(tasks), {**row, "id": "task-0002", "position": 1})
+
+    await create(store)
+    await store._executor.write(add)
+    await dispatch(store)
+    await dispatch(store, task="task-0002")
+
+
+async def test_job_ends_with_the_last_of_its_tasks(store):
+    await with_second_task(store)
+    first = await tell(store, TaskEvent.SUCCEEDED, 1, results=(result(1),))
+    assert (first.job.state, first.job.finished_at, first.events) == (JobState.RUNNING, None, ())
+    last = await tell(store, TaskEvent.SUCCEEDED, 1, task="task-0002", results=(result(2),))
+    assert (last.job.state, last.job.results) == (JobState.SUCCEEDED, (result(1), result(2)))
+    assert await kinds(store) == ["queued", "dispatched", "dispatched", "succeeded"]
+
+
+async def test_failed_job_drops_results_of_its_other_tasks(store):
+    await with_second_task(store)
+    await tell(store, TaskEvent.SUCCEEDED, 1, results=(result(1),))
+    failed = await tell(store, TaskEvent.FAILED, 1, task="task-0002", error_code="node_failed", error_message="x")
+    assert (failed.job.state, failed.job.results) == (JobState.FAILED, ())
+    assert await store.result_by_link("link-1", now=21.0) is None
+    assert (await sweep(store, 30.0)).blobs == ("blob-r-1",)
+
+
+async def test_cancel_reaches_every_task(store):
+    await with_second_task(store)
+    await tell(store, TaskEvent.ATTEMPT_LOST, 1, task="task-0002")
+    canceled = await store.request_cancel("job-0001", ALL, now=22.0)
+    assert (canceled.job.state, canceled.task.cancel_requested) == (JobState.DISPATCHED, True)
+    over = await tell(store, TaskEvent.CANCELED, 1)
+    assert over.job.state is JobState.CANCELED
+    assert (await kinds(store))[-2:] == ["cancel_requested", "canceled"]
 
 
 # ---- the queue
