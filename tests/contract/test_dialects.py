@@ -1,0 +1,326 @@
+"""What every dialect keeps, and what each has answered since it was written: one suite over all of ``DIALECTS``.
+
+A golden file in ``tests/dialects/<name>/`` says what was (``given``, steps of ``FakeService``), what was asked
+(``request``) and what must be answered: ``body`` exactly, ``events`` exactly and in order, ``headers`` among others.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import errors
+from gateway.api.dialects import DIALECTS
+from gateway.api.window import Dialect, Endpoint
+from gateway.engine.service import HealthStatus
+from gateway.errors import GatewayError
+from gateway.events import EventKind
+from gateway.job import JobState
+from tests.fakes.fake_service import IMAGE_FACTS, VIDEO_FACTS, FakeService
+from tests.tools.asgi import Answer, ask, form, make
+from tests.tools.sse_parser import parse
+
+GOLDENS = Path(__file__).parents[1] / "dialects"
+CASES = sorted(GOLDENS.glob("*/*.json"))
+ALL = pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+
+# ------------------------------------------------------------------------------------------------------------- goldens
+
+
+@pytest.fixture(params=CASES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def case(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return json.loads(request.param.read_text(encoding="utf-8"))
+
+
+async def test_golden(case: dict[str, Any]):
+    app, service = make(**case.get("settings", {}))
+    for step in case.get("given", []):
+        prepare(service, step)
+    before = dict(service.blobs.stored)
+
+    body, headers = body_of(case["request"])
+    headers |= {name.replace("-", "_"): value for name, value in case["request"].get("headers", {}).items()}
+    if "public_url" in case.get("settings", {}):
+        headers.setdefault("host", "faces.example.org")
+    answer = await ask(app, case["request"]["method"], case["request"]["path"], body, **headers)
+
+    compare(answer, case["answer"])
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        assert service.blobs.stored == before, "a refusal left bytes behind"
+        assert service.submissions == []
+
+
+def prepare(service: FakeService, step: dict[str, Any]) -> None:
+    [(what, value)] = step.items()
+    newest = next(reversed(service.stored), "")
+    match what:
+        case "put":
+            facts = IMAGE_FACTS if value.get("facts") == "image" else VIDEO_FACTS
+            service.put(facts, output_name=value.get("output_name"))
+        case "tell":
+            service.blobs.stored.setdefault("f" * 64, b"")
+            service.tell(newest, EventKind(value[0]), **value[1])
+        case "show":
+            service.show(newest, value[0], **value[1])
+        case "succeed":
+            service.succeed(newest)
+        case "script":
+            service.script = [(EventKind(kind), data) for kind, data in value]
+        case "refusal":
+            service.refusal = getattr(errors, value[0])(value[1])
+        case "fetch_refusal":
+            service.fetch_refusal = getattr(errors, value[0])(value[1])
+        case "status":
+            service.status = HealthStatus(value)
+        case _:
+            raise AssertionError(f"unknown step {what}")
+
+
+def body_of(request: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
+    if "form" in request:
+        return form(
+            {
+                name: base64.b64decode(value["base64"]) if isinstance(value, dict) else value
+                for name, value in request["form"].items()
+            }
+        )
+    if "json" in request:
+        return json.dumps(request["json"]).encode(), {"content_type": "application/json"}
+    return request.get("text", "").encode(), {}
+
+
+def compare(answer: Answer, expected: dict[str, Any]) -> None:
+    assert answer.status == expected["status"], answer.body
+    for name, value in expected.get("headers", {}).items():
+        assert answer.headers[name] == value, name
+    if "body" in expected:
+        assert answer.json == expected["body"]
+    if "body_keys" in expected:
+        assert sorted(answer.json) == expected["body_keys"]
+    if "text" in expected:
+        assert answer.body.decode() == expected["text"]
+    if "text_part" in expected:
+        assert expected["text_part"] in answer.body.decode()
+    if "events" in expected:
+        compare_events(answer, expected["events"])
+
+
+def compare_events(answer: Answer, expected: list[dict[str, Any]]) -> None:
+    ids = [b"id: " + event["id"].encode() for event in expected if "id" in event]
+    assert [line for line in answer.body.split(b"\n") if line.startswith(b"id")] == ids
+    told = [{"event": message.event, "data": message.json} for message in parse(answer.body).messages]
+    assert told == [{"event": event["event"], "data": event["data"]} for event in expected]
+
+
+# ------------------------------------------------------------------------------------------------------------ contract
+
+
+@ALL
+def test_a_dialect_has_golden_files_a_word_for_every_state_and_its_paths_below_its_prefixes(dialect: Dialect):
+    assert any(path.parent.name == dialect.name for path in CASES)
+    assert set(dialect.state_words) == set(JobState)
+    assert all(dialect.speaks_at(endpoint.path) for endpoint in dialect.endpoints)
+
+
+def test_no_two_dialects_claim_one_method_and_path_or_one_prefix():
+    claims = [
+        (getattr(endpoint, "method", "WEBSOCKET"), endpoint.path)
+        for dialect in DIALECTS
+        for endpoint in dialect.endpoints
+    ]
+    prefixes = [prefix for dialect in DIALECTS for prefix in dialect.prefixes]
+    assert len(claims) == len(set(claims))
+    assert len(prefixes) == len(set(prefixes))
+    assert not any(prefix.startswith("/-") for prefix in prefixes)
+
+
+@ALL
+async def test_every_status_of_a_dialect_has_its_envelope(dialect: Dialect):
+    app, _ = make(max_upload=2048, max_json=1024)
+    shape = set(dialect.envelope(GatewayError("x"), "id"))
+    for endpoint in dialect.endpoints:
+        if not isinstance(endpoint, Endpoint):
+            continue
+        path = endpoint.path.replace("{", "").replace("}", "")
+        wrong = await ask(app, "PATCH", path)
+        assert (wrong.status, set(wrong.json)) == (405, shape), path
+        assert endpoint.method in wrong.headers["allow"]
+        foreign = await ask(app, "GET", path, host="evil.example")
+        assert (foreign.status, set(foreign.json)) == (421, shape), path
+        if endpoint.method == "POST":
+            for content_type in ("application/json", "multipart/form-data; boundary=x", "text/csv"):
+                bad = await ask(app, "POST", path, b"\xff" * 4096, content_type=content_type)
+                assert bad.status in {400, 413, 415}, bad
+                assert set(bad.json) == shape, path
+
+
+@ALL
+def test_every_error_fits_the_envelope(dialect: Dialect):
+    def leaves(kind: type[GatewayError]) -> list[type[GatewayError]]:
+        return [kind, *(leaf for sub in kind.__subclasses__() for leaf in leaves(sub))]
+
+    for kind in leaves(GatewayError):
+        if kind is errors.TemplateError or kind.__module__ != errors.__name__:
+            continue  # its sentence is made of its parts
+        body = json.dumps(dialect.envelope(kind("a sentence"), "id"))
+        assert "a sentence" in body
+        assert kind.code in body
+
+
+# ------------------------------------------------------------------------------------------------------ random requests
+
+#: ``COMFYGATE_REQUESTS=10000`` is the full count.
+REQUESTS = int(os.environ.get("COMFYGATE_REQUESTS", "2000"))
+SEED = int(os.environ.get("COMFYGATE_SEED", "20261122"))
+PIECES = [
+    *(
+        "/",
+        "/-/",
+        "face-swap",
+        "status",
+        "events",
+        "download",
+        "health",
+        "ready",
+        "jobs",
+        "upstreams",
+        "ui",
+        "..",
+        "%00",
+    ),
+    *(
+        "%2e%2e",
+        "%5c",
+        "%ff",
+        "é",
+        "💥",
+        "a" * 300,
+        "019a0000-0000-7000-8000-000000000001",
+        "{id}",
+        ";",
+        " ",
+        "%0a",
+        "page.js",
+    ),
+]
+HEADER_VALUES = [
+    "",
+    "*/*",
+    "text/html",
+    "bytes=0-",
+    "bytes=5-2,,-",
+    "1",
+    "-1",
+    "9" * 30,
+    "null",
+    "\xff",
+    "Bearer x",
+    "a, b",
+    "{}",
+]
+HEADER_NAMES = [
+    "accept",
+    "range",
+    "last_event_id",
+    "content_type",
+    "if_none_match",
+    "if_range",
+    "x_request_id",
+    "authorization",
+]
+HEADER_NAMES += [
+    "content_encoding",
+    "if_modified_since",
+    "sec_fetch_site",
+    "origin",
+    "access_control_request_method",
+    "cookie",
+]
+TYPES = [
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data; boundary=limit",
+    "text/plain",
+    "",
+]
+TYPES += [
+    "multipart/form-data",
+    "multipart/form-data; boundary=" + "x" * 300,
+    "application/json; charset=utf-16",
+    "\xff/\xfe",
+]
+TEXTS = [
+    "",
+    "{}",
+    "[]",
+    "null",
+    '{"video_url": NaN}',
+    "[" * 5000,
+    '{"a":' * 100,
+    '{"a": 1e999}',
+    '{"a": "\\ud800"}',
+    '{"a":1,"a":2}',
+]
+TEXTS += [
+    "video_url=%ff&image_url=%00",
+    "a=1&" * 50,
+    "video_url=https://media.example.org/%C3%A9",
+    '{"image_url": ["x"]}',
+    "9" * 5000,
+]
+
+
+def random_body(rng: random.Random) -> bytes:
+    match rng.randrange(5):
+        case 0:
+            return rng.randbytes(rng.randrange(200))
+        case 1:
+            return rng.choice(TEXTS).encode()
+        case 2:
+            whole = form(
+                {rng.choice(["video", "image", "output_name", "video_url", ""]): rng.randbytes(20) for _ in range(3)}
+            )[0]
+            return whole[: rng.randrange(len(whole) + 1)]
+        case 3:
+            whole = bytearray(form({"video": b"\0\0\0 ftypisom", "image": b"\x89PNG\r\n\x1a\n", "output_name": "x"})[0])
+            for _ in range(rng.randrange(4)):
+                whole[rng.randrange(len(whole))] = rng.randrange(256)
+            return bytes(whole)
+        case _:
+            return b""
+
+
+async def test_no_random_request_is_answered_with_5xx():
+    rng = random.Random(SEED)  # noqa: S311 - a replayable choice of cases, no secret
+    app, service = make(max_upload=64 * 1024)
+    service.succeed(service.put().id)
+    seen: dict[int, int] = {}
+    for number in range(REQUESTS):
+        path = "/" + "/".join(rng.choice(PIECES).strip("/") for _ in range(rng.randrange(4)))
+        if rng.random() < 0.4:
+            path = rng.choice(["/face-swap", "/-/jobs", "/-/upstreams", "/status/x", "/health"])
+        if rng.random() < 0.3:
+            path += "?" + rng.choice(
+                ["limit=0", "limit=²", "state=x", "before=%00", "last_event_id=9", "state=queued", "%ff=%ff"]
+            )
+        method = rng.choice(["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "X"])
+        headers = {rng.choice(HEADER_NAMES): rng.choice(HEADER_VALUES) for _ in range(rng.randrange(3))}
+        headers["content_type"] = rng.choice(TYPES)
+        if method == "DELETE" and rng.random() < 0.9:
+            headers["origin"] = "http://evil.example"
+        # A stream of a job that never ends would not end either: every job ends at once.
+        service.script = [(EventKind.FAILED, {"code": "node_failed", "message": "It failed."})]
+        answer = await ask(app, method, path, random_body(rng), **headers)
+        seen[answer.status] = seen.get(answer.status, 0) + 1
+        assert answer.status < HTTPStatus.INTERNAL_SERVER_ERROR, (SEED, number, method, path, headers, answer)
+        assert "x-request-id" in answer.headers
+        if answer.status >= HTTPStatus.BAD_REQUEST and answer.body:
+            assert answer.json["code"], (SEED, number, path)
+    assert {200, 400, 403, 404, 405} <= set(seen), seen

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from gateway.events import EventKind
+from tests.tools.asgi import TOKEN, Stream, ask, make
+
+ADMIN = {"authorization": f"Bearer {TOKEN}"}
+
+
+async def test_jobs_come_newest_first_page_by_page_and_only_the_callers():
+    app, service = make()
+    mine = [service.put().id for _ in range(5)]
+    service.put(owner="somebody else")
+    seen: list[str] = []
+    path = "/-/jobs?limit=2"
+    while True:
+        page = (await ask(app, "GET", path)).json
+        seen += [job["id"] for job in page["jobs"]]
+        if page["next"] is None:
+            break
+        path = f"/-/jobs?limit=2&before={page['next']}"
+    assert seen == mine[::-1]
+
+
+async def test_jobs_are_filtered_by_state():
+    app, service = make()
+    running, _ = service.put(), service.put()
+    service.tell(running.id, EventKind.STARTED)
+    page = (await ask(app, "GET", "/-/jobs?state=running,finishing")).json
+    assert [job["id"] for job in page["jobs"]] == [running.id]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=101", "limit=-1", "limit=x", "limit=%C2%B2", "state=done", "before=x"]
+)
+async def test_a_malformed_question_is_a_problem_that_names_its_field(query):
+    app, _ = make()
+    answer = await ask(app, "GET", f"/-/jobs?{query}")
+    assert (answer.status, answer.headers["content-type"]) == (400, "application/problem+json")
+    assert answer.json["field"] == query.partition("=")[0]
+
+
+async def test_another_owners_job_and_none_look_alike():
+    app, service = make()
+    other = service.put(owner="somebody else").id
+    answers = [await ask(app, "GET", f"/-/jobs/{name}", x_request_id="same") for name in (other, other[:-1] + "9", "x")]
+    assert {answer.status for answer in answers} == {404}
+    assert answers[0].body == answers[1].body
+
+
+async def test_cancel_twice_is_a_conflict():
+    app, service = make()
+    job = service.put()
+    assert (await ask(app, "DELETE", f"/-/jobs/{job.id}")).json["state"] == "canceled"
+    answer = await ask(app, "DELETE", f"/-/jobs/{job.id}")
+    assert (answer.status, answer.json["code"]) == (409, "conflict")
+
+
+async def test_our_own_stream_tells_every_durable_event():
+    app, service = make()
+    job = service.put()
+    service.tell(job.id, EventKind.DISPATCHED, upstream="gpu-1", engine="preview", attempt=1)
+    async with Stream(app, "GET", f"/-/jobs/{job.id}/events") as stream:
+        await stream.until("dispatched")
+        service.show(job.id, 0.5, node="3", step=1, steps=9)
+        progress = (await stream.until("progress")).messages[-1].json
+        service.succeed(job.id)
+        await stream.whole()
+    assert (progress["fraction"], progress["step"], progress["steps"]) == (0.5, 1, 9)
+    assert stream.parsed.names == ["queued", "dispatched", "progress", "succeeded"]
+
+
+async def test_the_pool_is_changed_with_the_admin_token():
+    app, _ = make()
+    body = json.dumps({"url": "http://10.0.0.5:8188", "name": "gpu-2"}).encode()
+    added = await ask(app, "POST", "/-/upstreams", body, content_type="application/json", **ADMIN)
+    assert (added.status, added.json["name"]) == (201, "gpu-2")
+    assert [u["name"] for u in (await ask(app, "GET", "/-/upstreams")).json["upstreams"]] == ["gpu-1", "gpu-2"]
+    assert (await ask(app, "POST", "/-/upstreams/gpu-2/drain", **ADMIN)).json["draining"] is True
+    assert (await ask(app, "POST", "/-/upstreams/gpu-2/resume", **ADMIN)).json["draining"] is False
+    assert (await ask(app, "DELETE", "/-/upstreams/gpu-2", **ADMIN)).status == 204
+    assert (await ask(app, "DELETE", "/-/upstreams/gpu-2", **ADMIN)).status == 404
+    for bad in (b"{}", b'{"url": 7}', b'{"url": "http://a", "name": 1}', b"[]"):
+        assert (await ask(app, "POST", "/-/upstreams", bad, **ADMIN)).status == 400
+
+
+async def test_templates_are_listed():
+    app, _ = make()
+    names = [t["name"] for t in (await ask(app, "GET", "/-/templates")).json["templates"]]
+    assert names == ["faceswap_image", "faceswap_video"]
