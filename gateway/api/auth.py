@@ -87,7 +87,8 @@ class Doors:
         hosts = named | ({public.hostname} if public.hostname else set()) | (LOOPBACK_NAMES if is_open else set())
         return cls(
             is_open=is_open,
-            hosts=frozenset(hosts) if is_open or named else None,
+            # "*" says in keys mode what saying nothing says; open mode has no such thing.
+            hosts=frozenset(hosts) if is_open or (named and "*" not in named) else None,
             cors_origins=frozenset(origin.lower().rstrip("/") for origin in getattr(settings, "cors_origins", ())),
             public_origin=f"{public.scheme}://{public.netloc}".lower() if public.netloc else None,
             proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.trusted_proxies),

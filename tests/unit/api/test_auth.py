@@ -1,10 +1,16 @@
+from dataclasses import replace
+
 import pytest
 from starlette.datastructures import Headers
 
+from gateway.api.app import Edge
 from gateway.api.auth import Doors, host_name
+from gateway.api.dialects import DIALECTS
+from gateway.errors import ForbiddenError
 from gateway.settings import from_mapping
 from tests.tools.asgi import TOKEN, Socket, ask, make
 
+DOORS = Doors.from_settings(from_mapping({}), TOKEN)
 BEARER = f"Bearer {TOKEN}"
 JOB = "/-/jobs/019a0000-0000-7000-8000-000000000001"
 
@@ -115,6 +121,38 @@ async def test_cors_is_off_unless_an_origin_is_listed():
     answer = await ask(app, "GET", JOB)
     assert not any(name.startswith("access-control") for name in answer.headers)
     assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+async def test_a_listed_origin_may_do_everything_and_is_named_in_the_answer():
+    page = "https://app.example.org"
+    app, service = make()
+    service.put()
+    edge = Edge(app.router, doors=replace(DOORS, cors_origins=frozenset({page})), dialects=DIALECTS)
+
+    preflight = await ask(edge, "OPTIONS", JOB, origin=page, access_control_request_method="DELETE")
+    assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (204, page)
+    assert "DELETE" in preflight.headers["access-control-allow-methods"]
+    known = await ask(edge, "GET", "/health", origin=page, sec_fetch_site="cross-site")
+    assert (known.status, known.headers["access-control-allow-origin"]) == (200, page)
+    assert known.headers["vary"] == "Origin"
+    other = await ask(edge, "DELETE", JOB, origin="https://evil.example")
+    assert other.status == 403
+    assert "access-control-allow-origin" not in other.headers
+    foreign_preflight = await ask(
+        edge, "OPTIONS", JOB, origin="https://evil.example", access_control_request_method="DELETE"
+    )
+    assert "access-control-allow-origin" not in foreign_preflight.headers
+
+
+def test_a_listed_origin_passes_every_door_and_no_other_does():
+    doors = replace(DOORS, cors_origins=frozenset({"https://app.example.org"}))
+    listed = Headers({"origin": "https://app.example.org", "sec-fetch-site": "cross-site", "host": "localhost"})
+    doors.require_own_page(listed)
+    doors.require_reader(listed)
+    doors.require_socket_origin(listed)
+    for check in (DOORS.require_own_page, DOORS.require_reader, DOORS.require_socket_origin):
+        with pytest.raises(ForbiddenError):
+            check(listed)
 
 
 # ------------------------------------------------------------------------------------------------------------ keys mode

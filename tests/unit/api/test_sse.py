@@ -9,7 +9,7 @@ from gateway.api import sse
 from gateway.api.following import Frame, Signal
 from gateway.api.window import Slots
 from gateway.events import EventKind
-from tests.tools.asgi import Stream, ask, make
+from tests.tools.asgi import Stream, ask, form, make
 from tests.tools.sse_parser import parse
 
 json_values = st.recursive(
@@ -118,6 +118,18 @@ async def test_a_client_that_leaves_neither_cancels_the_job_nor_keeps_its_slot()
     assert slots.taken == 0
     assert not service.stored[job.id].is_terminal
     assert not service.bus._channels
+
+
+async def test_a_client_that_leaves_during_a_transfer_leaves_nothing_behind():
+    app, service = make()
+    service.fetch_gate = asyncio.Event()
+    body, headers = form({"image": b"\x89PNG\r\n\x1a\n", "video_url": "https://media.example.org/v.mp4"})
+    headers = {"content-type": headers["content_type"]}
+    async with Stream(app, "POST", "/face-swap", headers, body) as stream:
+        await stream.until_text(b": keep-alive")
+        assert len(service.blobs.stored) == 1
+    assert service.blobs.stored == {}
+    assert service.submissions == []
 
 
 async def test_a_client_gone_before_the_first_byte_gives_its_slot_back():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
+import anyio
 import structlog
 
 from gateway.api.auth import Caller
@@ -60,7 +61,9 @@ async def obtain_in_stream(
         yield outcome(transfer)
     finally:
         transfer.cancel()
-        await asyncio.gather(transfer, return_exceptions=True)
+        # The response that iterates this lives in a cancel scope of anyio, which would cut this wait short again.
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(transfer, return_exceptions=True)
 
 
 def outcome(transfer: asyncio.Task[Job]) -> Job | Frame:

@@ -72,16 +72,9 @@ def test_every_durable_event_has_frames_or_none_and_a_terminal_one_carries_its_n
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("true", True),
-        ("1", True),
-        ("YES", True),
-        ("on", True),
-        ("false", False),
-        ("0", False),
-        ("No", False),
-        ("off", False),
-    ]
-    + [("", False), (" true ", True)],
+        *(("true", True), ("1", True), ("YES", True), ("on", True), (" true ", True)),
+        *(("false", False), ("0", False), ("No", False), ("off", False), ("", False)),
+    ],
 )
 def test_return_prompt_id_only_takes_every_documented_spelling(text, expected):
     assert translation.read_request({**URLS, "return_prompt_id_only": text}, {}).wants_id_only is expected
