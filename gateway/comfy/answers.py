@@ -295,7 +295,7 @@ def parse_system_stats(status: int, body: bytes) -> SystemStats | None:
     system = answer.get("system") if isinstance(answer, dict) else None
     if not isinstance(system, dict):
         return None
-    return SystemStats(as_id(system.get("comfyui_version")), system.get("embedded_worker") is True)
+    return SystemStats(as_id(system.get("comfyui_version")), bool(system.get("embedded_worker")))
 
 
 def parse_features(status: int, body: bytes) -> int | None:

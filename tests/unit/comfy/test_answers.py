@@ -150,7 +150,7 @@ def test_upload_reply_of_old_and_new_servers():
 
 
 def test_embedded_worker_and_comfyui_are_told_apart():
-    stats = {"system": {"comfyui_version": "0.3.64", "embedded_worker": True}}
+    stats = {"system": {"comfyui_version": "0.3.64", "embedded_worker": "comfygate 0.1.0"}}
     assert answers.parse_system_stats(200, body(stats)).is_embedded_worker
     del stats["system"]["embedded_worker"]
     assert not answers.parse_system_stats(200, body(stats)).is_embedded_worker
