@@ -89,7 +89,7 @@ class Doors:
             is_open=is_open,
             # "*" says in keys mode what saying nothing says; open mode has no such thing.
             hosts=frozenset(hosts) if is_open or (named and "*" not in named) else None,
-            cors_origins=frozenset(origin.lower().rstrip("/") for origin in getattr(settings, "cors_origins", ())),
+            cors_origins=frozenset(origin.lower().rstrip("/") for origin in settings.cors_origins),
             public_origin=f"{public.scheme}://{public.netloc}".lower() if public.netloc else None,
             proxies=tuple(ip_network(proxy, strict=False) for proxy in settings.trusted_proxies),
             admin_token=admin_token.encode() if admin_token else None,

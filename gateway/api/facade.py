@@ -6,7 +6,7 @@ fake, and so that a reader sees at a glance what a handler can reach. The values
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from gateway.api.downloads import FileBytes
@@ -68,7 +68,7 @@ class Service(Protocol):
         """Probe, choose a template, store. On a refusal the inputs' bytes are taken back."""
         ...
 
-    async def discard(self, hashes: Sequence[str]) -> None:
+    async def discard(self, blobs: Iterable[Blob]) -> None:
         """Take back bytes that led to no job."""
         ...
 
@@ -151,5 +151,5 @@ class InputBlobs:
 
     async def discard(self, blob: Blob) -> bool:
         """Take back a commit that led to nothing."""
-        await self._service.discard([blob.hash])
+        await self._service.discard([blob])
         return True

@@ -152,6 +152,10 @@ class SqlStore:
 
     # ---- what is kept beside jobs
 
+    async def forget_blob(self, blob_hash: str) -> bool:
+        """Forget a blob that nothing refers to; True when its bytes may go."""
+        return await self._executor.write(assets.forget_blob, blob_hash)
+
     async def save_template(self, name: str, version: str, toml: str, graph: str, *, now: float) -> None:
         """Keep a template version, so that jobs pinned to it survive an edit and a restart."""
         await self._executor.write(upstreams.save_template, name, version, toml, graph, now)

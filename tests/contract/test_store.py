@@ -650,3 +650,13 @@ async def test_file_is_ours_alone_and_closed_store_refuses(tmp_path):
     with sqlite3.connect(path) as raw:
         assert raw.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
     raw.close()
+
+
+async def test_blob_is_forgotten_only_while_no_asset_refers_to_it(store):
+    await create(store)
+    await store.touch_blob(Blob("loose", 5), now=10.0)
+    assert not await store.forget_blob("blob-t-0001")
+    assert await store.forget_blob("loose")
+    assert await store.forget_blob("never heard of")
+    swept = await store.sweep(job_retention_seconds=1e9, blob_grace_seconds=0.0, now=1e6)
+    assert "loose" not in swept.blobs

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Self
@@ -183,7 +183,7 @@ class FakeService:
     async def submit(self, submission: Submission) -> Job:
         await asyncio.sleep(0)
         if self.refusal is not None:
-            await self.discard([given.blob.hash for given in submission.inputs.values()])
+            await self.discard([given.blob for given in submission.inputs.values()])
             raise self.refusal
         self.submissions.append(submission)
         facts = IMAGE_FACTS if MediaKind.IMAGE in submission.accepts["target"] else VIDEO_FACTS
@@ -192,9 +192,9 @@ class FakeService:
             self.tell(job.id, kind, **data)
         return job
 
-    async def discard(self, hashes: Sequence[str]) -> None:
-        for name in hashes:
-            self.blobs.stored.pop(name, None)
+    async def discard(self, blobs: Iterable[Blob]) -> None:
+        for blob in blobs:
+            self.blobs.stored.pop(blob.hash, None)
 
     def check_url(self, url: str, *, field: str) -> None:
         if not url.startswith("https://media.example.org/"):

@@ -85,6 +85,14 @@ def sweep_blobs(connection: Connection, untouched_since: float) -> tuple[str, ..
     return tuple(row["found"] for row in gone)
 
 
+def forget_blob(connection: Connection, blob_hash: str) -> bool:
+    """Forget a blob unless an asset refers to it; True when none does, known or not."""
+    if connection.execute(_IS_USED, {"wanted": blob_hash}).one_or_none() is not None:
+        return False
+    change(connection, _DELETE_BLOB, [{"found": blob_hash}])
+    return True
+
+
 def _asset_row(job: Job, asset_id: str, blob: str, size_bytes: int) -> Values:
     return {
         "id": asset_id,
@@ -167,3 +175,4 @@ _LOOSE_BLOBS = (
     .order_by(blobs.c.touched_at)
     .limit(BATCH_ROWS)
 )
+_IS_USED = select(assets.c.id).where(assets.c.blob == bindparam("wanted")).limit(1)

@@ -39,7 +39,7 @@ async def obtain(service: Service, wanted: SwapRequest, caller: Caller) -> Job:
         for role, (source, url) in wanted.urls.items():
             inputs[role] = await service.fetch_url(url, field=source.name, kinds=source.kinds)
     except BaseException:  # also when the client left: nobody else knows of these bytes
-        await asyncio.shield(service.discard([given.blob.hash for given in inputs.values()]))
+        await asyncio.shield(service.discard([given.blob for given in inputs.values()]))
         raise
     return await service.submit(submission(wanted, inputs, caller))
 
