@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     public_url: str | None = Field(None, description="Base of absolute links, e.g. https://faces.example.org/swap.")
     allowed_hosts: Names = Field((), description="Host names served; empty in keys mode serves every Host.")
     trusted_proxies: Names = Field((), description="Addresses or CIDRs whose Forwarded headers are believed.")
+    cors_origins: Names = Field((), description="Origins whose pages may call the API from a browser; off when empty.")
     url_inputs: Literal["off", "allowlist", "public"] = Field(
         "public",
         description="Which URLs may be given as inputs: none, those of URL_ALLOWLIST, or public addresses too.",
