@@ -74,8 +74,7 @@ class LocalBlobs:
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="blobs")
         # Between "it is there, touch it" and "it is untouched, delete it".
         self._names = threading.Lock()
-        self._last_stamp = 0
-        # Blobs that did not exist before this run's commit -> the time stamp that the commit gave them.
+        # Blobs that did not exist before this run's first commit of them -> commits that were not taken back.
         self._fresh: OrderedDict[str, int] = OrderedDict()
 
     async def prepare(self) -> int:
@@ -181,6 +180,8 @@ class LocalBlobs:
         folder = target.parent
         with self._names:
             if target.exists():
+                if blob_hash in self._fresh:
+                    self._fresh[blob_hash] += 1
                 self._stamp(target)
                 part.unlink()
                 return
@@ -188,25 +189,28 @@ class LocalBlobs:
                 folder.mkdir(mode=0o700)
                 _sync_folder(self._root)
             part.rename(target)
-            # Also because a part that took long to arrive would look old to the sweep.
-            self._fresh[blob_hash] = self._stamp(target)
+            self._stamp(target)
+            self._fresh[blob_hash] = 1
             if len(self._fresh) > _FRESH_LIMIT:
                 self._fresh.popitem(last=False)
         _sync_folder(folder)
 
-    def _stamp(self, target: Path) -> int:
-        """Touch with a time that no other touch of this run had: the kernel's own clock ticks every few ms only."""
-        self._last_stamp = max(time.time_ns(), self._last_stamp + 1)
-        os.utime(target, ns=(self._last_stamp, self._last_stamp))
-        return self._last_stamp
+    @staticmethod
+    def _stamp(target: Path) -> None:
+        """Touch it, so that the sweep takes it for new; a part that took long to arrive would look old."""
+        now = time.time_ns()
+        os.utime(target, ns=(now, now))
 
     def _discard(self, blob_hash: str) -> bool:
         path = self.path(blob_hash)
         with self._names:
-            stamp = self._fresh.pop(blob_hash, None)
-            if stamp is None or not path.exists() or path.stat().st_mtime_ns != stamp:
+            left = self._fresh.get(blob_hash, 0) - 1
+            if left > 0:
+                self._fresh[blob_hash] = left
+            if left != 0:  # somebody else committed it too, or it was there before
                 return False
-            path.unlink()
+            del self._fresh[blob_hash]
+            path.unlink(missing_ok=True)
         return True
 
     def _untouched(self, since: float) -> list[str]:
@@ -222,6 +226,7 @@ class LocalBlobs:
                 if path.stat().st_mtime >= untouched_since:
                     return False
                 path.unlink()
+                self._fresh.pop(path.name, None)
             except FileNotFoundError:
                 return False
         return True

@@ -85,3 +85,12 @@ async def test_discard_takes_back_only_what_is_nobody_elses(blobs):
     assert not await blobs.discard(shared)
     assert not await blobs.exists(mine.hash)
     assert await blobs.exists(shared.hash)
+
+
+async def test_the_same_bytes_committed_twice_and_taken_back_twice_are_gone(blobs):
+    blob = await put(blobs, b"one photo in two fields")
+    await put(blobs, b"one photo in two fields")
+    assert not await blobs.discard(blob)
+    assert await blobs.discard(blob)
+    assert not await blobs.exists(blob.hash)
+    assert not await blobs.discard(blob)
