@@ -1,0 +1,65 @@
+"""What every test stands on: one asyncio backend, and the closing table of what was skipped and why.
+
+A skip is told at the end, once per reason, with its count. Where ``CI`` is true in the environment nothing may be
+skipped: whatever a test needs is installed there (``.ci/run``), so a skip is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+
+# One profile for all: a slow machine must not fail a test for being slow.
+settings.register_profile("comfygate", deadline=None, max_examples=int(os.environ.get("COMFYGATE_EXAMPLES", "60")))
+settings.load_profile("comfygate")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def everything_must_run() -> bool:
+    return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """Why a test was skipped: pytest keeps (file, line, "Skipped: why")."""
+    longrepr = report.longrepr
+    text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    # An expected failure is reported as skipped too; that one did run.
+    if everything_must_run() and report.skipped and not hasattr(report, "wasxfail"):
+        reason = skip_reason(report)
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and CI is set, where everything must run: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    refuse_skip(report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line per reason."""
+    reasons = Counter(skip_reason(report) for report in terminalreporter.stats.get("skipped", []))
+    if not reasons:
+        return
+    terminalreporter.section("not run here, and why")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.line(f"{count:5d}  {reason}")
