@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gateway.data_dir import StartError, hold_data_dir, prepare_data_dir, read_admin_token
+from gateway.settings import from_mapping
+
+
+def mode(path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_directory_is_made_for_its_owner_alone(tmp_path) -> None:
+    folder = prepare_data_dir(tmp_path / "new" / "data")
+    assert folder.is_absolute()
+    assert [mode(path) for path in (folder, folder / "blobs", folder / "scratch")] == [0o700] * 3
+
+
+def test_directory_that_was_open_to_others_is_closed(tmp_path) -> None:
+    tmp_path.chmod(0o755)
+    assert mode(prepare_data_dir(tmp_path)) == 0o700
+
+
+def test_directory_that_cannot_be_made_is_told_with_the_remedy(tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match=r"cannot be used.*GATEWAY_DATA_DIR"):
+        prepare_data_dir(tmp_path / "file" / "data")
+
+
+def test_second_holder_is_refused_until_the_first_lets_go(tmp_path) -> None:
+    with hold_data_dir(tmp_path):
+        assert mode(tmp_path / "lock") == 0o600
+        with pytest.raises(StartError, match="Another gateway"), hold_data_dir(tmp_path):
+            pass
+    with hold_data_dir(tmp_path):
+        pass
+
+
+def test_holder_that_was_killed_holds_nothing(tmp_path) -> None:
+    code = (
+        "import os, signal, pathlib, sys\n"
+        "from gateway.data_dir import hold_data_dir\n"
+        "with hold_data_dir(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], check=False).returncode == -9
+    with hold_data_dir(tmp_path):
+        pass
+
+
+def test_token_is_made_once_for_its_owner_alone(tmp_path) -> None:
+    token, is_new = read_admin_token(from_mapping({}), tmp_path)
+    assert is_new
+    assert len(token) >= 32
+    assert mode(tmp_path / "admin-token") == 0o600
+    assert read_admin_token(from_mapping({}), tmp_path) == (token, False)
+
+
+def test_token_of_the_settings_stands_over_the_file_and_is_not_written(tmp_path) -> None:
+    assert read_admin_token(from_mapping({"admin_token": "given"}), tmp_path) == ("given", False)
+    assert not (tmp_path / "admin-token").exists()
