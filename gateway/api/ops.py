@@ -16,7 +16,7 @@ from gateway.api.auth import Access
 from gateway.api.following import Frame, frames_of
 from gateway.api.health import upstream_body
 from gateway.api.problems import json_response
-from gateway.api.shown import is_job_id, job_id, timestamp
+from gateway.api.shown import is_job_id, timestamp
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call, Endpoint, Holds
 from gateway.errors import InvalidInputError, NotFoundError
@@ -68,7 +68,7 @@ async def get_job_events(request: Request, call: Call) -> Response:
 
 
 async def _job(request: Request, call: Call) -> Job:
-    return await call.service.job(job_id(request.path_params["id"], "id"), call.known.owner)
+    return await call.job(request.path_params["id"], "id")
 
 
 def _limit(text: str) -> int:

@@ -29,5 +29,10 @@ def job_id(text: str, field: str) -> str:
         NotFoundError: it has not the shape of one.
     """
     if not is_job_id(text):
-        raise NotFoundError("There is no such job.", field=field)
+        raise no_such_job(field)
     return text
+
+
+def no_such_job(field: str) -> NotFoundError:
+    """The one answer to an id that leads to nothing."""
+    return NotFoundError("There is no such job.", field=field)

@@ -19,10 +19,11 @@ from starlette.websockets import WebSocket
 from gateway.api.auth import Access, Caller
 from gateway.api.facade import Service
 from gateway.api.problems import Envelope
+from gateway.api.shown import job_id, no_such_job
 from gateway.api.uploads import FormLimits
 from gateway.audit import MediaKind
-from gateway.errors import BusyError, UnauthorizedError
-from gateway.job import JobState
+from gateway.errors import BusyError, NotFoundError, UnauthorizedError
+from gateway.job import Job, JobState
 from gateway.settings import Settings
 
 #: Streams and sockets open at once: 2000 took 75 MiB and four tasks each (measured in one process over a fake engine,
@@ -104,6 +105,21 @@ class Call:
         if self.caller is None:
             raise UnauthorizedError("This needs a Bearer token.")
         return self.caller
+
+    async def job(self, text: str, field: str) -> Job:
+        """The caller's job with this id.
+
+        Args:
+            text: as the client gave it.
+            field: what the client calls it.
+
+        Raises:
+            NotFoundError: naming the field, and the same whether it is no id, nobody's, or somebody else's.
+        """
+        try:
+            return await self.service.job(job_id(text, field), self.known.owner)
+        except NotFoundError:
+            raise no_such_job(field) from None
 
 
 HttpHandler = Callable[[Request, Call], Awaitable[Response]]

@@ -17,7 +17,6 @@ from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs
 from gateway.api.following import Frame, Signal, frames_of
 from gateway.api.problems import json_response
-from gateway.api.shown import job_id
 from gateway.api.uploads import receive_form
 from gateway.api.window import Call
 from gateway.errors import NotFoundError
@@ -62,14 +61,14 @@ async def _transferred(call: Call, wanted: SwapRequest) -> AsyncGenerator[Frame 
 async def get_status(request: Request, call: Call) -> Response:
     """``GET /status/{prompt_id}``."""
     service = call.service
-    job = await service.job(job_id(request.path_params["prompt_id"], "prompt_id"), call.known.owner)
+    job = await call.job(request.path_params["prompt_id"], "prompt_id")
     position = await service.queue_position(job.id) if job.state is JobState.QUEUED else None
     return json_response(translation.status_body(job, service.progress(job.id), position, call.window.link_prefix))
 
 
 async def get_events(request: Request, call: Call) -> Response:
     """``GET /events/{prompt_id}``, for EventSource."""
-    job = await call.service.job(job_id(request.path_params["prompt_id"], "prompt_id"), call.known.owner)
+    job = await call.job(request.path_params["prompt_id"], "prompt_id")
     cursor = sse.cursor_of(request, job)
     return sse.nothing_more() if cursor is None else sse.event_stream(job_frames(call, job, cursor))
 

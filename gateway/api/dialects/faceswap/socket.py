@@ -105,7 +105,7 @@ class _Conversation:
             if isinstance(opening, SwapRequest):
                 check_urls(self._call.service, opening)
             else:
-                self._job = await self._call.service.job(opening.job_id, self._call.known.owner)
+                self._job = await self._call.job(opening.job_id, "prompt_id")
         except GatewayError as error:
             await self._peer.send(body_of(translation.error_frame(error)))
             return _close_code(error)
