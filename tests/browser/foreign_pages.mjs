@@ -52,10 +52,12 @@ async function attempts({ base, job, download, face, target }) {
     element.src = base + path;
     document.body.append(element);
   }));
-  const post = (encoding) => within(new Promise((resolve) => {
-    const frame = Object.assign(document.createElement("iframe"), { name: `frame-${encoding}` });
+  // The page's referrer policy decides what a form says of where it comes from: the origin, or "null".
+  const post = (policy) => within(new Promise((resolve) => {
+    document.head.append(Object.assign(document.createElement("meta"), { name: "referrer", content: policy }));
+    const frame = Object.assign(document.createElement("iframe"), { name: `frame-${policy}` });
     const sender = Object.assign(document.createElement("form"), {
-      method: "post", action: `${base}/face-swap`, enctype: encoding, target: frame.name,
+      method: "post", action: `${base}/face-swap`, enctype: "multipart/form-data", target: frame.name,
     });
     for (const [name, data] of [["target_image", target], ["image", face]]) {
       const input = Object.assign(document.createElement("input"), { type: "file", name });
@@ -80,7 +82,8 @@ async function attempts({ base, job, download, face, target }) {
     "start by fetch": await ask("/face-swap", { method: "POST", body: form() }),
     "start by fetch without cors": await ask("/face-swap", { method: "POST", body: form(), mode: "no-cors" }),
     "start by beacon": navigator.sendBeacon(`${base}/face-swap`, form()) ? "sent" : "refused",
-    "start by form": await post("multipart/form-data"),
+    "start by form": await post("origin"),
+    "start by form of origin null": await post("no-referrer"),
     "start by plain text": await ask("/face-swap", {
       method: "POST", mode: "no-cors", headers: { "Content-Type": "text/plain" },
       body: JSON.stringify({ target_image_url: "https://evil.test/a.png", image_url: "https://evil.test/b.png" }),

@@ -181,6 +181,8 @@ def test_what_the_own_page_can_do_no_foreign_page_can(attempted, gateway) -> Non
     # The very same attempts do work from the gateway's own page, so they were not refused for being clumsy.
     assert [own[attempt] for attempt in STARTS] == [200, 200, "sent", "answered"]
     assert len(after) == len(before) + len(STARTS)
+    # A form that hides its origin is nobody's, so not even the own page may send it; the page uses fetch.
+    assert own["start by form of origin null"] == "no answer to read"
     assert (
         own["read the status"] == own["read the list"] == own["read a file by fetch"] == own["cancel by fetch"] == 200
     )
