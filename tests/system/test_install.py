@@ -15,8 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import httpx
 import pytest
+
+from gateway.cli.demo_media import FPS, SECONDS, write_inputs
 
 pytestmark = pytest.mark.system
 
@@ -120,12 +123,24 @@ def test_installed_in_an_empty_directory_everything_is_there(venv, tmp_path) -> 
         assert page.headers["content-type"].startswith("text/html")
         for name in re.findall(r'(?:src|href)="/?(-/ui/[\w.]+)"', page.text):
             assert client.get(f"/{name}").status_code == 200
+        swap_a_face(venv, url, tmp_path)
         process.send_signal(signal.SIGTERM)
         assert process.wait(STOP_SECONDS) == 0
     assert [path.name for path in empty.iterdir()] == ["data"]
     assert oct((empty / "data").stat().st_mode & 0o777) == "0o700"
     for path in (empty / "data").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
+
+
+def swap_a_face(venv: Path, url: str, folder: Path) -> None:
+    """The main job through the installed command line."""
+    target, face = write_inputs(folder)
+    result = folder / "result.mp4"
+    command = [venv / "bin" / "comfygate", "submit", target, face, "-o", result, "--url", url]
+    subprocess.run(command, env=clean_environment(), check=True, timeout=START_SECONDS, capture_output=True)
+    with av.open(str(result)) as file:
+        assert file.streams.video[0].codec_context.name == "h264"
+        assert sum(1 for _ in file.decode(video=0)) == FPS * SECONDS
 
 
 def test_with_the_settings_of_the_image_nothing_is_open(venv, tmp_path) -> None:
