@@ -1,0 +1,51 @@
+"""Material and gateways that the tests of whole processes share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.tools import clips
+from tests.tools.gateway_process import GatewayProcess
+
+LONG_FRAMES = 120
+SHORT_FRAMES = 24
+
+
+@dataclass(frozen=True)
+class Material:
+    """Files to submit, in a folder of their own."""
+
+    folder: Path
+    #: A second of a portrait in motion: half a second's work.
+    clip: Path
+    #: So long that whoever looks finds it running: two to three seconds' work.
+    long: Path
+    still: Path
+    faceless: Path
+
+    def face(self, variant: int = 0) -> Path:
+        """A portrait; each variant is another file to an upstream's cache."""
+        path = self.folder / f"face {variant}.png"
+        return path if path.exists() else clips.face(path, variant)
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory) -> Material:
+    folder = tmp_path_factory.mktemp("material")
+    return Material(
+        folder,
+        clip=clips.clip(folder / "Some One - walking.mp4", SHORT_FRAMES, sound=True),
+        long=clips.clip(folder / "long.mp4", LONG_FRAMES),
+        still=clips.still(folder / "still.png"),
+        faceless=clips.faceless(folder / "nobody.png"),
+    )
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory):
+    """A gateway in open mode with two workers, for tests that leave it as it was."""
+    with GatewayProcess(tmp_path_factory.mktemp("pool"), workers=2) as gateway:
+        yield gateway

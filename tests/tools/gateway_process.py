@@ -1,0 +1,226 @@
+"""A whole gateway as a process on loopback: started, stopped, killed and started again on the same data directory.
+
+Nothing is faked: the command is the one users run, its workers are the real embedded ones, settings are environment
+variables. Every process is found by its own parent and folder, never by a name that another gateway has too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.tools.waiting import PATIENCE_SECONDS, wait_until, wait_until_now
+
+#: Settings of the machine's owner must not change a test.
+_OWN_PREFIX = "GATEWAY_"
+_READY_LINE = b"comfygate listens on "
+
+
+@dataclass
+class GatewayProcess:
+    """One data directory, one port, and the process that serves them while there is one."""
+
+    folder: Path
+    #: By name, without the prefix.
+    settings: dict[str, str] = field(default_factory=dict)
+    workers: int = 1
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    # ------------------------------------------------------------------------------------------------------- its life
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self, *, wait_for_workers: bool = True) -> Self:
+        """Start it, and wait until it listens and all its workers are there."""
+        assert self.process is None, "it runs already"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.port = self.port or free_port()
+        with self.output.open("ab") as out, self.log.open("ab") as err:
+            seen = self.output.stat().st_size
+            self.process = subprocess.Popen(
+                [str(Path(sys.executable).parent / "comfygate"), "serve", "--port", str(self.port)],
+                cwd=self.folder,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+        wait_until_now(lambda: self._is_listening(seen), what="the gateway to listen")
+        if wait_for_workers:
+            wait_until_now(self._is_whole, what="all workers")
+        return self
+
+    def stop(self) -> tuple[int, float]:
+        """SIGTERM; its exit status, and the seconds it took."""
+        assert self.process is not None, "it does not run"
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(PATIENCE_SECONDS)
+        self.process = None
+        return status, time.monotonic() - begun
+
+    def kill(self) -> None:
+        """kill -9: nothing of it gets to run any more."""
+        assert self.process is not None, "it does not run"
+        self.process.kill()
+        self.process.wait(PATIENCE_SECONDS)
+        self.process = None
+
+    def end(self) -> None:
+        """Whatever its state: no process of it is left afterwards."""
+        children = self.children() if self.process is not None else []
+        if self.process is not None:
+            self.kill()
+        for pid in {*children, *self.worker_pids().values()}:
+            if is_alive(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_PREFIX)}
+        # Without an allow-list a test that forgets a stub would dial out; nothing in tests may.
+        settings = {"URL_INPUTS": "allowlist", "LOG_FORMAT": "json", **self.settings}
+        settings |= {"DATA_DIR": str(self.data_dir), "EMBEDDED_WORKERS": str(self.workers)}
+        return inherited | {_OWN_PREFIX + name: value for name, value in settings.items()}
+
+    def _is_listening(self, seen: int) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"it ended: {self.log.read_text()[-2000:]}"
+        return _READY_LINE in self.output.read_bytes()[seen:]
+
+    def _is_whole(self) -> bool:
+        with self.http() as http:
+            health = http.get("/health", headers=self.bearer).json()
+        return health["status"] == "healthy" and len(health["upstreams"]) == self.workers
+
+    # ------------------------------------------------------------------------------------------------ what it left behind
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def output(self) -> Path:
+        """What it told its operator."""
+        return self.folder / "stdout.txt"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "stderr.txt"
+
+    def files(self) -> set[str]:
+        """All bytes of clients that lie on its disk: blobs, parts of blobs, scratch; not what its workers keep."""
+        return {
+            str(path.relative_to(self.data_dir))
+            for name in ("blobs", "scratch")
+            for path in (self.data_dir / name).rglob("*")
+            if path.is_file()
+        }
+
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Ask its database, reading only."""
+        with closing(sqlite3.connect(f"file:{self.data_dir / 'gateway.db'}?mode=ro", uri=True)) as database:
+            return database.execute(query, values).fetchall()
+
+    def leftovers(self) -> dict[str, Any]:
+        """Everything that a submission can leave."""
+        tables = ("jobs", "tasks", "assets", "blobs", "events")
+        counts = {table: self.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables}  # noqa: S608 - our own names
+        return {"files": self.files(), **counts}
+
+    # ---------------------------------------------------------------------------------------------------- its processes
+
+    def children(self) -> list[int]:
+        """Process ids of all that it started and that live."""
+        assert self.process is not None
+        return descendants(self.process.pid)
+
+    def worker_pids(self) -> dict[str, int]:
+        """Name of each live worker -> its process id, also when the gateway is gone."""
+        folder = str(self.data_dir / "embedded")
+        found: dict[str, int] = {}
+        for pid, words in command_lines():
+            if "gateway.embedded" in words and words[-1].startswith(folder):
+                found[Path(words[-1]).name] = pid
+        return found
+
+    # ------------------------------------------------------------------------------------------------------ talking to it
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        """Its admin token as a header."""
+        return {"Authorization": f"Bearer {(self.data_dir / 'admin-token').read_text().strip()}"}
+
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False)
+
+    def client(self, **settings: Any) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, **settings)
+
+
+def free_port() -> int:
+    """A port that was free a moment ago; a gateway that is started again must come back on the same one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def command_lines() -> list[tuple[int, list[str]]]:
+    """(process id, words of its command line) of every live process that may be looked at."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+            except OSError:  # it ended while we looked
+                continue
+            if words[0] and is_alive(int(entry.name)):
+                found.append((int(entry.name), words[:-1]))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of children, theirs included."""
+    try:
+        texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    direct = [int(word) for text in texts for word in text.split()]
+    return [*direct, *(grandchild for child in direct for grandchild in descendants(child))]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: a zombie that nobody has waited for does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+async def wait_until_gone(pids: list[int], *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until none of these runs."""
+    await wait_until(
+        lambda: not any(is_alive(pid) for pid in pids),
+        what=f"the end of {pids}",
+        patience_seconds=patience_seconds,
+    )
