@@ -10,8 +10,8 @@ import pytest
 from tests.tools import clips
 from tests.tools.gateway_process import GatewayProcess
 
-LONG_FRAMES = 120
-SHORT_FRAMES = 24
+LONG_FRAMES = 96
+SHORT_FRAMES = 12
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class Material:
     """Files to submit, in a folder of their own."""
 
     folder: Path
-    #: A second of a portrait in motion: half a second's work.
+    #: Half a second of a portrait in motion: a quarter of a second's work.
     clip: Path
-    #: So long that whoever looks finds it running: two to three seconds' work.
+    #: So long that whoever looks finds it running: two seconds' work.
     long: Path
     still: Path
     faceless: Path

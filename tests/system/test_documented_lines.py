@@ -145,7 +145,7 @@ async def test_without_the_last_field_the_same_line_streams_the_swap(here, tmp_p
         "status_url": f"/status/{prompt_id}",
         "events_url": f"/events/{prompt_id}",
     }
-    assert_progress_is_honest(stream.messages, total=24)
+    assert_progress_is_honest(stream.messages, total=12)
     nodes = [message.json for message in stream.messages if message.event == "executing"]
     assert all(set(node) == {"node", "title", "class_type", "message"} for node in nodes)
     assert "ReActorFaceSwap" in {node["class_type"] for node in nodes}

@@ -112,7 +112,7 @@ async def test_token_is_kept_from_others_and_never_shown_again(gateway, token):
     assert stat.S_IMODE(gateway.data_dir.stat().st_mode) == 0o700
     assert token not in gateway.log.read_text()
     gateway.stop()
-    gateway.start()
+    gateway.start(wait_for_workers=False)
     assert gateway.output.read_text().count(token) == 1
     async with gateway.client(headers={"Authorization": f"Bearer {token}"}) as client:
         assert (await client.get("/-/jobs")).status_code == HTTPStatus.OK

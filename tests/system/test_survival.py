@@ -21,7 +21,7 @@ pytestmark = pytest.mark.system
 
 JOBS = 10
 #: Frames of the two clips.
-LONG, SHORT = 120, 24
+LONG, SHORT = 96, 12
 ENDS = {"succeeded", "completed", "failed", "error", "canceled"}
 #: Streams must have been told goodbye within this, whatever runs.
 STOP_SECONDS = 20
@@ -184,12 +184,11 @@ async def test_asked_to_stop_it_says_goodbye_and_goes_on_after_its_next_start(ga
         assert falls([*shown, *again]) == []
 
 
-async def test_second_gateway_on_the_same_folder_is_refused_with_a_sentence(gateway, tmp_path):
+async def test_second_gateway_on_the_same_folder_is_refused_with_a_sentence(pool):
     """Two on one database would run every job twice."""
-    second = GatewayProcess(tmp_path / "gateway", workers=0)
+    second = GatewayProcess(pool.folder, workers=0)
     with pytest.raises(AssertionError, match="it ended"):
         second.start(wait_for_workers=False)
-    second.process = None
-    assert "Another gateway uses the data directory" in gateway.log.read_text()
-    async with gateway.client() as client:
+    assert "Another gateway uses the data directory" in pool.log.read_text()
+    async with pool.client() as client:
         assert (await client.get("/health/ready")).status_code == HTTPStatus.OK
