@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,17 +30,33 @@ def prepare_data_dir(folder: Path) -> Path:
         for name in ("scratch", "blobs"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StartError(
-            f"The data directory {folder} cannot be used ({reason}): set GATEWAY_DATA_DIR to a folder you may write to."
-        ) from error
+        raise _unusable(folder, error) from error
     return folder.resolve()
+
+
+def clear_scratch(folder: Path) -> None:
+    """Delete what an earlier process left half done. Call it only while holding the directory."""
+    for left in (folder / "scratch").iterdir():
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def _unusable(folder: Path, error: OSError) -> StartError:
+    reason = error.strerror or type(error).__name__
+    return StartError(
+        f"The data directory {folder} cannot be used ({reason}): set GATEWAY_DATA_DIR to a folder you may write to."
+    )
 
 
 @contextmanager
 def hold_data_dir(folder: Path) -> Iterator[None]:
     """Keep any other gateway off the directory for as long as this process lives. Raises StartError."""
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unusable(folder, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -53,15 +70,19 @@ def hold_data_dir(folder: Path) -> Iterator[None]:
 
 
 def read_admin_token(settings: Settings, folder: Path) -> tuple[str, bool]:
-    """The admin token, and whether it was made just now into ``admin-token`` (0600)."""
+    """The admin token, and whether it was made just now into ``admin-token`` (0600). Raises StartError."""
     if settings.admin_token is not None:
         return settings.admin_token.get_secret_value(), False
     path = folder / "admin-token"
-    with contextlib.suppress(FileNotFoundError):
-        if token := path.read_text(encoding="ascii").strip():
-            return token, False
-    token = secrets.token_urlsafe(32)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token + "\n")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if token := path.read_text(encoding="utf-8").strip():
+                return token, False
+        token = secrets.token_urlsafe(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(descriptor, 0o600)  # an empty file of other rights may have been there
+            file.write(token + "\n")
+    except OSError as error:
+        raise _unusable(folder, error) from error
     return token, True

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -28,7 +29,7 @@ from gateway.blobs.dialing import SystemResolver, resolve_overrides
 from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.blobs.local import LocalBlobs
 from gateway.clock import SystemClock
-from gateway.data_dir import StartError, hold_data_dir, prepare_data_dir, read_admin_token
+from gateway.data_dir import StartError, clear_scratch, hold_data_dir, prepare_data_dir, read_admin_token
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog, workflows_folder
 from gateway.engine.dispatcher import Dispatcher
@@ -38,7 +39,7 @@ from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
-from gateway.errors import InvalidInputError
+from gateway.errors import GatewayError, InvalidInputError
 from gateway.interfaces import Clock, Store, Upstream
 from gateway.job import RetryLimits
 from gateway.media.limits import Limits
@@ -46,6 +47,7 @@ from gateway.media.workers import MediaWorkers
 from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
 from gateway.store.sql_store import SqlStore
+from gateway.upstreams.client import parse_address
 from gateway.upstreams.managed import ManagedUpstream
 from gateway.upstreams.remote import RemoteUpstream
 
@@ -81,6 +83,7 @@ async def open_gateway(settings: Settings, *, listeners: tuple[tuple[str, int], 
     _require_embedded(settings)
     async with AsyncExitStack() as stack:
         stack.enter_context(hold_data_dir(folder))
+        await asyncio.to_thread(clear_scratch, folder)
         token, is_new = await asyncio.to_thread(read_admin_token, settings, folder)
         service = await _build(stack, settings, folder, listeners)
         app = create_app(service, settings, admin_token=token)
@@ -92,11 +95,7 @@ async def _build(
 ) -> Service:
     clock: Clock = SystemClock()
     bus = LocalBus()
-    store = await SqlStore.open(
-        folder / "gateway.db",
-        result_retention_seconds=settings.result_retention,
-        asset_retention_seconds=settings.asset_retention,
-    )
+    store = await _open_store(settings, folder)
     stack.push_async_callback(store.close)
     blobs = LocalBlobs(folder / "blobs")
     await blobs.prepare()
@@ -116,17 +115,12 @@ async def _build(
     pool = Pool(on_change=wake)
     recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake)
     collector = Collector(
-        blobs,
-        media,
-        folder / "scratch",
-        others=pool.others,
-        max_result_bytes=4 * settings.max_video,
-        new_id=_new_id,
+        store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id
     )
-    runner = Runner(store, blobs, bus, catalog, recorder, collector, clock, stall_seconds=settings.stall_seconds)
+    runner = Runner(store, blobs, bus, catalog, pool, recorder, collector, clock, stall_seconds=settings.stall_seconds)
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock)
     wakers.append(dispatcher.wake)
-    builder = UpstreamBuilder(settings, store, clock, folder, on_change=wake)
+    builder = UpstreamBuilder(settings, store, clock, folder, on_change=wake, live_prompts=runner.live_prompts)
     fetcher = await _fetcher(stack, settings, blobs, listeners, pool)
     service = Service(
         settings=settings,
@@ -139,18 +133,37 @@ async def _build(
         recorder=recorder,
         bus=bus,
         clock=clock,
-        cancel_live=dispatcher.cancel,
+        cancel_at_work=dispatcher.cancel,
         make_upstream=builder.remember,
         new_id=_new_id,
     )
     keeper = Maintenance(store, blobs, recorder, runner, service, clock, job_retention_seconds=settings.job_retention)
-    for upstream, draining in await builder.all():
-        pool.add(upstream, draining=draining)
+    await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
+    stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
-    await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
+    for made in await builder.all():
+        pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
+    # Taken apart in reverse: the dispatcher stops first, then what its bars showed last is saved.
     await _run_beside(stack, keeper.run(), "maintenance", keeper.save_progress)
+    await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
     stack.callback(service.stopping.set)
     return service
+
+
+async def _open_store(settings: Settings, folder: Path) -> SqlStore:
+    try:
+        return await SqlStore.open(
+            folder / "gateway.db",
+            result_retention_seconds=settings.result_retention,
+            asset_retention_seconds=settings.asset_retention,
+        )
+    except GatewayError as error:
+        raise StartError(error.message) from error
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StartError(
+            f"The database in {folder} cannot be opened ({reason}): see to its rights, or set GATEWAY_DATA_DIR."
+        ) from error
 
 
 async def _fetcher(
@@ -228,47 +241,89 @@ def _die_loudly(task: asyncio.Task[None]) -> None:
 # ----------------------------------------------------------------------------------------------------------- upstreams
 
 
+#: What names may be shown, logged and put in a path; those of our own workers are taken.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+WORKER_PREFIX = "embedded-"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An upstream for the pool."""
+
+    upstream: Upstream
+    draining: bool
+    embedded: bool = False
+
+
 class UpstreamBuilder:
     """Makes the pool's upstreams: those of the settings, those added while running, the embedded workers."""
 
     def __init__(
-        self, settings: Settings, store: Store, clock: Clock, folder: Path, *, on_change: Callable[[], None]
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        folder: Path,
+        *,
+        on_change: Callable[[], None],
+        live_prompts: Callable[[], Collection[str]],
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
         self._folder = folder
         self._on_change = on_change
+        self._live_prompts = live_prompts
 
-    async def all(self) -> list[tuple[Upstream, bool]]:
-        """All upstreams of this start with whether each is draining."""
+    async def all(self) -> list[Made]:
+        """All upstreams of this start, each name once. Raises StartError."""
         now = self._clock.now()
-        made: list[tuple[Upstream, bool]] = []
+        made: dict[str, Made] = {}
         for url in self._settings.upstreams:
-            row = await self._store.upstream(name_of(url), now=now)
-            if not row.removed:
-                made.append((self._remote(row.name, url, row.client_id), row.draining))
+            try:
+                name = name_of(url)
+                if name in made:
+                    raise StartError(f"GATEWAY_UPSTREAMS names {name} twice: name each instance once.")
+                row = await self._store.upstream(name, now=now)
+                if not row.removed:
+                    made[name] = Made(self._remote(name, url, row.client_id), draining=row.draining)
+            except ValueError as error:
+                raise StartError(f"GATEWAY_UPSTREAMS: {error}.") from error
         for row in await self._store.upstreams():
-            if row.url is not None and not row.removed and row.name not in {upstream.name for upstream, _ in made}:
-                made.append((self._remote(row.name, row.url, row.client_id), row.draining))
+            if row.url is not None and not row.removed and row.name not in made:
+                made[row.name] = Made(self._remote(row.name, row.url, row.client_id), draining=row.draining)
         for number in range(1, self._settings.embedded_worker_count + 1):
-            name = f"embedded-{number}"
-            row = await self._store.upstream(name, now=now)
-            made.append((self._worker(name, row.client_id), row.draining))
-        return made
+            row = await self._store.upstream(f"{WORKER_PREFIX}{number}", now=now)
+            made[row.name] = Made(self._worker(row.name, row.client_id), draining=row.draining, embedded=True)
+        return list(made.values())
 
-    async def remember(self, url: str, name: str | None) -> Upstream:
-        """An upstream added while running. Raises InvalidInputError."""
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise InvalidInputError("give the base URL of a ComfyUI, such as http://10.0.0.5:8188", field="url")
-        row = await self._store.upstream(name or name_of(url), url=url, now=self._clock.now())
+    async def remember(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
+        """An upstream added while running; see ``UpstreamFactory``."""
+        try:
+            parse_address(url)
+            wanted = name or name_of(url)
+        except ValueError as error:
+            raise InvalidInputError(f"{error}, for example http://10.0.0.5:8188", field="url") from error
+        if not PLAIN_NAME.fullmatch(wanted) or wanted.startswith(WORKER_PREFIX):
+            raise InvalidInputError(
+                f"a name has 1 to 64 letters, digits, dots, dashes or underscores, and does not begin with {WORKER_PREFIX}",
+                field="name",
+            )
+        check_name(wanted)
+        row = await self._store.upstream(wanted, url=url, now=self._clock.now())
         if row.removed:
             await self._store.set_upstream(row.name, removed=False, now=self._clock.now())
         return self._remote(row.name, url, row.client_id)
 
-    def _remote(self, name: str, url: str, client_id: str) -> Upstream:
-        return RemoteUpstream(name, url, client_id=client_id, clock=self._clock, on_change=self._on_change)
+    def _remote(self, name: str, url: str, client_id: str) -> RemoteUpstream:
+        return RemoteUpstream(
+            name,
+            url,
+            client_id=client_id,
+            clock=self._clock,
+            on_change=self._on_change,
+            live_prompts=self._live_prompts,
+        )
 
     def _worker(self, name: str, client_id: str) -> Upstream:
         def make_remote(url: str, token: str) -> Upstream:
@@ -284,7 +339,8 @@ class UpstreamBuilder:
 def name_of(url: str) -> str:
     """An upstream's name where nobody gave it one: host and port, never credentials."""
     parts = urlsplit(url)
-    return f"{parts.hostname}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
+    host = (parts.hostname or "").replace(":", ".")
+    return f"{host}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _require_embedded(settings: Settings) -> None:

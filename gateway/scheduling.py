@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from gateway.interfaces import Candidate
 
@@ -61,7 +62,16 @@ class Shares:
         return {name: self.of(name, now) for name in submitters}
 
 
-def assign(candidates: Sequence[Candidate], slots: Sequence[Slot], shares: Mapping[str, float]) -> list[Assignment]:
+#: Task id -> upstreams that have refused it.
+Refusals = Mapping[str, frozenset[str]]
+
+
+def assign(
+    candidates: Sequence[Candidate],
+    slots: Sequence[Slot],
+    shares: Mapping[str, float],
+    refusals: Refusals = MappingProxyType({}),
+) -> list[Assignment]:
     """As many assignments as there are slots that fit, fairest first; each task and each slot at most once."""
     waiting: dict[str, list[Candidate]] = {}
     for candidate in sorted(candidates, key=lambda c: (-c.priority, c.queued_at, c.task_id)):
@@ -70,10 +80,10 @@ def assign(candidates: Sequence[Candidate], slots: Sequence[Slot], shares: Mappi
     free = list(slots)
     made: list[Assignment] = []
     while free and waiting:
-        pick = _next(waiting, used, free)
+        pick = _next(waiting, used, free, refusals)
         if pick is None:
             break
-        slot = _place(pick, free)
+        slot = _place(pick, free, refusals)
         made.append(Assignment(pick, slot.upstream))
         free.remove(slot)
         waiting[pick.submitter].remove(pick)
@@ -83,11 +93,13 @@ def assign(candidates: Sequence[Candidate], slots: Sequence[Slot], shares: Mappi
     return made
 
 
-def _next(waiting: Mapping[str, list[Candidate]], used: Mapping[str, float], free: Sequence[Slot]) -> Candidate | None:
+def _next(
+    waiting: Mapping[str, list[Candidate]], used: Mapping[str, float], free: Sequence[Slot], refusals: Refusals
+) -> Candidate | None:
     """The fairest candidate that fits some free slot."""
     heads = []
     for submitter, queue in waiting.items():
-        head = next((c for c in queue if any(fits(c, slot) for slot in free)), None)
+        head = next((c for c in queue if any(_may(c, slot, refusals) for slot in free)), None)
         if head is not None:
             heads.append((used[submitter], head.queued_at, head.task_id, head))
     return min(heads)[3] if heads else None
@@ -99,9 +111,13 @@ def fits(candidate: Candidate, slot: Slot) -> bool:
     return candidate.requirement in slot.fits and small_enough
 
 
-def _place(candidate: Candidate, free: Sequence[Slot]) -> Slot:
+def _may(candidate: Candidate, slot: Slot, refusals: Refusals) -> bool:
+    return slot.upstream not in refusals.get(candidate.task_id, ()) and fits(candidate, slot)
+
+
+def _place(candidate: Candidate, free: Sequence[Slot], refusals: Refusals) -> Slot:
     return min(
-        (slot for slot in free if fits(candidate, slot)),
+        (slot for slot in free if _may(candidate, slot, refusals)),
         key=lambda slot: (
             slot.upstream == candidate.avoid,
             -len(candidate.blobs & slot.staged),

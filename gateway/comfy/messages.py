@@ -134,6 +134,8 @@ class Lost:
 
     prompt_id: str
     reason: str
+    #: Whether a process that lives and dies with us was stopped or killed: nobody's fault but ours.
+    by_our_stop: bool = False
 
 
 Outcome = Succeeded | Failed | Interrupted | Lost

@@ -2,25 +2,28 @@
 
 Wakes when a task was queued or an upstream may have become free; asks the store for a bounded window of candidates,
 ``scheduling.assign`` for the answer, and starts a runner per assignment. While an upstream works, the inputs of what
-would run there next are staged. At start it takes up what an earlier process left running.
+would run there next are staged. At start it takes up what an earlier process left running; a runner that breaks is taken
+up in the same way.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
 from gateway import scheduling
 from gateway.engine.catalog import Catalog
+from gateway.engine.needs import Need, split_requirement
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
-from gateway.engine.runner import Runner
-from gateway.errors import GatewayError, TemplateError
+from gateway.engine.runner import Ending, Runner
+from gateway.errors import TemplateError
 from gateway.interfaces import Candidate, Clock, OpenTask, Report, Store
 from gateway.job import TaskEvent
-from gateway.template import Template
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,18 @@ log = structlog.get_logger(__name__)
 WINDOW = 256
 #: Nothing is known to need this tick; it bounds how long an event we failed to foresee can hold up the queue.
 TICK_SECONDS = 5.0
+#: An upstream that failed us rests this long, longer the more often in a row. The first is longer than it takes to
+#: notice that one is gone, or a task could lose all its attempts to one that has just died.
+REST_SECONDS = (6.0, 12.0, 30.0)
+#: A task whose runner broke this often is given up: it would only break again.
+MAX_BREAKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    times: int
+    #: Monotonic seconds.
+    until: float
 
 
 class Dispatcher:
@@ -45,42 +60,59 @@ class Dispatcher:
         self._shares = scheduling.Shares()
         self._wake = asyncio.Event()
         self._stopping = False
-        self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._at_work: dict[str, asyncio.Task[Ending]] = {}
         self._staging: dict[str, asyncio.Task[None]] = {}
+        self._rests: dict[str, _Rest] = {}
+        #: Task id -> how often its runner broke.
+        self._breaks: dict[str, int] = {}
 
     def wake(self) -> None:
         """Something may have changed."""
         self._wake.set()
 
+    async def prepare(self) -> None:
+        """Let upstreams know which prompts are awaited, before any of them is connected."""
+        for found in await self._store.open_tasks():
+            self._runner.expect(found)
+
     async def run(self) -> None:
         """Take up what is open, then assign until stopped."""
-        await self._adopt()
+        for found in await self._store.open_tasks():
+            await self._take_up(found)
         while not self._stopping:
             self._wake.clear()
             try:
+                await self._mend()
                 await self._round()
-            except GatewayError as error:
-                log.error("dispatch_round_failed", code=error.code, exc_info=error)
+            except Exception as error:
+                log.error("dispatch_round_failed", exc_info=error)
             await self._sleep()
 
     async def _sleep(self) -> None:
+        now = self._clock.monotonic()
+        seconds = min([TICK_SECONDS, *(rest.until - now for rest in self._rests.values() if rest.until > now)])
+        alarm = asyncio.create_task(self._ring(seconds), name="dispatcher's tick")
         try:
-            async with asyncio.timeout(TICK_SECONDS):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+            await self._wake.wait()
+        finally:
+            alarm.cancel()
+            await asyncio.gather(alarm, return_exceptions=True)
+
+    async def _ring(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+        self.wake()
 
     async def stop(self) -> None:
         """Assign nothing more and let go of the runners: prompts run on and are taken up at the next start."""
         self._stopping = True
-        self._wake.set()
+        self.wake()
         tasks = [*self._at_work.values(), *self._staging.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def cancel(self, job_id: str) -> None:
-        """A cancel was recorded for a live job."""
+        """A job's cancel was recorded."""
         self._runner.cancel(job_id)
 
     # ------------------------------------------------------------------------------------------------------ one round
@@ -88,34 +120,37 @@ class Dispatcher:
     async def _round(self) -> None:
         if not (self._pool.views() and (candidates := await self._candidates())):
             return
-        templates = await self._templates(candidates)
-        slots = self._pool.slots(templates)
+        needs = await self._needs(candidates)
+        if self._stopping:
+            return
         now = self._clock.monotonic()
+        slots = self._pool.slots(needs, without=self._resting(now))
         shares = self._shares.snapshot({candidate.submitter for candidate in candidates}, now)
-        assigned = scheduling.assign(candidates, slots, shares)
+        refusals = self._refusals(candidates, needs)
+        assigned = scheduling.assign(candidates, slots, shares, refusals)
         for assignment in assigned:
             self._shares.charge(assignment.candidate.submitter, assignment.candidate.cost_seconds, now)
             self._start(assignment)
         taken = {assignment.candidate.task_id for assignment in assigned}
         left = [candidate for candidate in candidates if candidate.task_id not in taken]
         shares = self._shares.snapshot({candidate.submitter for candidate in left}, now)
-        for assignment in scheduling.assign(left, self._pool.slots(templates, busy=True), shares):
+        for assignment in scheduling.assign(left, self._pool.slots(needs, busy=True), shares, refusals):
             self._stage_ahead(assignment)
 
     async def _candidates(self) -> list[Candidate]:
         found = await self._store.candidates(limit=WINDOW)
         return [candidate for candidate in found if candidate.task_id not in self._at_work]
 
-    async def _templates(self, candidates: Iterable[Candidate]) -> dict[str, Template]:
-        """Templates by requirement; a task whose template cannot be loaded any more fails here."""
-        templates: dict[str, Template] = {}
+    async def _needs(self, candidates: Iterable[Candidate]) -> dict[str, Need]:
+        """Needs by requirement; a task whose template cannot be loaded any more fails here."""
+        needs: dict[str, Need] = {}
         for requirement in {candidate.requirement for candidate in candidates}:
-            name, _, version = requirement.rpartition("@")
+            name, version, choices = split_requirement(requirement)
             try:
-                templates[requirement] = await self._catalog.pinned(name, version)
+                needs[requirement] = Need(await self._catalog.pinned(name, version), choices)
             except TemplateError as error:
                 await self._fail_all(requirement, candidates, error)
-        return templates
+        return needs
 
     async def _fail_all(self, requirement: str, candidates: Iterable[Candidate], error: TemplateError) -> None:
         log.error("template_unusable", requirement=requirement, reason=error.reason)
@@ -125,26 +160,25 @@ class Dispatcher:
                 report = Report(TaskEvent.FAILED, error_code=error.code, error_message=message)
                 await self._recorder.record(candidate.task_id, report)
 
+    def _refusals(self, candidates: Iterable[Candidate], needs: Mapping[str, Need]) -> scheduling.Refusals:
+        """Who has refused whom, as long as there is another: the last one there is gets it again, and has the last word."""
+        known = self._pool.refusals
+        return {
+            candidate.task_id: known[candidate.task_id]
+            for candidate in candidates
+            if candidate.task_id in known
+            and candidate.requirement in needs
+            and self._pool.could_take(candidate.task_id, candidate.requirement, needs[candidate.requirement])
+        }
+
     def _start(self, assignment: scheduling.Assignment) -> None:
         candidate, name = assignment.candidate, assignment.upstream
         upstream = self._pool.get(name)
         if upstream is None:  # removed since the slots were listed
             return
-        self._own(candidate.task_id, candidate.job_id, name, self._runner.run(candidate.task_id, upstream))
-
-    def _own(self, task_id: str, job_id: str, name: str, work: Coroutine[object, object, None]) -> None:
-        self._pool.claim(name, task_id, job_id)
-        task = asyncio.create_task(work, name=f"task {task_id} on {name}")
-        self._at_work[task_id] = task
-
-        def ended(done: asyncio.Task[None]) -> None:
-            self._at_work.pop(task_id, None)
-            self._pool.release(name, task_id)
-            if not done.cancelled() and (error := done.exception()) is not None:
-                log.error("runner_failed", task=task_id, upstream=name, exc_info=error)
-            self.wake()
-
-        task.add_done_callback(ended)
+        # Once dispatched it is off the queue, and the next of its lane comes into the window.
+        work = self._runner.run(candidate.task_id, upstream, on_dispatched=self.wake)
+        self._own(candidate.task_id, candidate.job_id, name, work, charged=candidate)
 
     def _stage_ahead(self, assignment: scheduling.Assignment) -> None:
         name = assignment.upstream
@@ -155,19 +189,93 @@ class Dispatcher:
             self._runner.stage_ahead(assignment.candidate.task_id, upstream), name=f"staging for {name}"
         )
         self._staging[name] = task
-        task.add_done_callback(lambda _: self._staging.pop(name, None))
 
-    # ------------------------------------------------------------------------------------------------------- adoption
+        def ended(done: asyncio.Task[None]) -> None:
+            self._staging.pop(name, None)
+            if not done.cancelled() and (error := done.exception()) is not None:
+                log.error("staging_ahead_broke", upstream=name, exc_info=error)
 
-    async def _adopt(self) -> None:
-        open_tasks: Sequence[OpenTask] = await self._store.open_tasks()
-        for found in open_tasks:
-            name = found.task.upstream or ""
-            upstream = self._pool.get(name)
-            if upstream is None:
-                reason = "Its upstream is no longer in the pool."
-                report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason=reason)
-                await self._recorder.record(found.task.id, report)
-                continue
-            log.info("task_adopted", task=found.task.id, job=found.job.id, upstream=name)
-            self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream))
+        task.add_done_callback(ended)
+
+    # -------------------------------------------------------------------------------------------------------- runners
+
+    def _own(
+        self,
+        task_id: str,
+        job_id: str,
+        name: str,
+        work: Coroutine[Any, Any, Ending],
+        *,
+        charged: Candidate | None = None,
+    ) -> None:
+        self._pool.claim(name, task_id, job_id)
+        task = asyncio.create_task(work, name=f"task {task_id} on {name}")
+        self._at_work[task_id] = task
+
+        def ended(done: asyncio.Task[Ending]) -> None:
+            self._at_work.pop(task_id, None)
+            if not done.cancelled():
+                self._learn(done, task_id, name, charged)
+            self._pool.release(name, task_id)
+            self.wake()
+
+        task.add_done_callback(ended)
+
+    def _learn(self, done: asyncio.Task[Ending], task_id: str, name: str, charged: Candidate | None) -> None:
+        """Before the upstream is free again: whether it shall rest, and what was charged for nothing."""
+        now = self._clock.monotonic()
+        if (error := done.exception()) is not None:
+            log.error("runner_broke", task=task_id, upstream=name, exc_info=error)
+            self._breaks[task_id] = self._breaks.get(task_id, 0) + 1
+            self._rest(name, now)
+            return
+        ending = done.result()
+        self._breaks.pop(task_id, None)
+        if ending in {Ending.REFUSED, Ending.UNPLACED} and charged is not None:
+            self._shares.charge(charged.submitter, -charged.cost_seconds, now)
+        if ending in {Ending.UNPLACED, Ending.LOST}:
+            self._rest(name, now)
+        elif ending is Ending.SETTLED:
+            self._rests.pop(name, None)
+
+    def _rest(self, name: str, now: float) -> None:
+        times = self._rests[name].times if name in self._rests else 0
+        seconds = REST_SECONDS[min(times, len(REST_SECONDS) - 1)]
+        log.info("upstream_rests", upstream=name, seconds=seconds)
+        self._rests[name] = _Rest(times + 1, now + seconds)
+
+    def _resting(self, now: float) -> frozenset[str]:
+        return frozenset(name for name, rest in self._rests.items() if rest.until > now)
+
+    # ------------------------------------------------------------------------------------------------------ taking up
+
+    async def _take_up(self, found: OpenTask) -> None:
+        name = found.task.upstream or ""
+        upstream = self._pool.get(name)
+        if upstream is None:
+            self._runner.no_longer_expect(found)
+            reason = "Its upstream is no longer in the pool."
+            report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason=reason)
+            await self._recorder.record(found.task.id, report)
+            return
+        self._runner.expect(found)
+        log.info("task_taken_up", task=found.task.id, job=found.job.id, upstream=name)
+        self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream))
+
+    async def _mend(self) -> None:
+        """Take up tasks whose runner broke, lest they stay dispatched with nobody to follow them."""
+        broken = {task_id: times for task_id, times in self._breaks.items() if task_id not in self._at_work}
+        if not broken:
+            return
+        open_tasks = {found.task.id: found for found in await self._store.open_tasks()}
+        resting = self._resting(self._clock.monotonic())
+        for task_id, times in broken.items():
+            if task_id in open_tasks and open_tasks[task_id].task.upstream in resting:
+                continue  # whatever broke it gets time to pass
+            if times >= MAX_BREAKS:
+                await self._runner.give_up(task_id)
+                del self._breaks[task_id]
+            elif task_id in open_tasks:
+                await self._take_up(open_tasks[task_id])
+            elif await self._store.queued_task(task_id) is None:
+                del self._breaks[task_id]

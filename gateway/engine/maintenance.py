@@ -7,7 +7,6 @@ import structlog
 from gateway.engine.recorder import Recorder
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
-from gateway.errors import GatewayError
 from gateway.interfaces import Blobs, Clock, Store
 
 log = structlog.get_logger(__name__)
@@ -16,6 +15,10 @@ log = structlog.get_logger(__name__)
 SAVE_SECONDS = 1.0
 EXPIRE_EVERY = 5
 SWEEP_EVERY = 300
+#: Looking for bytes that the store has never heard of walks over all blobs; only a killed process leaves such.
+STRAYS_EVERY = 3600
+#: A sweep is done in batches; the rest waits for the next round.
+MAX_BATCHES = 100
 #: An upload has this long to become a job's input before the sweep takes it for forgotten.
 BLOB_GRACE_SECONDS = 3600.0
 
@@ -48,7 +51,7 @@ class Maintenance:
         while True:
             try:
                 await self.round(rounds)
-            except (GatewayError, OSError) as error:
+            except Exception as error:
                 log.error("maintenance_failed", exc_info=error)
             rounds += 1
             await self._clock.sleep(SAVE_SECONDS)
@@ -61,25 +64,30 @@ class Maintenance:
             await self._recorder.expire()
         if number % SWEEP_EVERY == 0:
             await self.sweep()
+        if number % STRAYS_EVERY == 0:
+            await self.sweep_strays()
 
     async def save_progress(self) -> None:
         """Write what the bars show."""
-        unsaved, self._runner.unsaved = self._runner.unsaved, {}
-        rows = [(job_id, fraction, step) for job_id, (fraction, step) in unsaved.items()]
-        if rows:
+        if rows := self._runner.bars.take_unsaved():
             await self._store.save_progress(rows, now=self._clock.now())
 
     async def sweep(self) -> None:
         """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""
-        now = self._clock.now()
-        swept = await self._store.sweep(
-            job_retention_seconds=self._job_retention_seconds, blob_grace_seconds=BLOB_GRACE_SECONDS, now=now
-        )
-        for blob_hash in swept.blobs:
-            await self._blobs.delete(blob_hash, untouched_since=now - BLOB_GRACE_SECONDS)
-        # A process that was killed between a blob's commit and its job's leaves bytes the store has never heard of.
-        for blob_hash in await self._blobs.untouched(since=now - BLOB_GRACE_SECONDS):
-            if await self._store.forget_blob(blob_hash):
+        for _ in range(MAX_BATCHES):
+            now = self._clock.now()
+            swept = await self._store.sweep(
+                job_retention_seconds=self._job_retention_seconds, blob_grace_seconds=BLOB_GRACE_SECONDS, now=now
+            )
+            for blob_hash in swept.blobs:
                 await self._blobs.delete(blob_hash, untouched_since=now - BLOB_GRACE_SECONDS)
-        if swept.jobs or swept.assets:
+            if not (swept.jobs or swept.assets or swept.blobs):
+                return
             log.info("swept", jobs=swept.jobs, assets=swept.assets, blobs=len(swept.blobs))
+
+    async def sweep_strays(self) -> None:
+        """Delete bytes that a process left which was killed between a blob's commit and its job's, or within a sweep."""
+        since = self._clock.now() - BLOB_GRACE_SECONDS
+        for blob_hash in await self._blobs.untouched(since=since):
+            if await self._store.forget_blob(blob_hash):
+                await self._blobs.delete(blob_hash, untouched_since=since)

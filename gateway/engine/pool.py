@@ -1,23 +1,35 @@
 """The pool: all upstreams, who is busy with what, and which could take more.
 
 One prompt of ours runs per upstream; the queue is ours. An upstream takes work when it answers, has said what it can do,
-is not drained, and has no prompts of others in its queue.
+is not drained, and has no prompts of others in its queue. Beside real upstreams an embedded worker finds faces and does
+nothing else: nobody who has a GPU shall get a preview by chance.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
+from gateway.engine.needs import Need
 from gateway.errors import ConflictError, NotFoundError
 from gateway.interfaces import Capabilities, Upstream, UpstreamStatus
-from gateway.scheduling import Slot
+from gateway.scheduling import Refusals, Slot
 from gateway.template import Template, missing_on
 
 log = structlog.get_logger(__name__)
+
+#: What the form around an uploaded file takes of an upstream's limit, which counts the whole body.
+FORM_BYTES = 1024
+#: The class that an embedded worker is for where there are real upstreams.
+DETECTION_CLASS = "GatewayFaceDetect"
+ONLY_DETECTION = "beside other upstreams an embedded worker only detects faces"
+#: Tasks whose refusals are kept in mind; one that is forgotten costs a try.
+MAX_REFUSED_TASKS = 1024
+_MAX_REQUIREMENTS = 1024
 
 
 @dataclass(slots=True)
@@ -26,24 +38,29 @@ class Member:
 
     upstream: Upstream
     draining: bool
+    #: Whether it is a worker of our own.
+    embedded: bool
     runner: asyncio.Task[None]
-    #: Task at work there, None when free.
-    task_id: str | None = None
-    job_id: str | None = None
-    #: Only these task kinds run here; None: all.
-    only_templates: frozenset[str] | None = None
-    _fits: dict[tuple[str, int], bool] = field(default_factory=dict)
+    #: Task id -> job id of what is at work there. More than one only after a start that found more.
+    at_work: dict[str, str] = field(default_factory=dict)
+    _known: Capabilities | None = None
+    _lacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def fits(self, requirement: str, template: Template) -> bool:
-        """Whether every class and model of the template is here; remembered until it says anew what it can do."""
+    def lacks(self, requirement: str, need: Need) -> tuple[str, ...] | None:
+        """What it misses; None while it has not said what it can do. Remembered until it says so anew."""
         capabilities = self.upstream.capabilities()
         if capabilities is None:
-            return False
-        key = (requirement, id(capabilities))
-        if key not in self._fits:
-            self._fits = {known: fit for known, fit in self._fits.items() if known[1] == id(capabilities)}
-            self._fits[key] = not missing_on(template, capabilities)
-        return self._fits[key]
+            return None
+        if capabilities is not self._known or len(self._lacks) > _MAX_REQUIREMENTS:
+            self._known, self._lacks = capabilities, {}
+        if requirement not in self._lacks:
+            self._lacks[requirement] = missing_on(need.template, capabilities, need.choices)
+        return self._lacks[requirement]
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it works or could."""
+        return self.upstream.status().reachable and not self.draining
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +87,17 @@ class Pool:
     def __init__(self, *, on_change: Callable[[], None]) -> None:
         self._members: dict[str, Member] = {}
         self._on_change = on_change
+        self._refusals: OrderedDict[str, frozenset[str]] = OrderedDict()
 
-    def add(self, upstream: Upstream, *, draining: bool = False) -> None:
+    # ------------------------------------------------------------------------------------------------ coming and going
+
+    def add(self, upstream: Upstream, *, draining: bool = False, embedded: bool = False) -> None:
         """Take an upstream in and keep its connection. Raises ConflictError when the name is taken."""
         if upstream.name in self._members:
             raise ConflictError(f"there is an upstream named {upstream.name!r} already", field="name")
         runner = asyncio.create_task(upstream.run_forever(), name=f"upstream {upstream.name}")
         runner.add_done_callback(self._runner_ended)
-        self._members[upstream.name] = Member(upstream, draining, runner)
+        self._members[upstream.name] = Member(upstream, draining, embedded, runner)
         self._on_change()
 
     @staticmethod
@@ -101,40 +121,108 @@ class Pool:
         member = self._members.get(name)
         return member.upstream if member else None
 
-    def set_draining(self, name: str, *, draining: bool) -> None:
-        """Stop or resume giving it work. Raises NotFoundError."""
+    def set_draining(self, name: str, *, draining: bool) -> bool:
+        """Stop or resume giving it work; what was set before. Raises NotFoundError."""
         member = self._members.get(name)
         if member is None:
             raise NotFoundError("there is no such upstream")
-        member.draining = draining
+        before, member.draining = member.draining, draining
         self._on_change()
+        return before
+
+    # ------------------------------------------------------------------------------------------------------- at work
 
     def claim(self, name: str, task_id: str, job_id: str) -> None:
         """Mark an upstream busy with a task."""
-        member = self._members[name]
-        member.task_id, member.job_id = task_id, job_id
+        self._members[name].at_work[task_id] = job_id
 
     def release(self, name: str, task_id: str) -> None:
-        """Mark it free again, if it is still that task which kept it."""
+        """That task no longer keeps it busy."""
         member = self._members.get(name)
-        if member is not None and member.task_id == task_id:
-            member.task_id = member.job_id = None
+        if member is not None:
+            member.at_work.pop(task_id, None)
         self._on_change()
+
+    def is_busy(self, name: str) -> bool:
+        """Whether a task of ours is at work there."""
+        member = self._members.get(name)
+        return member is not None and bool(member.at_work)
+
+    def note_refusal(self, task_id: str, name: str) -> None:
+        """This task shall not be tried there again."""
+        self._refusals[task_id] = self._refusals.get(task_id, frozenset()) | {name}
+        self._refusals.move_to_end(task_id)
+        while len(self._refusals) > MAX_REFUSED_TASKS:
+            self._refusals.popitem(last=False)
+
+    @property
+    def refusals(self) -> Refusals:
+        """Task id -> upstreams that have refused it."""
+        return self._refusals
+
+    # ------------------------------------------------------------------------------------------------------- looking
 
     def views(self) -> tuple[MemberView, ...]:
         """How all members are, by name."""
         return tuple(
-            MemberView(member.upstream.status(), member.draining, member.job_id)
+            MemberView(member.upstream.status(), member.draining, next(iter(member.at_work.values()), None))
             for _, member in sorted(self._members.items())
         )
 
-    def slots(self, templates: Mapping[str, Template], *, busy: bool = False) -> list[Slot]:
-        """Room for work among the templates named by requirement; with ``busy``, what works now instead of what is free."""
+    def slots(
+        self, needs: Mapping[str, Need], *, busy: bool = False, without: frozenset[str] = frozenset()
+    ) -> list[Slot]:
+        """Room for work among the needs named by requirement.
+
+        Args:
+            needs: by requirement.
+            busy: what works now, instead of what is free.
+            without: names of upstreams to leave out.
+        """
         return [
-            _slot(name, member, capabilities, templates)
+            self._slot(name, member, capabilities, needs)
             for name, member in sorted(self._members.items())
-            if (member.task_id is not None) == busy and (capabilities := _ready(member)) is not None
+            if name not in without and bool(member.at_work) == busy and (capabilities := _ready(member)) is not None
         ]
+
+    def _slot(self, name: str, member: Member, capabilities: Capabilities, needs: Mapping[str, Need]) -> Slot:
+        fitting = frozenset(key for key, need in needs.items() if self._lacks(member, key, need) == ())
+        return Slot(name, fitting, member.upstream.staged(), _largest_file(capabilities))
+
+    def could_take(self, task_id: str, requirement: str, need: Need, *, now: bool = False) -> bool:
+        """Whether there is an upstream that has not refused this task and may fit it; ``now``: that fits and works."""
+        refused = self._refusals.get(task_id, frozenset())
+        for name, member in self._members.items():
+            lacks = self._lacks(member, requirement, need)
+            if (
+                name not in refused
+                and (lacks == () or (lacks is None and not now))
+                and (member.is_available or not now)
+            ):
+                return True
+        return False
+
+    def _lacks(self, member: Member, requirement: str, need: Need) -> tuple[str, ...] | None:
+        if member.embedded and not _is_for_worker(need.template) and self._has_real:
+            return (ONLY_DETECTION,)
+        return member.lacks(requirement, need)
+
+    @property
+    def _has_real(self) -> bool:
+        return any(not member.embedded for member in self._members.values())
+
+    def unfit(self, templates: Iterable[Template]) -> dict[str, str]:
+        """Templates that no upstream which works now fits, by name, each with one reason."""
+        found: dict[str, str] = {}
+        able = {name: member for name, member in self._members.items() if member.is_available}
+        for template in templates:
+            reasons = {
+                name: self._lacks(member, template.requirement, Need(template, {})) for name, member in able.items()
+            }
+            if () not in reasons.values():
+                named = [f"{name}: {reason[0]}" for name, reason in sorted(reasons.items()) if reason]
+                found[template.name] = named[0] if named else "no upstream is available"
+        return found
 
     def capabilities(self) -> list[Capabilities]:
         """What each upstream that has said so can do."""
@@ -144,31 +232,22 @@ class Pool:
     def upload_limits(self) -> list[int | None]:
         """Largest input per upstream; None for one that has not said or sets no limit."""
         known = (member.upstream.capabilities() for member in self._members.values())
-        return [capabilities.max_upload_bytes if capabilities else None for capabilities in known]
-
-    def others(self, name: str) -> bool:
-        """Whether there is a usable upstream besides the one named."""
-        return any(view.available and view.status.name != name for view in self.views())
-
-    def lacking(self, template: Template) -> dict[str, tuple[str, ...]]:
-        """Per upstream that has said what it can do, what the template misses there; empty tuples fit."""
-        return {
-            name: missing_on(template, capabilities)
-            for name, member in self._members.items()
-            if (capabilities := member.upstream.capabilities()) is not None
-        }
+        return [_largest_file(capabilities) if capabilities else None for capabilities in known]
 
 
 def _ready(member: Member) -> Capabilities | None:
-    status = member.upstream.status()
-    if member.draining or not status.reachable or status.foreign_prompts:
+    if not member.is_available or member.upstream.status().foreign_prompts:
         return None
     return member.upstream.capabilities()
 
 
-def _slot(name: str, member: Member, capabilities: Capabilities, templates: Mapping[str, Template]) -> Slot:
-    fitting = frozenset(key for key, template in templates.items() if member.fits(key, template))
-    return Slot(name, fitting, member.upstream.staged(), capabilities.max_upload_bytes)
+def _largest_file(capabilities: Capabilities) -> int | None:
+    limit = capabilities.max_upload_bytes
+    return None if limit is None else max(0, limit - FORM_BYTES)
+
+
+def _is_for_worker(template: Template) -> bool:
+    return not template.swaps_faces and any(node.class_type == DETECTION_CLASS for node in template.nodes.values())
 
 
 async def _close(member: Member) -> None:

@@ -33,6 +33,11 @@ class Recorder:
         self._limits = limits
         self._on_queued = on_queued
 
+    @property
+    def limits(self) -> RetryLimits:
+        """How much loss a task survives."""
+        return self._limits
+
     async def create(self, new: NewJob, *, max_queue: int) -> Recorded:
         """Store a new job. Raises QueueFullError."""
         return self._tell(await self._store.create_job(new, max_queue=max_queue, now=self._clock.now()))
@@ -59,10 +64,12 @@ class Recorder:
 
     async def expire(self) -> int:
         """Fail what waited too long; how many."""
-        expired = await self._store.expire_queued(now=self._clock.now())
-        for recorded in expired:
-            self._tell(recorded)
-        return len(expired)
+        number = 0
+        while expired := await self._store.expire_queued(now=self._clock.now()):
+            for recorded in expired:
+                self._tell(recorded)
+            number += len(expired)
+        return number
 
     def _tell(self, recorded: Recorded) -> Recorded:
         job = recorded.job

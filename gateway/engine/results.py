@@ -7,24 +7,25 @@ the template promises fails the job with a sentence; anything that could not be 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeAlias
 
 import aiofiles
 import aiofiles.os
-import anyio
 import structlog
 
 from gateway import audit
 from gateway.audit import MediaFacts, MediaKind
 from gateway.binding import Bound
 from gateway.comfy.messages import OutputFile
+from gateway.engine.streams import closing
 from gateway.errors import ResultInvalidError
-from gateway.interfaces import Blobs, Media, Upstream
+from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Upstream
 from gateway.job import Job, JobInput, JobResult
 from gateway.template import OutputSpec
 
@@ -36,8 +37,22 @@ Warnings: TypeAlias = tuple[tuple[str, str], ...]
 CHUNK_BYTES = 1024 * 1024
 #: Bytes of randomness in a result's name: 128 bits, as much as a UUID would pretend to have.
 LINK_BYTES = 16
+#: Waits between two tries to fetch a file: a connection that breaks in the middle, or a worker that is just starting,
+#: must not cost the work of an hour.
+FETCH_WAIT_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 PREVIEW_CODE = "preview_engine"
 PREVIEW_SENTENCE = "Made by the CPU preview engine: a classical blend, not the quality of a swap model."
+
+
+class ResultLostError(Exception):
+    """The upstream does not give a file that it named; the sentence is for the log."""
+
+
+async def take_back(store: Store, blobs: Blobs, unused: Iterable[Blob]) -> None:
+    """Delete bytes that led to nothing, unless somebody else holds the same: the store knows who does."""
+    for blob in unused:
+        if await store.forget_blob(blob.hash):
+            await blobs.discard(blob)
 
 
 class Collector:
@@ -45,46 +60,54 @@ class Collector:
 
     Args:
         scratch: folder for files on their way; on the same disk as the blobs.
-        others: whether there is another usable upstream besides the one named.
         max_result_bytes: a result larger than this is refused instead of filling the disk.
     """
 
     def __init__(
         self,
+        store: Store,
         blobs: Blobs,
         media: Media,
         scratch: Path,
+        clock: Clock,
         *,
-        others: Callable[[str], bool],
         max_result_bytes: int,
         new_id: Callable[[], str],
     ) -> None:
+        self._store = store
         self._blobs = blobs
         self._media = media
         self._scratch = scratch
-        self.others = others
+        self._clock = clock
         self._max_result_bytes = max_result_bytes
         self._new_id = new_id
 
     async def collect(
         self, job: Job, bound: Bound, upstream: Upstream, files: Files, lines: Iterable[str]
     ) -> tuple[tuple[JobResult, ...], Warnings]:
-        """Results and warnings of a finished attempt.
+        """Results and warnings of a finished attempt; whoever does not record them drops them.
 
         Raises:
             JobError: a result is not what it should be.
-            FileNotFoundError: the upstream no longer has a file it named.
-            ConnectionError: it could not be fetched.
+            ResultLostError: the upstream no longer has a file it named, or does not give it.
+            StorageFullError: there is no room for it here.
         """
-        folder = Path(await anyio.to_thread.run_sync(lambda: mkdtemp(dir=self._scratch, prefix="result-")))
+        folder = Path(await asyncio.to_thread(mkdtemp, dir=self._scratch, prefix="result-"))
+        results: list[JobResult] = []
         try:
-            results = []
             for node_id, spec in bound.outputs.items():
                 file = _the_file(files.get(node_id, ()), spec)
                 results.append(await self._one(job, spec, upstream, file, folder, lines))
-            return tuple(results), _warnings(bound, upstream)
+        except BaseException:
+            await self.drop(results)
+            raise
         finally:
-            await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        return tuple(results), _warnings(bound, upstream)
+
+    async def drop(self, results: Iterable[JobResult]) -> None:
+        """Take back the bytes of results that no job got."""
+        await take_back(self._store, self._blobs, [Blob(result.blob, result.size_bytes) for result in results])
 
     async def _one(
         self, job: Job, spec: OutputSpec, upstream: Upstream, file: OutputFile, folder: Path, lines: Iterable[str]
@@ -96,13 +119,27 @@ class Collector:
         return await self._commit(job, facts, cleaned)
 
     async def _fetch(self, upstream: Upstream, file: OutputFile, into: Path) -> None:
+        for wait in FETCH_WAIT_SECONDS:
+            try:
+                await self._fetch_once(upstream, file, into)
+            except ConnectionError as error:
+                log.info("fetch_broke", upstream=upstream.name, reason=str(error))
+                await self._clock.sleep(wait)
+            else:
+                return
+        try:
+            await self._fetch_once(upstream, file, into)
+        except ConnectionError as error:
+            raise ResultLostError(str(error)) from error
+
+    async def _fetch_once(self, upstream: Upstream, file: OutputFile, into: Path) -> None:
         size = 0
-        async with aiofiles.open(into, "wb") as out:
-            async for chunk in upstream.fetch(file):
-                size += len(chunk)
+        async with aiofiles.open(into, "wb") as out, closing(_pieces(upstream, file)) as pieces:
+            async for piece in pieces:
+                size += len(piece)
                 if size > self._max_result_bytes:
                     raise ResultInvalidError(f"The result is larger than {self._max_result_bytes} bytes.")
-                await out.write(chunk)
+                await out.write(piece)
         if size == 0:
             raise ResultInvalidError("The worker made an empty file.")
 
@@ -133,6 +170,16 @@ class Collector:
             blob = await writer.commit()
         link = f"{job.output_name}_{secrets.token_hex(LINK_BYTES)}{facts.suffix}"
         return JobResult(self._new_id(), blob.hash, blob.size_bytes, facts, link)
+
+
+async def _pieces(upstream: Upstream, file: OutputFile) -> AsyncIterator[bytes]:
+    """An output's bytes. A file that is gone upstream is told apart here from one that is missing on our own disk."""
+    try:
+        async with closing(upstream.fetch(file)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except FileNotFoundError as error:
+        raise ResultLostError("the file is gone") from error
 
 
 def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:

@@ -9,58 +9,52 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum, auto
+from typing import assert_never
 
 import structlog
 
 from gateway.binding import Bound, as_dispatched, bind
-from gateway.comfy.messages import (
-    Failed,
-    Interrupted,
-    LogLine,
-    Lost,
-    Message,
-    Outcome,
-    Preview,
-    PromptStarted,
-    Succeeded,
-)
-from gateway.comfy.progress import RUN_FROM, RUN_TO, Plan, Snapshot, Tracker, plan_for, whole_job
+from gateway.comfy.messages import Failed, Interrupted, Lost, Message, Outcome, Succeeded
+from gateway.comfy.progress import RUN_FROM, RUN_TO, Tracker, plan_for
+from gateway.engine.bars import Bars
+from gateway.engine.canceling import Cancellations, unless_canceled
 from gateway.engine.catalog import Catalog
+from gateway.engine.following import Attempt, Follower
+from gateway.engine.needs import Need, requirement_of, split_requirement
+from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
-from gateway.engine.results import Collector, Files
-from gateway.errors import GatewayError, InternalJobError, JobError, UpstreamMemoryError
-from gateway.events import PreviewImage, Progress
-from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Report, Store, Upstream
-from gateway.job import Job, Task, TaskEvent
-from gateway.template import missing_on
+from gateway.engine.results import Collector, Files, ResultLostError
+from gateway.errors import (
+    BusyError,
+    GatewayError,
+    InternalJobError,
+    JobError,
+    TemplateError,
+    TooLargeError,
+    UpstreamMemoryError,
+)
+from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
+from gateway.job import Job, Task, TaskEvent, TaskState
+from gateway.template import Template, missing_on
 
 log = structlog.get_logger(__name__)
 
-#: Log lines of the upstream kept of one attempt: the sentence we look for is among the last ones.
-LOG_LINES = 200
-#: A cancel is asked for again and again by the upstream's own cancel; past this the attempt is given up.
-CANCEL_SECONDS = 30.0
 
+class Ending(Enum):
+    """How a run came back, for whoever gives out work."""
 
-@dataclass(slots=True)
-class Attempt:
-    """What is known of the attempt at work."""
-
-    job: Job
-    task: Task
-    number: int
-    prompt_id: str
-    upstream: Upstream
-    bound: Bound
-    tracker: Tracker
-    #: Set when the job's cancel was recorded.
-    canceling: asyncio.Event
-    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
-    heard: bool = False
-    adopted: bool = False
+    #: The task has ended, or waits again through no fault of the upstream.
+    SETTLED = auto()
+    #: It was not dispatched: this upstream cannot take this task.
+    REFUSED = auto()
+    #: It was not dispatched: something went wrong on the way there.
+    UNPLACED = auto()
+    #: The attempt was lost there.
+    LOST = auto()
 
 
 class Runner:
@@ -72,6 +66,7 @@ class Runner:
         blobs: Blobs,
         bus: Bus,
         catalog: Catalog,
+        pool: Pool,
         recorder: Recorder,
         collector: Collector,
         clock: Clock,
@@ -80,21 +75,30 @@ class Runner:
     ) -> None:
         self._store = store
         self._blobs = blobs
-        self._bus = bus
         self._catalog = catalog
+        self._pool = pool
         self._recorder = recorder
         self._collector = collector
-        self._clock = clock
-        self._stall_seconds = stall_seconds
-        self._canceling: dict[str, asyncio.Event] = {}
-        #: job id -> (fraction, sentence) not yet written; ``maintenance`` writes them in batches.
-        self.unsaved: dict[str, tuple[float, str]] = {}
+        self._canceling = Cancellations()
+        self._live_prompts: set[str] = set()
+        self.bars = Bars(bus)
+        self._follower = Follower(recorder, bus, self.bars, clock, stall_seconds=stall_seconds)
 
     def cancel(self, job_id: str) -> None:
-        """The job's cancel was recorded: see that its prompt leaves the upstream."""
-        flag = self._canceling.get(job_id)
-        if flag is not None:
-            flag.set()
+        """The job's cancel was recorded: stop what is being done for it, and see that its prompt leaves the upstream."""
+        self._canceling.request(job_id)
+
+    def live_prompts(self) -> frozenset[str]:
+        """Prompts that somebody waits for; others of ours are stale wherever they are found."""
+        return frozenset(self._live_prompts)
+
+    def expect(self, found: OpenTask) -> None:
+        """This task's prompt will be taken up."""
+        self._live_prompts.add(found.task.prompt_id or "")
+
+    def no_longer_expect(self, found: OpenTask) -> None:
+        """This task's prompt will not be taken up."""
+        self._live_prompts.discard(found.task.prompt_id or "")
 
     # ---------------------------------------------------------------------------------------------- an attempt's start
 
@@ -108,43 +112,58 @@ class Runner:
         except (GatewayError, OSError) as error:
             log.info("staging_ahead_failed", task=task_id, upstream=upstream.name, error=type(error).__name__)
 
-    async def run(self, task_id: str, upstream: Upstream) -> None:
+    async def run(self, task_id: str, upstream: Upstream, *, on_dispatched: Callable[[], None]) -> Ending:
         """Run a queued task on an upstream; comes back when it has ended, is queued again, or was canceled."""
         found = await self._store.queued_task(task_id)
         if found is None:
-            return
+            return Ending.SETTLED
         job, task = found
-        self._show(job, None, RUN_FROM / 2, "Sending the inputs to the worker")
-        try:
-            attempt = await self._dispatch(job, task, upstream)
-        except OSError as error:
-            # Not dispatched, so nothing is lost but time; the dispatcher tries again when the pool has looked around.
-            log.warning("staging_failed", task=task_id, upstream=upstream.name, error=type(error).__name__)
-            await self._clock.sleep(1.0)
-            return
-        except GatewayError as error:
-            await self._fail(task, None, error)
-            return
-        if attempt is None:
-            return
-        messages = upstream.run(attempt.prompt_id, attempt.bound.graph, job_id=job.id, attempt=attempt.number)
-        await self._see_through(attempt, messages)
+        prompt_id = str(uuid.uuid4())
+        with self._canceling.listen(job.id) as canceling, self._live(prompt_id):
+            attempt = await self._placed(job, task, upstream, prompt_id, canceling)
+            if isinstance(attempt, Ending):
+                return attempt
+            on_dispatched()
+            if canceling.is_set():  # before a byte of it went out
+                return await self._report(attempt, Report(TaskEvent.CANCELED))
+            graph, number = attempt.bound.graph, attempt.number
+            messages = upstream.run(attempt.prompt_id, graph, job_id=job.id, attempt=number)
+            return await self._see_through(attempt, messages)
 
-    async def adopt(self, found: OpenTask, upstream: Upstream) -> None:
-        """Take up what an earlier process dispatched."""
-        job, task = found.job, found.task
-        template = await self._catalog.pinned(job.template, job.template_version)
-        attempt = self._attempt(job, task, upstream, task.prompt_id or "", as_dispatched(template))
-        attempt.adopted = True
-        if task.cancel_requested:
-            attempt.canceling.set()
-        if found.outputs is None:
-            await self._see_through(attempt, upstream.adopt(attempt.prompt_id))
-            return
+    async def adopt(self, found: OpenTask, upstream: Upstream) -> Ending:
+        """Take up what an earlier process, or an earlier run that broke, has dispatched."""
+        with self._canceling.listen(found.job.id) as canceling, self._live(found.task.prompt_id or ""):
+            # Read again: a cancel that was recorded before anybody listened is found here.
+            job = await self._store.job(found.job.id)
+            if job is None or job.is_terminal:
+                return Ending.SETTLED
+            if job.cancel_requested_at is not None:
+                canceling.set()
+            try:
+                template = await self._catalog.pinned(job.template, job.template_version)
+            except TemplateError as error:
+                return await self._fail(found.task, found.task.attempt, error)
+            attempt = _attempt(
+                job, found.task, upstream, found.task.prompt_id or "", template, as_dispatched(template), canceling
+            )
+            attempt.adopted = True
+            if found.outputs is not None:
+                return await self._finish(attempt, found.outputs)
+            return await self._see_through(attempt, upstream.adopt(attempt.prompt_id))
+
+    @contextmanager
+    def _live(self, prompt_id: str) -> Iterator[None]:
+        self._live_prompts.add(prompt_id)
         try:
-            await self._finish(attempt, found.outputs)
+            yield
         finally:
-            self._canceling.pop(job.id, None)
+            self._live_prompts.discard(prompt_id)
+
+    async def give_up(self, task_id: str) -> None:
+        """End a task that we cannot run, as our own fault."""
+        sentence = "The job could not be run as accepted."
+        report = Report(TaskEvent.FAILED, error_code=InternalJobError.code, error_message=sentence)
+        await self._recorder.record(task_id, report)
 
     async def _stage(self, job: Job, upstream: Upstream) -> dict[str, str]:
         staged = {}
@@ -153,16 +172,40 @@ class Runner:
             staged[role] = await upstream.stage(blob, self._blobs.path(given.blob), given.facts.suffix)
         return staged
 
-    async def _dispatch(self, job: Job, task: Task, upstream: Upstream) -> Attempt | None:
-        """Stage, bind, and store the attempt; None when the task was canceled meanwhile."""
-        staged = await self._stage(job, upstream)
+    async def _placed(
+        self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
+    ) -> Attempt | Ending:
+        """The attempt, staged, bound and stored; or why there is none."""
+        self.bars.show(job, task, RUN_FROM / 2, "Sending the inputs to the worker")
+        try:
+            return await self._place(job, task, upstream, prompt_id, canceling)
+        except TooLargeError as error:
+            return await self._too_large(job, task, upstream, error)
+        except OSError as error:
+            log.warning("staging_failed", task=task.id, upstream=upstream.name, error=type(error).__name__)
+            if not await self._has_inputs(job):
+                return await self._fail(task, None, InternalJobError("An input of the job is gone."))
+            return Ending.UNPLACED
+        except BusyError as error:
+            log.warning("staging_failed", task=task.id, upstream=upstream.name, error=error.code)
+            return Ending.UNPLACED
+        except GatewayError as error:
+            return await self._fail(task, None, error)
+
+    async def _place(
+        self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
+    ) -> Attempt | Ending:
+        staged = await unless_canceled(canceling, self._stage(job, upstream), name=f"staging {task.id}")
+        if staged is None:
+            self.bars.forget(job.id)
+            return Ending.SETTLED
+        template = await self._catalog.pinned(job.template, job.template_version)
         capabilities = upstream.capabilities()
         if capabilities is None:
             raise ConnectionError("the upstream went away while inputs were staged")
-        template = await self._catalog.pinned(job.template, job.template_version)
         if missing := missing_on(template, capabilities, job.parameters):
-            raise ConnectionError(f"the upstream no longer has what it had: {missing[0]}")
-        prompt_id = str(uuid.uuid4())
+            log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=missing[0])
+            return Ending.REFUSED  # what it lists now says so too, so the next round looks elsewhere
         bound = bind(
             template,
             inputs=staged,
@@ -170,131 +213,68 @@ class Runner:
             output_prefix=f"gateway/{prompt_id}/out",
             capabilities=capabilities,
         )
-        # Registered before the dispatch is recorded: a cancel recorded after it finds us.
-        attempt = self._attempt(job, task, upstream, prompt_id, bound)
         report = Report(
             TaskEvent.DISPATCHED, upstream=upstream.name, prompt_id=prompt_id, engine=upstream.status().engine
         )
         recorded = await self._recorder.record(task.id, report)
-        if recorded is None:
-            self._canceling.pop(job.id, None)
-            return None
-        attempt.job, attempt.task, attempt.number = recorded.job, recorded.task, recorded.task.attempt
-        return attempt
+        if recorded is None:  # canceled or expired while it was being staged
+            self.bars.forget(job.id)
+            return Ending.SETTLED
+        return _attempt(recorded.job, recorded.task, upstream, prompt_id, template, bound, canceling)
 
-    def _attempt(self, job: Job, task: Task, upstream: Upstream, prompt_id: str, bound: Bound) -> Attempt:
-        target = job.inputs.get("target")
-        plan: Plan = plan_for(bound.graph, frames=target.facts.frames if target else 1)
-        canceling = self._canceling.setdefault(job.id, asyncio.Event())
-        return Attempt(job, task, task.attempt, prompt_id, upstream, bound, Tracker(plan), canceling)
+    async def _too_large(self, job: Job, task: Task, upstream: Upstream, error: TooLargeError) -> Ending:
+        """An upstream refused the inputs for their size: another may take them, and only where none could the job fails."""
+        log.info("inputs_refused", task=task.id, upstream=upstream.name)
+        self._pool.note_refusal(task.id, upstream.name)
+        template = await self._catalog.pinned(job.template, job.template_version)
+        if self._pool.could_take(task.id, *_need(template, job)):
+            return Ending.REFUSED
+        return await self._fail(task, None, error)
 
-    # ------------------------------------------------------------------------------------------------ following it
-
-    async def _see_through(self, attempt: Attempt, messages: AsyncIterator[Message]) -> None:
-        try:
-            outcome = await self._follow(attempt, messages)
-            await self._settle(attempt, outcome)
-        finally:
-            self._canceling.pop(attempt.job.id, None)
-
-    async def _follow(self, attempt: Attempt, messages: AsyncIterator[Message]) -> Outcome:
-        canceler = asyncio.create_task(self._cancel_when_asked(attempt), name=f"canceler {attempt.prompt_id}")
-        try:
-            while True:
-                try:
-                    async with asyncio.timeout(self._stall_seconds):
-                        message = await anext(messages)
-                except TimeoutError:
-                    return await self._stalled(attempt)
-                except StopAsyncIteration:
-                    return Lost(attempt.prompt_id, "the upstream's messages ended without an outcome")
-                if isinstance(message, Outcome):
-                    return message
-                await self._hear(attempt, message)
-        finally:
-            canceler.cancel()
-            await asyncio.gather(canceler, return_exceptions=True)
-
-    async def _cancel_when_asked(self, attempt: Attempt) -> None:
-        await attempt.canceling.wait()
-        log.info("canceling", job=attempt.job.id, attempt=attempt.number, upstream=attempt.upstream.name)
-        await attempt.upstream.cancel(attempt.prompt_id)
-
-    async def _stalled(self, attempt: Attempt) -> Outcome:
-        log.warning("attempt_stalled", job=attempt.job.id, attempt=attempt.number, upstream=attempt.upstream.name)
-        try:
-            async with asyncio.timeout(CANCEL_SECONDS):
-                await attempt.upstream.cancel(attempt.prompt_id)
-        except TimeoutError:
-            log.warning("stalled_prompt_stays", job=attempt.job.id, upstream=attempt.upstream.name)
-        return Lost(attempt.prompt_id, f"nothing was heard of it for {self._stall_seconds:.0f} s")
-
-    async def _hear(self, attempt: Attempt, message: Message) -> None:
-        attempt.heard = True
-        match message:
-            case PromptStarted():
-                await self._recorder.record(attempt.task.id, Report(TaskEvent.STARTED, attempt=attempt.number))
-            case LogLine(text=text):
-                attempt.lines.append(text)
-                return
-            case Preview(content_type=kind, data=data):
-                self._bus.show(PreviewImage(attempt.job.id, kind, data))
-                return
-            case _:
-                pass
-        if attempt.tracker.feed(message):
-            snapshot = attempt.tracker.snapshot()
-            self._show(attempt.job, snapshot, whole_job(snapshot.fraction), self._sentence(attempt, snapshot))
-
-    @staticmethod
-    def _sentence(attempt: Attempt, snapshot: Snapshot) -> str:
-        if snapshot.node is None:
-            return "Working"
-        sentence = attempt.bound.titles.get(snapshot.node, snapshot.node_class or "Working")
-        if snapshot.steps and snapshot.steps > 1:
-            sentence += f": {snapshot.step} of {snapshot.steps}"
-            if snapshot.passes and snapshot.passes > 1:
-                sentence += f", pass {snapshot.pass_number} of {snapshot.passes}"
-        return sentence
-
-    def _show(self, job: Job, snapshot: Snapshot | None, fraction: float, sentence: str) -> None:
-        """Tell how far it is; after a lost attempt the bar waits at the highest it had shown, and says so."""
-        latest = self._bus.latest(job.id)
-        shown = max(job.fraction, latest.fraction if latest else 0.0)
-        if fraction < shown:
-            sentence = f"Catching up after a lost attempt. {sentence}"
-        fraction = min(max(fraction, shown), 0.999)
-        self.unsaved[job.id] = (fraction, sentence)
-        self._bus.show(_progress(job.id, snapshot, fraction, sentence))
+    async def _has_inputs(self, job: Job) -> bool:
+        return all([await self._blobs.exists(given.blob) for given in job.inputs.values()])
 
     # --------------------------------------------------------------------------------------------------- settling it
 
-    async def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+    async def _see_through(self, attempt: Attempt, messages: AsyncIterator[Message]) -> Ending:
+        return await self._settle(attempt, await self._follower.follow(attempt, messages))
+
+    async def _settle(self, attempt: Attempt, outcome: Outcome) -> Ending:
         """Turn an outcome into a report.
 
         * Succeeded: results are fetched, audited, stored (``_finish``).
-        * Failed: final, but out of memory is tried on another upstream where there is one, and an input that the
-          upstream says it does not have is sent again at no cost.
-        * Interrupted: canceled when we asked; else somebody at the upstream did it, and the attempt is lost.
-        * Lost: the attempt is lost when we watched it; what was gone before we came back was interrupted.
+        * Failed: final, but out of memory is tried on another upstream where there is one.
+        * Interrupted: canceled when we asked. Else somebody at the upstream did it, and the attempt is lost; but one that
+          never began, or whose inputs were not there any more, has cost nothing.
+        * Lost: the attempt is lost when we watched it; what was gone before we came back, or went with a worker that was
+          stopped, was interrupted.
         """
         match outcome:
             case Succeeded(outputs=outputs):
                 files = {node: output.files for node, output in outputs.items()}
-                recorded = await self._recorder.record_outputs(attempt.task.id, attempt.number, files)
-                if recorded is not None:
-                    await self._finish(attempt, files)
+                if await self._recorder.record_outputs(attempt.task.id, attempt.number, files) is None:
+                    return Ending.SETTLED
+                return await self._finish(attempt, files)
             case Failed():
-                await self._failed(attempt, outcome)
-            case Interrupted() if attempt.canceling.is_set():
-                await self._report(attempt, Report(TaskEvent.CANCELED))
+                return await self._failed(attempt, outcome)
             case Interrupted():
-                await self._lost(attempt, "It was interrupted on the worker.")
-            case Lost(reason=reason):
+                return await self._stopped_there(attempt)
+            case Lost(reason=reason, by_our_stop=by_our_stop):
                 log.warning("attempt_lost", job=attempt.job.id, attempt=attempt.number, reason=reason)
-                await self._lost(attempt, "The worker that ran it was lost.")
+                if by_our_stop:
+                    return await self._interrupted(attempt, "The worker that ran it was stopped.")
+                return await self._lost(attempt, "The worker that ran it was lost.")
+            case _:
+                assert_never(outcome)
 
-    async def _failed(self, attempt: Attempt, outcome: Failed) -> None:
+    async def _stopped_there(self, attempt: Attempt) -> Ending:
+        if attempt.canceling.is_set():
+            return await self._report(attempt, Report(TaskEvent.CANCELED))
+        if attempt.started:
+            return await self._lost(attempt, "It was interrupted on the worker.")
+        return await self._interrupted(attempt, "The worker gave it back before it began.")
+
+    async def _failed(self, attempt: Attempt, outcome: Failed) -> Ending:
         log.warning(
             "attempt_failed",
             job=attempt.job.id,
@@ -304,62 +284,95 @@ class Runner:
             node_class=outcome.node_class,
             detail=outcome.detail[:500],
         )
-        if outcome.code == "graph_rejected" and "Invalid" in outcome.detail and "file" in outcome.detail:
-            attempt.upstream.doubt()
-            await self._report(attempt, Report(TaskEvent.INTERRUPTED, reason="The worker had lost the inputs."))
-        elif outcome.code == UpstreamMemoryError.code and self._collector.others(attempt.upstream.name):
-            await self._report(attempt, Report(TaskEvent.ATTEMPT_LOST, reason="The worker ran out of memory."))
+        if outcome.code == UpstreamMemoryError.code and self._may_manage_elsewhere(attempt):
+            report = Report(TaskEvent.ATTEMPT_LOST, reason="The worker ran out of memory; another one will try.")
         else:
             report = Report(TaskEvent.FAILED, error_code=outcome.code, error_message=outcome.message)
-            await self._report(attempt, report)
+        return await self._report(attempt, report)
 
-    async def _lost(self, attempt: Attempt, reason: str) -> None:
-        watched = attempt.heard or not attempt.adopted
-        event = TaskEvent.ATTEMPT_LOST if watched else TaskEvent.INTERRUPTED
-        await self._report(attempt, Report(event, reason=reason))
+    def _may_manage_elsewhere(self, attempt: Attempt) -> bool:
+        """Whether another upstream that works now could take it, and an attempt is left for it."""
+        self._pool.note_refusal(attempt.task.id, attempt.upstream.name)
+        has_attempts = attempt.task.losses + 1 < self._recorder.limits.max_attempts
+        need = _need(attempt.template, attempt.job)
+        return has_attempts and self._pool.could_take(attempt.task.id, *need, now=True)
 
-    async def _finish(self, attempt: Attempt, files: Files) -> None:
-        self._show(attempt.job, None, RUN_TO, "Checking and storing the result")
+    async def _lost(self, attempt: Attempt, reason: str) -> Ending:
+        if attempt.adopted and not attempt.heard:
+            return await self._interrupted(attempt, reason)
+        await self._report(attempt, Report(TaskEvent.ATTEMPT_LOST, reason=reason))
+        return Ending.LOST
+
+    async def _interrupted(self, attempt: Attempt, reason: str) -> Ending:
+        return await self._report(attempt, Report(TaskEvent.INTERRUPTED, reason=reason))
+
+    async def _finish(self, attempt: Attempt, files: Files) -> Ending:
+        """Fetch, audit, store, and say so. A cancel stops it at once; a result that was not recorded leaves no bytes."""
+        self.bars.show(attempt.job, attempt.task, RUN_TO, "Checking and storing the result")
+        work = self._collector.collect(attempt.job, attempt.bound, attempt.upstream, files, attempt.lines)
         try:
-            results, warnings = await self._collector.collect(
-                attempt.job, attempt.bound, attempt.upstream, files, attempt.lines
-            )
+            collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")
         except JobError as error:
-            await self._fail(attempt.task, attempt.number, error)
-            return
-        except (OSError, GatewayError) as error:
-            log.warning("results_lost", job=attempt.job.id, attempt=attempt.number, error=type(error).__name__)
-            await self._report(attempt, Report(TaskEvent.ATTEMPT_LOST, reason="The result could not be fetched."))
-            return
-        await self._report(attempt, Report(TaskEvent.SUCCEEDED, results=results, warnings=warnings))
+            return await self._fail(attempt.task, attempt.number, error)
+        except ResultLostError as error:
+            log.warning("results_lost", job=attempt.job.id, attempt=attempt.number, reason=str(error))
+            return await self._lost(attempt, "The result could not be fetched.")
+        except (OSError, BusyError) as error:
+            # Our own disk, most likely full: no fault of the worker's nor of the job's.
+            log.error("results_not_stored", job=attempt.job.id, attempt=attempt.number, exc_info=error)
+            await self._interrupted(attempt, "The result could not be stored.")
+            return Ending.LOST
+        except GatewayError as error:
+            return await self._fail(attempt.task, attempt.number, error)
+        if collected is None:
+            return await self._report(attempt, Report(TaskEvent.CANCELED))
+        results, warnings = collected
+        recorded = await self._record(attempt, Report(TaskEvent.SUCCEEDED, results=results, warnings=warnings))
+        if recorded is None or recorded.task.state is not TaskState.SUCCEEDED:
+            await self._collector.drop(results)
+        return Ending.SETTLED
 
-    async def _report(self, attempt: Attempt, report: Report) -> None:
-        self.unsaved.pop(attempt.job.id, None)
-        await self._recorder.record(attempt.task.id, replace(report, attempt=attempt.number))
+    async def _report(self, attempt: Attempt, report: Report) -> Ending:
+        await self._record(attempt, report)
+        return Ending.SETTLED
 
-    async def _fail(self, task: Task, attempt: int | None, error: GatewayError) -> None:
+    async def _record(self, attempt: Attempt, report: Report) -> Recorded | None:
+        return await self._recorder.record(attempt.task.id, replace(report, attempt=attempt.number))
+
+    async def _fail(self, task: Task, attempt: int | None, error: GatewayError) -> Ending:
         """End a task as failed; what is not a job's own error is ours, and the log has it."""
-        if not isinstance(error, JobError):
+        if not isinstance(error, JobError | TooLargeError):
             log.error("attempt_broke", task=task.id, code=error.code, exc_info=error)
             error = InternalJobError("The job could not be run as accepted.")
-        self.unsaved.pop(task.job_id, None)
         report = Report(TaskEvent.FAILED, attempt=attempt, error_code=error.code, error_message=error.message)
         await self._recorder.record(task.id, report)
+        return Ending.SETTLED
 
 
-def _progress(job_id: str, snapshot: Snapshot | None, fraction: float, sentence: str) -> Progress:
-    if snapshot is None:
-        return Progress(job_id, fraction, sentence)
-    return Progress(
-        job_id,
-        fraction,
-        sentence,
-        nodes_done=snapshot.nodes_done,
-        nodes_total=snapshot.nodes_total,
-        node=snapshot.node,
-        node_class=snapshot.node_class,
-        step=snapshot.step,
-        steps=snapshot.steps,
-        pass_number=snapshot.pass_number,
-        passes=snapshot.passes,
+def _need(template: Template, job: Job) -> tuple[str, Need]:
+    requirement = requirement_of(template, job.parameters)
+    return requirement, Need(template, split_requirement(requirement)[2])
+
+
+def _attempt(
+    job: Job,
+    task: Task,
+    upstream: Upstream,
+    prompt_id: str,
+    template: Template,
+    bound: Bound,
+    canceling: asyncio.Event,
+) -> Attempt:
+    target = job.inputs.get("target")
+    plan = plan_for(bound.graph, frames=target.facts.frames if target else 1)
+    return Attempt(
+        job=job,
+        task=task,
+        number=task.attempt,
+        prompt_id=prompt_id,
+        upstream=upstream,
+        template=template,
+        bound=bound,
+        tracker=Tracker(plan),
+        canceling=canceling,
     )

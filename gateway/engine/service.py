@@ -17,8 +17,10 @@ from gateway.audit import MediaFacts, MediaKind
 from gateway.binding import check_parameters
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
+from gateway.engine.needs import requirement_of
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
+from gateway.engine.results import take_back
 from gateway.errors import ConflictError, GatewayError, NotFoundError, ShuttingDownError, TooLargeError
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream
@@ -79,18 +81,25 @@ class Health:
     #: "preview" when only embedded workers run jobs, else "comfyui"; None while none is reachable.
     engine: str | None
     upstreams: tuple[MemberView, ...]
-    #: Template name -> what is wrong with it.
+    #: Template name -> what is wrong with it: its files, or that no upstream which works now fits it.
     template_problems: Mapping[str, str]
     #: Jobs per state, a few seconds old at most.
     jobs: Mapping[JobState, int]
     warnings: tuple[str, ...] = ()
+    #: Templates of which jobs could run now, by name.
+    ready_templates: tuple[str, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether any job could run now."""
+        return self.status is not HealthStatus.UNAVAILABLE
 
 
 #: Ids and links longer than any of ours are nobody's; they never reach the store.
 MAX_ID_CHARACTERS = 64
 MAX_LINK = 255
 
-CancelLive: TypeAlias = Callable[[str], None]
+CancelAtWork: TypeAlias = Callable[[str], None]
 NewId: TypeAlias = Callable[[], str]
 _T = TypeVar("_T")
 U = TypeVar("U")
@@ -120,8 +129,12 @@ class Fetcher(Protocol[U]):
 class UpstreamFactory(Protocol):
     """Makes upstreams while running."""
 
-    async def __call__(self, url: str, name: str | None) -> Upstream:
-        """An upstream for a base URL, remembered under its name. Raises InvalidInputError."""
+    async def __call__(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
+        """An upstream for a base URL, remembered under its name once ``check_name`` lets it pass.
+
+        Raises:
+            InvalidInputError: the URL is none, or the name is not plain.
+        """
         ...
 
 
@@ -141,7 +154,7 @@ class Service:
         recorder: Recorder,
         bus: LocalBus,
         clock: Clock,
-        cancel_live: CancelLive,
+        cancel_at_work: CancelAtWork,
         make_upstream: UpstreamFactory,
         new_id: NewId,
     ) -> None:
@@ -156,7 +169,8 @@ class Service:
         self._pool = pool
         self._recorder = recorder
         self._bus = bus
-        self._cancel_live = cancel_live
+        self._cancel_at_work = cancel_at_work
+        self._taking_back: set[asyncio.Task[None]] = set()
         self._make_upstream = make_upstream
         self._new_id = new_id
         self._counts: Mapping[JobState, int] = {}
@@ -177,7 +191,7 @@ class Service:
             stored = True
         finally:
             if not stored:
-                await asyncio.shield(self.discard(given.blob for given in submission.inputs.values()))
+                await self.discard([given.blob for given in submission.inputs.values()])
         return job
 
     async def _submit(self, submission: Submission) -> Job:
@@ -201,7 +215,7 @@ class Service:
             inputs=inputs,
             output_name=safe_output_name(submission.output_name, now),
             queue_deadline=now + self.settings.queue_ttl,
-            requirement=f"{template.name}@{template.version}",
+            requirement=requirement_of(template, parameters),
             cost_seconds=_predicted_seconds(target),
             extra=submission.extra,
         )
@@ -234,13 +248,18 @@ class Service:
             raise TooLargeError(f"no worker takes an input of {largest} bytes; the largest any takes is {most} bytes")
 
     async def discard(self, blobs: Iterable[Blob]) -> None:
-        """Take back uploads that led to nothing.
+        """Take back uploads that led to nothing; done to the end even when the caller is being canceled.
 
         The store is asked first: a client that left may have been cut off after its job was committed.
         """
-        for blob in blobs:
-            if await self._store.forget_blob(blob.hash):
-                await self.blobs.discard(blob)
+        task = asyncio.create_task(take_back(self._store, self.blobs, tuple(blobs)), name="take back uploads")
+        self._taking_back.add(task)
+        task.add_done_callback(self._taking_back.discard)
+        await asyncio.shield(task)
+
+    async def close(self) -> None:
+        """Finish what callers that left have begun."""
+        await asyncio.gather(*self._taking_back, return_exceptions=True)
 
     def check_url(self, url: str, *, field: str) -> None:
         """The verdict on a URL input that needs no network. Raises InvalidInputError."""
@@ -316,8 +335,7 @@ class Service:
         if recorded is None:
             job = await self.job(job_id, owner)
             raise ConflictError(f"the job is {job.state.value} and can no longer be canceled")
-        if not recorded.job.is_terminal:
-            self._cancel_live(job_id)
+        self._cancel_at_work(job_id)  # a queued job may be on its way to an upstream: that stops too
         return recorded.job
 
     # --------------------------------------------------------------------------------------------------------- the pool
@@ -330,8 +348,12 @@ class Service:
         """How the gateway is."""
         views = self._pool.views()
         able = [view for view in views if view.available]
-        problems = self._catalog.problems()
-        if not able or not self._catalog.names():
+        templates = self._catalog.templates()
+        unfit = self._pool.unfit(templates)
+        # That nothing is available is said by the upstreams; it is no fault of the templates.
+        problems = {**(unfit if able else {}), **self._catalog.problems()}
+        ready = tuple(template.name for template in templates if template.name not in unfit)
+        if not ready:
             status = HealthStatus.UNAVAILABLE
         elif len(able) < len(views) or problems:
             status = HealthStatus.DEGRADED
@@ -339,7 +361,7 @@ class Service:
             status = HealthStatus.HEALTHY
         engines = {view.status.engine for view in able}
         engine = None if not engines else "comfyui" if "comfyui" in engines else "preview"
-        return Health(status, engine, views, problems, self._counts)
+        return Health(status, engine, views, problems, self._counts, ready_templates=ready)
 
     def upstreams(self) -> tuple[MemberView, ...]:
         """How the pool's upstreams are."""
@@ -352,9 +374,13 @@ class Service:
 
     async def add_upstream(self, url: str, name: str | None = None) -> MemberView:
         """Take an upstream in, remembered across restarts. Raises InvalidInputError, ConflictError."""
-        upstream = await self._make_upstream(url, name)
+        upstream = await self._make_upstream(url, name, self._refuse_taken)
         self._pool.add(upstream)
         return next(view for view in self._pool.views() if view.status.name == upstream.name)
+
+    def _refuse_taken(self, name: str) -> None:
+        if self._pool.get(name) is not None:
+            raise ConflictError(f"there is an upstream named {name!r} already", field="name")
 
     async def remove_upstream(self, name: str) -> None:
         """Let an upstream go, remembered across restarts.
@@ -363,10 +389,10 @@ class Service:
             NotFoundError: there is none of that name.
             ConflictError: it is at work; drain it first.
         """
-        view = next((view for view in self._pool.views() if view.status.name == name), None)
-        if view is None:
-            raise NotFoundError("there is no such upstream")
-        if view.job_id is not None:
+        # Drained first: while the store is written, nothing may begin there.
+        was_draining = self._pool.set_draining(name, draining=True)
+        if self._pool.is_busy(name):
+            self._pool.set_draining(name, draining=was_draining)
             raise ConflictError("it is at work: drain it, and remove it when its job has ended")
         await self._store.set_upstream(name, removed=True, now=self.clock.now())
         await self._pool.remove(name)

@@ -12,7 +12,9 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,9 @@ STOP_SECONDS = 5.0
 BACKOFF_SECONDS = (0.2, 1.0, 5.0, 15.0, 30.0)
 #: A child that lived this long has its backoff forgiven.
 STEADY_SECONDS = 30.0
+REMEMBERED_PROMPTS = 16
+#: How a child ends that somebody stopped or killed, and not what it was doing.
+STOPPED = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
 #: One line of a child's log is cut here, so that it cannot fill ours.
 LOG_LINE_BYTES = 2000
 
@@ -78,10 +83,13 @@ class ManagedUpstream:
         self._on_change = on_change
         self._command = command or WorkerCommand()
         self._remote: Upstream | None = None
-        self._died = asyncio.Event()
+        #: Waits for a message of the child that runs now; its death ends them.
+        self._waits: set[asyncio.Timeout] = set()
+        #: The newest prompts that the child that runs now was given.
+        self._prompts: deque[str] = deque(maxlen=REMEMBERED_PROMPTS)
+        self._was_stopped = False
         self._reason = "starting"
         self._closing = False
-        self._first_start: asyncio.Future[None] | None = None
 
     # ----------------------------------------------------------------------------------------------- the child's life
 
@@ -106,28 +114,46 @@ class ManagedUpstream:
         errors = asyncio.create_task(self._relay_log(process), name=f"log of {self.name}")
         try:
             port = await self._port(process)
-            died = self._died = asyncio.Event()
-            remote = self._remote = self._make_remote(f"http://127.0.0.1:{port}", token)
-            self._reason = ""
-            log.info("worker_started", worker=self.name, pid=process.pid)
-            speaking = asyncio.create_task(remote.run_forever(), name=f"connection to {self.name}")
-            try:
-                await process.wait()
-                log.warning("worker_ended", worker=self.name, status=process.returncode)
-            finally:
-                self._remote, self._reason = None, "its process ended; starting another"
-                died.set()
-                await remote.close()
-                speaking.cancel()
-                await asyncio.gather(speaking, return_exceptions=True)
+            await self._speak(process, self._make_remote(f"http://127.0.0.1:{port}", token))
         finally:
             await _end(process)
             errors.cancel()
             await asyncio.gather(errors, return_exceptions=True)
 
+    async def _speak(self, process: asyncio.subprocess.Process, remote: Upstream) -> None:
+        """Be the child's upstream until it dies, or until nothing speaks with it any more."""
+        self._prompts.clear()
+        self._remote, self._reason = remote, ""
+        log.info("worker_started", worker=self.name, pid=process.pid)
+        speaking = asyncio.create_task(remote.run_forever(), name=f"connection to {self.name}")
+        dying = asyncio.create_task(process.wait(), name=f"death of {self.name}")
+        try:
+            await asyncio.wait({speaking, dying}, return_when=asyncio.FIRST_COMPLETED)
+            log.warning("worker_ended", worker=self.name, status=process.returncode)
+        finally:
+            self._remote, self._reason = None, "its process ended; starting another"
+            # None: it is us who end it.
+            self._was_stopped = process.returncode is None or process.returncode in STOPPED
+            self._end_waits()
+            await remote.close()
+            for task in (speaking, dying):
+                task.cancel()
+            outcomes = await asyncio.gather(speaking, dying, return_exceptions=True)
+            if isinstance(outcomes[0], Exception):
+                log.error("worker_connection_broke", worker=self.name, exc_info=outcomes[0])
+
+    def _end_waits(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for wait in self._waits:
+            wait.reschedule(now)
+
     async def _spawn(self, token: str) -> asyncio.subprocess.Process:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        environment = {**os.environ, **(self._command.environment or {}), "COMFYGATE_WORKER_TOKEN": token}
+        # Our own settings stay with us: among them are tokens and the credentials of other upstreams.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        environment = {**inherited, **(self._command.environment or {}), "COMFYGATE_WORKER_TOKEN": token}
+        # From the event loop's thread, which is the process's main thread: the kernel ends the child with the *thread*
+        # that started it.
         return await asyncio.create_subprocess_exec(
             *self._command.arguments,
             "--directory",
@@ -144,10 +170,9 @@ class ManagedUpstream:
         try:
             async with asyncio.timeout(START_SECONDS):
                 line = await process.stdout.readline()
+            return int(orjson.loads(line)["port"])
         except TimeoutError as error:
             raise WorkerStartError(f"it did not start within {START_SECONDS:.0f} s") from error
-        try:
-            return int(orjson.loads(line)["port"])
         except (ValueError, KeyError, TypeError) as error:
             raise WorkerStartError("it ended before it was ready; the log says why") from error
 
@@ -205,11 +230,43 @@ class ManagedUpstream:
         remote = self._remote
         if remote is None:
             return _gone(prompt_id)
-        return _until(self._died, remote.run(prompt_id, graph, job_id=job_id, attempt=attempt), prompt_id)
+        self._prompts.append(prompt_id)
+        return self._while_it_lives(remote.run(prompt_id, graph, job_id=job_id, attempt=attempt), prompt_id)
 
-    async def adopt(self, prompt_id: str) -> AsyncIterator[Message]:
-        """A new child knows nothing of what an earlier one ran."""
-        yield Lost(prompt_id, "the worker that ran it is gone")
+    def adopt(self, prompt_id: str) -> AsyncIterator[Message]:
+        """Follow what the child was given before; what an earlier child ran is gone with it."""
+        remote = self._remote
+        if remote is None or prompt_id not in self._prompts:
+            return _gone(prompt_id)
+        return self._while_it_lives(remote.adopt(prompt_id), prompt_id)
+
+    async def _while_it_lives(self, messages: AsyncIterator[Message], prompt_id: str) -> AsyncIterator[Message]:
+        """``messages``, cut short by a ``Lost`` when the process dies first.
+
+        They come by the thousand, so waiting for one costs a timer that is never set, and no task.
+        """
+        remote = self._remote
+        try:
+            while self._remote is remote:
+                try:
+                    async with asyncio.timeout(None) as wait:
+                        self._waits.add(wait)
+                        try:
+                            message = await anext(messages)
+                        finally:
+                            self._waits.discard(wait)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if not wait.expired():
+                        raise
+                    break
+                yield message
+                if isinstance(message, Outcome):
+                    return
+        finally:
+            await _close(messages)
+        yield Lost(prompt_id, "the worker's process ended", by_our_stop=self._was_stopped)
 
     async def cancel(self, prompt_id: str) -> None:
         """Cancel on the child; with it gone there is nothing to cancel."""
@@ -227,32 +284,13 @@ class ManagedUpstream:
 
 
 async def _gone(prompt_id: str) -> AsyncIterator[Message]:
-    yield Lost(prompt_id, "the worker is not running")
+    yield Lost(prompt_id, "the worker that ran it is gone", by_our_stop=True)
 
 
-async def _until(died: asyncio.Event, messages: AsyncIterator[Message], prompt_id: str) -> AsyncIterator[Message]:
-    """``messages``, cut short by a ``Lost`` when the process dies first."""
-    death = asyncio.create_task(died.wait(), name=f"death watch of {prompt_id}")
-    try:
-        while True:
-            coming = asyncio.ensure_future(anext(messages))
-            try:
-                await asyncio.wait({coming, death}, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    yield Lost(prompt_id, "the worker's process ended")
-                    return
-            finally:
-                if not coming.done():
-                    coming.cancel()
-                    await asyncio.gather(coming, return_exceptions=True)
-            message = coming.result()
-            yield message
-            if isinstance(message, Outcome):
-                return
-    except StopAsyncIteration:
-        return
-    finally:
-        death.cancel()
+async def _close(messages: AsyncIterator[Message]) -> None:
+    close = getattr(messages, "aclose", None)
+    if close is not None:
+        await close()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -75,7 +75,8 @@ def _new_task_row(new: NewJob, now: float) -> Values:
         "lane": f"{new.submitter}\x1f{new.requirement}",
         "priority": new.priority,
         "cost_seconds": new.cost_seconds,
-        "size_bytes": sum(item.size_bytes for item in new.inputs.values()),
+        # An upstream limits each upload, so the largest input counts, not their sum.
+        "size_bytes": max((item.size_bytes for item in new.inputs.values()), default=0),
         "blobs": to_json(sorted({item.blob for item in new.inputs.values()})),
         "queued_at": now,
         "queue_deadline": new.queue_deadline,

@@ -1,0 +1,169 @@
+"""Follows one attempt from its first message to its outcome: progress, cancel, silence.
+
+It shows what it hears and records that the attempt has started; what the outcome means is for ``runner.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import structlog
+
+from gateway.binding import Bound
+from gateway.comfy.messages import Interrupted, LogLine, Lost, Message, Outcome, Preview, PromptStarted
+from gateway.comfy.progress import Tracker, whole_job
+from gateway.engine.bars import Bars, describe
+from gateway.engine.recorder import Recorder
+from gateway.engine.streams import closing
+from gateway.errors import GatewayError
+from gateway.events import PreviewImage
+from gateway.interfaces import Bus, Clock, Report, Upstream
+from gateway.job import Job, Task, TaskEvent
+from gateway.template import Template
+
+log = structlog.get_logger(__name__)
+
+#: Log lines of the upstream kept of one attempt: the sentence we look for is among the last ones.
+LOG_LINES = 200
+#: A silent upstream gets this long to let go of a prompt.
+LET_GO_SECONDS = 30.0
+#: ``Upstream.cancel`` comes back when the prompt is gone, or when the upstream is. Until the outcome is known it is asked
+#: again this long afterwards.
+CANCEL_AGAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What is known of the attempt at work."""
+
+    job: Job
+    task: Task
+    number: int
+    prompt_id: str
+    upstream: Upstream
+    template: Template
+    bound: Bound
+    tracker: Tracker
+    #: Set when the job's cancel was recorded.
+    canceling: asyncio.Event
+    #: Taken up from an earlier process.
+    adopted: bool = False
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
+    #: The upstream said anything of it, so that we watched it.
+    heard: bool = False
+    #: The upstream took it off its queue.
+    started: bool = False
+
+
+class Follower:
+    """Follows attempts."""
+
+    def __init__(self, recorder: Recorder, bus: Bus, bars: Bars, clock: Clock, *, stall_seconds: float) -> None:
+        self._recorder = recorder
+        self._bus = bus
+        self._bars = bars
+        self._clock = clock
+        self._stall_seconds = stall_seconds
+
+    async def follow(self, attempt: Attempt, messages: AsyncIterator[Message]) -> Outcome:
+        """The attempt's outcome; ``messages`` are closed when it is known."""
+        async with closing(messages), self._canceler(attempt):
+            try:
+                async with asyncio.timeout(None) as limit:
+                    return await self._listen(attempt, messages, limit)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                return await self._stalled(attempt)
+
+    async def _listen(self, attempt: Attempt, messages: AsyncIterator[Message], limit: asyncio.Timeout) -> Outcome:
+        async with self._watchdog(attempt, limit) as watchdog:
+            async for message in messages:
+                watchdog.heard_at = self._clock.monotonic()
+                if isinstance(message, Outcome):
+                    return message
+                await self._hear(attempt, message)
+        return Lost(attempt.prompt_id, "the upstream's messages ended without an outcome")
+
+    async def _hear(self, attempt: Attempt, message: Message) -> None:
+        attempt.heard = True
+        match message:
+            case PromptStarted():
+                attempt.started = True
+                await self._recorder.record(attempt.task.id, Report(TaskEvent.STARTED, attempt=attempt.number))
+            case LogLine(text=text):
+                attempt.lines.append(text)
+            case Preview(content_type=kind, data=data):
+                self._bus.show(PreviewImage(attempt.job.id, kind, data))
+            case _:
+                pass
+        if attempt.tracker.feed(message):
+            snapshot = attempt.tracker.snapshot()
+            title = attempt.bound.titles.get(snapshot.node or "")
+            fraction, sentence = whole_job(snapshot.fraction), describe(title, snapshot)
+            self._bars.show(attempt.job, attempt.task, fraction, sentence, snapshot=snapshot, title=title)
+
+    # ---------------------------------------------------------------------------------------------------------- cancel
+
+    @asynccontextmanager
+    async def _canceler(self, attempt: Attempt) -> AsyncIterator[None]:
+        task = asyncio.create_task(self._cancel_when_asked(attempt), name=f"canceler {attempt.prompt_id}")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _cancel_when_asked(self, attempt: Attempt) -> None:
+        await attempt.canceling.wait()
+        log.info("canceling", job=attempt.job.id, attempt=attempt.number, upstream=attempt.upstream.name)
+        while True:
+            try:
+                await attempt.upstream.cancel(attempt.prompt_id)
+            except (OSError, GatewayError) as error:
+                log.warning("cancel_failed", job=attempt.job.id, error=type(error).__name__)
+            await self._clock.sleep(CANCEL_AGAIN_SECONDS)
+
+    # --------------------------------------------------------------------------------------------------------- silence
+
+    @asynccontextmanager
+    async def _watchdog(self, attempt: Attempt, limit: asyncio.Timeout) -> AsyncIterator[_Watchdog]:
+        watchdog = _Watchdog(self._clock, self._stall_seconds, limit, heard_at=self._clock.monotonic())
+        task = asyncio.create_task(watchdog.watch(), name=f"watchdog {attempt.prompt_id}")
+        try:
+            yield watchdog
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _stalled(self, attempt: Attempt) -> Outcome:
+        """Silence: take it back. One that never began has cost nothing; one that ran is lost."""
+        log.warning("attempt_stalled", job=attempt.job.id, attempt=attempt.number, upstream=attempt.upstream.name)
+        try:
+            async with asyncio.timeout(LET_GO_SECONDS):
+                await attempt.upstream.cancel(attempt.prompt_id)
+        except (OSError, GatewayError) as error:  # a time-out is an OSError too
+            log.warning("stalled_prompt_stays", job=attempt.job.id, error=type(error).__name__)
+        if not attempt.started:
+            return Interrupted(attempt.prompt_id)
+        return Lost(attempt.prompt_id, f"nothing was heard of it for {self._stall_seconds:.0f} s")
+
+
+@dataclass(slots=True)
+class _Watchdog:
+    """Ends a wait when nothing was heard for too long: one sleeper per attempt, not one timer per message."""
+
+    clock: Clock
+    stall_seconds: float
+    limit: asyncio.Timeout
+    #: Monotonic seconds.
+    heard_at: float
+
+    async def watch(self) -> None:
+        while (left := self.heard_at + self.stall_seconds - self.clock.monotonic()) > 0:
+            await self.clock.sleep(left)
+        self.limit.reschedule(asyncio.get_running_loop().time())

@@ -1,0 +1,45 @@
+"""What a task needs of an upstream, as one comparable key and back.
+
+The key is the template's pinned version, and behind it those models that the client chose itself: two tasks with one key
+fit the same upstreams, so the queue, the pool and the scheduler can speak of needs without knowing a template. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.template import Template
+
+_MARK = "?"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A template in one version, and the models that must be there for it."""
+
+    template: Template
+    #: Parameter -> the value a client chose of what object_info lists; the others take what an upstream has.
+    choices: Mapping[str, object]
+
+
+def requirement_of(template: Template, parameters: Mapping[str, object]) -> str:
+    """The key of a task; ``parameters`` as ``check_parameters`` gave them."""
+    choices = {
+        name: parameters[name]
+        for name, parameter in template.parameters.items()
+        if parameter.entry.choices_from is not None and name in parameters
+    }
+    if not choices:
+        return template.requirement
+    return template.requirement + _MARK + orjson.dumps(choices, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def split_requirement(requirement: str) -> tuple[str, str, dict[str, Any]]:
+    """(template name, version, choices) of a key."""
+    pinned, _, choices = requirement.partition(_MARK)
+    name, _, version = pinned.rpartition("@")
+    return name, version, orjson.loads(choices) if choices else {}

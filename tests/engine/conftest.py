@@ -1,0 +1,255 @@
+"""The whole engine on fakes: real service, dispatcher, runner, store (in memory); fake time, upstreams, bytes, media."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.audit import MediaKind
+from gateway.engine.bus import LocalBus
+from gateway.engine.catalog import Catalog
+from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.maintenance import Maintenance
+from gateway.engine.pool import Pool
+from gateway.engine.recorder import Recorder
+from gateway.engine.results import Collector
+from gateway.engine.runner import Runner
+from gateway.engine.service import Service, Submission, SubmittedFile
+from gateway.job import RetryLimits
+from gateway.settings import from_mapping
+from gateway.store.sql_store import SqlStore
+from gateway.template import load_template
+from tests.fakes.blobs import FOLDER, MemoryBlobs
+from tests.fakes.clock import FrozenClock
+from tests.fakes.media import FakeMedia
+from tests.fakes.upstream import FakeUpstream, capabilities_for
+
+ROOT = Path(__file__).parents[2]
+STALL_SECONDS = 600.0
+#: Turns of the loop after which all that can happen has happened; the longest chain here takes about half of them.
+TURNS = 200
+ACCEPTS = {
+    "target": frozenset({MediaKind.IMAGE, MediaKind.VIDEO}),
+    "face": frozenset({MediaKind.IMAGE}),
+}
+
+
+class NoFetcher:
+    def check(self, url, *, field):
+        raise AssertionError("no URL is used here")
+
+    async def fetch(self, url, *, caps, field):
+        raise AssertionError("no URL is used here")
+
+
+@cache
+def shipped_templates():
+    folders = [path for path in sorted((ROOT / "workflows").iterdir()) if path.is_dir()]
+    return [
+        load_template(path.name, (path / "template.toml").read_text(), (path / "graph.json").read_text())
+        for path in folders
+    ]
+
+
+class Engine:
+    """One process's engine. ``restart`` throws it away as a kill would, and starts another on the same store."""
+
+    def __init__(self, folder: Path, **settings):
+        self.folder = folder
+        self.settings = from_mapping({"upstreams": "", "stall_seconds": STALL_SECONDS, **settings})
+        self.clock = FrozenClock()
+        self.blobs = MemoryBlobs(self.clock)
+        self.media = FakeMedia(self._read)
+        self.store = SqlStore.in_memory()
+        self.upstreams: dict[str, FakeUpstream] = {}
+        self.ids = (f"id-{number:06}" for number in itertools.count(1))
+        self.workflows = ROOT / "workflows"
+        self.loop = None
+
+    def _read(self, path):
+        return self.blobs.stored[path.name] if path.parent == FOLDER else path.read_bytes()
+
+    async def start(self, *upstreams: FakeUpstream):
+        await self._build()
+        for upstream in upstreams:
+            self.upstreams[upstream.name] = upstream
+        await self.dispatcher.prepare()
+        for upstream in self.upstreams.values():
+            self.pool.add(upstream, embedded=upstream.state.engine == "preview")
+        self.loop = asyncio.create_task(self.dispatcher.run(), name="dispatcher")
+        await self.settle()
+        return self
+
+    async def _build(self):
+        self.bus = LocalBus()
+        self.catalog = Catalog(self.workflows, self.store, self.clock)
+        await self.catalog.load()
+        self.pool = Pool(on_change=self._wake)
+        limits = RetryLimits(self.settings.max_attempts)
+        self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
+        self.collector = Collector(
+            self.store,
+            self.blobs,
+            self.media,
+            self.folder,
+            self.clock,
+            max_result_bytes=1000,
+            new_id=lambda: next(self.ids),
+        )
+        self.runner = Runner(
+            self.store,
+            self.blobs,
+            self.bus,
+            self.catalog,
+            self.pool,
+            self.recorder,
+            self.collector,
+            self.clock,
+            stall_seconds=STALL_SECONDS,
+        )
+        self.dispatcher = Dispatcher(self.store, self.pool, self.catalog, self.recorder, self.runner, self.clock)
+        self.service = Service(
+            settings=self.settings,
+            store=self.store,
+            blobs=self.blobs,
+            media=self.media,
+            fetcher=NoFetcher(),
+            catalog=self.catalog,
+            pool=self.pool,
+            recorder=self.recorder,
+            bus=self.bus,
+            clock=self.clock,
+            cancel_at_work=self.dispatcher.cancel,
+            make_upstream=self._make_upstream,
+            new_id=lambda: next(self.ids),
+        )
+        self.keeper = Maintenance(
+            self.store,
+            self.blobs,
+            self.recorder,
+            self.runner,
+            self.service,
+            self.clock,
+            job_retention_seconds=self.settings.job_retention,
+        )
+
+    def _wake(self):
+        if hasattr(self, "dispatcher"):
+            self.dispatcher.wake()
+
+    async def _make_upstream(self, url, name, check_name):
+        check_name(name)
+        return self.new_upstream(name)
+
+    async def stop(self):
+        await self.dispatcher.stop()
+        self.loop.cancel()
+        await asyncio.gather(self.loop, return_exceptions=True)
+        await self.pool.close()
+        await self.service.close()
+
+    async def restart(self):
+        """As after a kill: nothing is saved or said, and whatever an upstream says meanwhile waits there."""
+        await self.stop()
+        await self.start()
+
+    # -------------------------------------------------------------------------------------------------- what tests say
+
+    def new_upstream(self, name="gpu-1", **how):
+        engine = how.pop("engine", "comfyui")
+        return FakeUpstream(name, capabilities_for(shipped_templates(), **how), engine=engine)
+
+    def put(self, data: bytes, field: str) -> SubmittedFile:
+        return SubmittedFile(self.blobs.put(data), field)
+
+    async def submit(self, target=b"image:target", face=b"image:face", *, submitter="ann", settle=True, **more):
+        submission = Submission(
+            owner="local",
+            submitter=submitter,
+            dialect="faceswap",
+            inputs={"target": self.put(target, "image"), "face": self.put(face, "image")},
+            accepts=ACCEPTS,
+            **more,
+        )
+        job = await self.service.submit(submission)
+        if settle:
+            await self.settle()
+        return job.id
+
+    async def settle(self):
+        """Let every task go on until all of them wait for a test or for time. Nothing here runs in a thread."""
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+
+    async def until(self, state: str, job_id: str):
+        """The job, which is in this state now."""
+        await self.settle()
+        job = await self.store.job(job_id)
+        assert job.state.value == state, f"{job.state.value} ({job.error_code}: {job.error_message})"
+        return job
+
+    async def pass_time(self, seconds: float):
+        self.clock.advance(seconds)
+        await self.settle()
+
+    async def job(self, job_id):
+        return await self.store.job(job_id)
+
+    async def kinds(self, job_id):
+        return [event.kind.value for event in await self.store.events_after(job_id, 0)]
+
+    async def task(self, job_id):
+        """The open task of a job."""
+        return next(found.task for found in await self.store.open_tasks() if found.job.id == job_id)
+
+    def result_node(self, name="faceswap_image"):
+        return next(iter(self.catalog.get(name).outputs.values())).node_id
+
+    def finish(self, upstream, content=b"image:swapped", *, start=True):
+        """The newest prompt of this upstream runs and succeeds."""
+        if start:
+            upstream.prompt.start()
+        upstream.prompt.succeed(self.result_node(), content)
+
+
+@pytest.fixture(autouse=True)
+def logged():
+    """What was logged; nothing is rendered, which would take longer than all the rest."""
+    with capture_logs() as entries:
+        yield entries
+
+
+class Inline(ThreadPoolExecutor):
+    """Work for threads, done at once: the order of things is then the same in every run."""
+
+    def submit(self, work, /, *arguments, **named):
+        done = Future()
+        try:
+            done.set_result(work(*arguments, **named))
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it, as from a real pool
+            done.set_exception(error)
+        return done
+
+
+@pytest.fixture
+async def engine(tmp_path):
+    asyncio.get_running_loop().set_default_executor(Inline(max_workers=1))
+    made = Engine(tmp_path)
+    yield made
+    if made.loop is not None:
+        await made.stop()
+    await made.store.close()
+
+
+@pytest.fixture
+def workflows(engine, tmp_path):
+    """The shipped templates, for a test to change."""
+    engine.workflows = shutil.copytree(ROOT / "workflows", tmp_path / "workflows")
+    return engine.workflows

@@ -1,0 +1,89 @@
+"""Bytes in memory.
+
+Unrealistic: there is always room, nothing is synced, and ``path`` names no file; ``FakeMedia`` knows what it stands for.
+Touch times are those of the clock that was handed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Self
+
+from gateway.errors import StorageFullError
+from gateway.interfaces import Blob, Clock
+
+#: Every path of a blob begins so.
+FOLDER = Path("/memory")
+
+
+class MemoryWriter:
+    def __init__(self, blobs: MemoryBlobs) -> None:
+        self._blobs = blobs
+        self._data = bytearray()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.abort()
+
+    async def write(self, data: bytes) -> None:
+        if self._blobs.is_full:
+            raise StorageFullError("There is no room left.")
+        self._data += data
+
+    async def commit(self) -> Blob:
+        return self._blobs.put(bytes(self._data))
+
+    async def abort(self) -> None:
+        self._data.clear()
+
+
+class MemoryBlobs:
+    """``interfaces.Blobs`` without a disk. Hashes are SHA-256: as long as ours, and nobody looks closer."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.stored: dict[str, bytes] = {}
+        self._touched: dict[str, float] = {}
+        self._commits: dict[str, int] = {}
+        self.is_full = False
+
+    def put(self, data: bytes) -> Blob:
+        name = hashlib.sha256(data).hexdigest()
+        self._commits[name] = self._commits.get(name, 0) + 1
+        self.stored[name] = data
+        self._touched[name] = self._clock.now()
+        return Blob(name, len(data))
+
+    async def writer(self, *, expected_bytes: int | None = None) -> MemoryWriter:
+        return MemoryWriter(self)
+
+    def path(self, blob_hash: str) -> Path:
+        return FOLDER / blob_hash
+
+    async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        yield self.stored[blob_hash][start:end]
+
+    async def exists(self, blob_hash: str) -> bool:
+        return blob_hash in self.stored
+
+    async def delete(self, blob_hash: str, *, untouched_since: float) -> bool:
+        if self._touched.get(blob_hash, untouched_since) >= untouched_since:
+            return False
+        return self._drop(blob_hash)
+
+    async def discard(self, blob: Blob) -> bool:
+        """Only the last one who committed the same takes the bytes along."""
+        self._commits[blob.hash] = self._commits.get(blob.hash, 0) - 1
+        return self._commits[blob.hash] <= 0 and self._drop(blob.hash)
+
+    async def untouched(self, *, since: float) -> Sequence[str]:
+        return [name for name, touched in self._touched.items() if touched < since]
+
+    def _drop(self, name: str) -> bool:
+        self._touched.pop(name, None)
+        self._commits.pop(name, None)
+        return self.stored.pop(name, None) is not None

@@ -1,0 +1,56 @@
+"""Media whose facts a test says instead of decoding them.
+
+A "file" is a few bytes: what stands before the first colon says what it is (``video:…``, ``image:…``), anything else is
+no media. Two files are the same picture when the rest is the same. Unrealistic: nothing is decoded, so nothing is slow,
+and every video has the same size and length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.errors import InvalidInputError, ResultInvalidError, UnsupportedMediaError
+from gateway.interfaces import Comparison
+
+VIDEO = MediaFacts(
+    MediaKind.VIDEO, "video/mp4", ".mp4", 640, 360, 25, Fraction(25), 1.0, has_audio=True, video_codec="h264"
+)
+IMAGE = MediaFacts(MediaKind.IMAGE, "image/png", ".png", 640, 360, 1, None, None, has_audio=False, video_codec=None)
+FACTS = {b"video": VIDEO, b"image": IMAGE}
+
+
+class FakeMedia:
+    """``interfaces.Media``.
+
+    Args:
+        read: the bytes behind a path.
+    """
+
+    def __init__(self, read: Callable[[Path], bytes]) -> None:
+        self._read = read
+        #: (all_frames,) of every comparison.
+        self.compared: list[bool] = []
+
+    async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
+        facts = FACTS.get(self._read(path).partition(b":")[0])
+        if facts is None:
+            raise InvalidInputError("The file is no media.", field=field)
+        if facts.kind not in accept:
+            raise UnsupportedMediaError("Not of a kind that is accepted.", field=field)
+        return facts
+
+    async def compare(self, target: Path, result: Path, *, crf: int | None, all_frames: bool) -> Comparison:
+        self.compared.append(all_frames)
+        before, after = (self._read(path).partition(b":")[2] for path in (target, result))
+        return Comparison(before != after, 90.0 if before != after else 0.0, 25 if all_frames else 10)
+
+    async def clean(self, path: Path, out: Path) -> MediaFacts:
+        data = self._read(path)
+        facts = FACTS.get(data.partition(b":")[0])
+        if facts is None:
+            raise ResultInvalidError("The result is no good.")
+        out.write_bytes(data)  # noqa: ASYNC240 - a few bytes
+        return facts
