@@ -27,7 +27,7 @@ def prepare_data_dir(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
-        for name in ("scratch", "blobs"):
+        for name in ("scratch", "blobs", "embedded"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise _unusable(folder, error) from error

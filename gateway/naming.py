@@ -16,9 +16,8 @@ _OUTSIDE = re.compile(r"[^A-Za-z0-9._-]")
 def safe_output_name(wish: str | None, now: float) -> str:
     """The name without extension: NFC, anything outside ``[A-Za-z0-9._-]`` made ``_``, at most 80 characters.
 
-    Without a wish, or when nothing of it is left but dots and dashes, ``faceswap_<UTC date>_<UTC time>``.
+    Without a wish ``faceswap_<UTC date>_<UTC time>``.
     """
-    name = _OUTSIDE.sub("_", unicodedata.normalize("NFC", wish or ""))[:MAX_CHARACTERS].lstrip(".")
-    if name.strip("._-"):
-        return name
+    if wish:
+        return _OUTSIDE.sub("_", unicodedata.normalize("NFC", wish))[:MAX_CHARACTERS]
     return datetime.fromtimestamp(now, UTC).strftime("faceswap_%Y%m%d_%H%M%S")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -141,6 +142,7 @@ async def _tell_when_ready(
 
 def run(settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None) -> None:
     """``serve`` on uvloop where there is one. Raises StartError."""
+    os.umask(0o077)  # whatever is made below the data directory is for this user only
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(settings, on_ready=on_ready))
 

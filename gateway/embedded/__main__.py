@@ -54,6 +54,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker until it is told to stop; gives the exit status."""
     options = parse_arguments(arguments)
+    os.umask(0o077)  # what is uploaded and made here is nobody else's on this machine
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     token = os.environ.get(TOKEN_VARIABLE, "")

@@ -238,8 +238,8 @@ async def test_url_to_the_gateway_itself(gateway, material):
 @pytest.mark.parametrize(
     ("wish", "expected"),
     [
-        ("../../x", "_.._x"),
-        ("..", r"faceswap_\d{8}_\d{6}"),
+        ("../../x", ".._.._x"),
+        ("..", r"\.\."),
         ("/etc/passwd", "_etc_passwd"),
         ("a\u0000b\r\nX-Evil: 1", "a_b__X-Evil__1"),
         ("\u202egpj.x", "_gpj.x"),
