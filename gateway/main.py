@@ -339,7 +339,9 @@ class UpstreamBuilder:
 def name_of(url: str) -> str:
     """An upstream's name where nobody gave it one: host and port, never credentials."""
     parts = urlsplit(url)
-    host = (parts.hostname or "").replace(":", ".")
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"ipv6-{host.replace(':', '-')}"
     return f"{host}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 

@@ -8,7 +8,8 @@ any number of prompts may run side by side, and nothing is ever lost unless a te
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -162,16 +163,18 @@ class FakeUpstream:
         self.prompts[prompt.id] = prompt
         if self.on_run is not None:
             self.on_run(prompt)
-        async for message in self._messages(prompt):
-            yield message
+        async with aclosing(self._messages(prompt)) as messages:
+            async for message in messages:
+                yield message
 
     async def adopt(self, prompt_id: str) -> AsyncIterator[Message]:
         prompt = self.prompts.setdefault(prompt_id, Prompt(prompt_id, self))
-        async for message in self._messages(prompt):
-            yield message
+        async with aclosing(self._messages(prompt)) as messages:
+            async for message in messages:
+                yield message
 
     @staticmethod
-    async def _messages(prompt: Prompt) -> AsyncIterator[Message]:
+    async def _messages(prompt: Prompt) -> AsyncGenerator[Message, None]:
         try:
             while True:
                 message = await prompt.messages.get()

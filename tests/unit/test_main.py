@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from gateway.data_dir import StartError
+from gateway.errors import ConflictError, InvalidInputError
+from gateway.main import UpstreamBuilder, name_of, open_gateway
+from gateway.settings import from_mapping
+from gateway.store.sql_store import SqlStore
+from tests.fakes.clock import FrozenClock
+
+
+@pytest.fixture
+async def build(tmp_path):
+    store = SqlStore.in_memory()
+
+    def builder(**settings):
+        return UpstreamBuilder(
+            from_mapping(settings), store, FrozenClock(), tmp_path, on_change=lambda: None, live_prompts=frozenset
+        )
+
+    builder.store = store
+    yield builder
+    await store.close()
+
+
+def allow(name: str) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://10.0.0.5:8188", "10.0.0.5-8188"),
+        ("https://user:secret@gpu.example.org/comfy", "gpu.example.org-443"),
+        ("http://[::1]:8188", "ipv6---1-8188"),
+    ],
+)
+def test_name_of_an_upstream_is_its_place_and_never_its_credentials(url, name) -> None:
+    assert name_of(url) == name
+
+
+async def test_upstreams_of_the_settings_those_remembered_and_workers_make_the_pool(build) -> None:
+    await build().remember("http://later:8188", "later", allow)
+    made = await build(upstreams="http://a:8188", embedded_workers=1).all()
+    assert [(one.upstream.name, one.embedded) for one in made] == [
+        ("a-8188", False),
+        ("later", False),
+        ("embedded-1", True),
+    ]
+    for one in made:
+        await one.upstream.close()
+
+
+async def test_an_upstream_keeps_its_client_id_and_its_draining_and_stays_removed(build) -> None:
+    [first] = await build(upstreams="http://a:8188").all()
+    await build.store.set_upstream("a-8188", draining=True, now=0.0)
+    [again] = await build(upstreams="http://a:8188").all()
+    assert again.draining
+    assert again.upstream._client_id == first.upstream._client_id
+    await build.store.set_upstream("a-8188", removed=True, now=0.0)
+    assert await build(upstreams="http://a:8188", embedded_workers=0).all() == []
+    added = await build().remember("http://a:8188", None, allow)
+    assert added.name == "a-8188"
+    assert not (await build.store.upstreams())[0].removed
+    for one in (first.upstream, again.upstream, added):
+        await one.close()
+
+
+async def test_an_instance_named_twice_is_told(build) -> None:
+    with pytest.raises(StartError, match="a-8188 twice"):
+        await build(upstreams="http://a:8188,http://a:8188/").all()
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "field"),
+    [
+        ("ftp://a", None, "url"),
+        ("http://a:99999", None, "url"),
+        ("http://a?x=1", None, "url"),
+        ("http://a", "../x", "name"),
+        ("http://a", "a b", "name"),
+        ("http://a", "x" * 65, "name"),
+        ("http://a", "embedded-1", "name"),
+    ],
+)
+async def test_an_upstream_that_is_none_is_refused_and_not_remembered(build, url, name, field) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        await build().remember(url, name, allow)
+    assert refused.value.field == field
+    assert await build.store.upstreams() == []
+
+
+async def test_a_taken_name_is_refused_before_its_url_is_replaced(build) -> None:
+    def taken(name: str) -> None:
+        raise ConflictError("taken")
+
+    with pytest.raises(ConflictError):
+        await build().remember("http://a:8188", "gpu", taken)
+    assert await build.store.upstreams() == []
+
+
+async def test_a_database_of_a_later_version_is_told(tmp_path) -> None:
+    settings = from_mapping({"data_dir": tmp_path, "embedded_workers": 0})
+    with sqlite3.connect(tmp_path / "gateway.db") as database:
+        database.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        database.execute("INSERT INTO alembic_version VALUES ('v9999')")
+    with pytest.raises(StartError, match=r"version|newer"):
+        async with open_gateway(settings):
+            pass
+
+
+async def test_leftovers_of_a_killed_gateway_are_cleared_when_the_next_one_holds_the_directory(tmp_path) -> None:
+    left = tmp_path / "scratch" / "result-x"
+    left.mkdir(parents=True)
+    (left / "fetched").write_bytes(b"x")
+    (tmp_path / "gateway.db").mkdir()  # so that the start ends here
+    with pytest.raises(StartError):
+        async with open_gateway(from_mapping({"data_dir": tmp_path, "embedded_workers": 0})):
+            pass
+    assert list((tmp_path / "scratch").iterdir()) == []
