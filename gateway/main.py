@@ -137,14 +137,13 @@ async def _build(
         make_upstream=builder.remember,
         new_id=_new_id,
     )
-    keeper = Maintenance(store, blobs, recorder, runner, service, clock, job_retention_seconds=settings.job_retention)
+    keeper = Maintenance(store, blobs, recorder, service, clock, job_retention_seconds=settings.job_retention)
     await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
     for made in await builder.all():
         pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
-    # Taken apart in reverse: the dispatcher stops first, then what its bars showed last is saved.
-    await _run_beside(stack, keeper.run(), "maintenance", keeper.save_progress)
+    await _run_beside(stack, keeper.run(), "maintenance")
     await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
     stack.callback(service.stopping.set)
     return service
@@ -218,13 +217,14 @@ async def _run_beside(
     stack: AsyncExitStack,
     work: Coroutine[object, object, None],
     name: str,
-    stop: Callable[[], Awaitable[None]],
+    stop: Callable[[], Awaitable[None]] | None = None,
 ) -> None:
     task = asyncio.create_task(work, name=name)
     task.add_done_callback(_die_loudly)
 
     async def end() -> None:
-        await stop()
+        if stop is not None:
+            await stop()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

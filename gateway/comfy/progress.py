@@ -43,6 +43,10 @@ CLASS_SHARES: Mapping[str, float] = {
     "VHS_VideoCombine": 10.0,
 }
 DEFAULT_SHARE = 1.0
+#: What the CPU preview's swap model is called, and how its three passes share the work: measured on 96 frames of
+#: 640x360 with one face, three runs, one core (check 0.0 %, analysis 69 to 77 %, swap 23 to 31 %).
+PREVIEW_MODEL = "cpu-preview"
+PREVIEW_PASSES = (0.01, 0.70, 0.29)
 SWAP_CLASSES = frozenset({"ReActorFaceSwap", "ReActorFaceSwapOpt", "GatewayCpuFaceSwap"})
 
 #: What of the whole job's bar belongs to the upstream; before it inputs are staged, after it results are fetched,
@@ -60,8 +64,9 @@ class Plan:
     parents: Mapping[str, frozenset[str]]
     #: node id -> share of the work, summing to 1.
     shares: Mapping[str, float]
-    #: node id -> passes its counter is expected to make; 1 where not named.
-    passes: Mapping[str, int] = field(default_factory=dict)
+    #: node id -> the passes its counter is expected to make, each with its share of the node's work, summing to 1;
+    #: one pass where a node is not named.
+    passes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +100,18 @@ def _links(node: Mapping[str, object]) -> set[str]:
     return {str(value[0]) for value in _inputs(node).values() if isinstance(value, list) and len(value) == 2}  # noqa: PLR2004 - [node, slot]
 
 
-def _swap_passes(nodes: Mapping[str, Mapping[str, object]], key: str, frames: int) -> int:
+def _swap_passes(nodes: Mapping[str, Mapping[str, object]], key: str, frames: int) -> tuple[float, ...]:
     """ReActor's passes: check, analysis, swap, and restore where a restorer runs; one image makes do with the check."""
     inputs = _inputs(nodes[key])
+    if inputs.get("swap_model") == PREVIEW_MODEL and frames > 1:
+        return PREVIEW_PASSES
     restores = inputs.get("face_restore_model", "none") != "none"
     link = inputs.get("face_boost")
     if restores and isinstance(link, list) and link:
         boost = _inputs(nodes.get(str(link[0]), {}))
         restores = not boost.get("enabled", True) or bool(boost.get("restore_with_main_after", False))
-    return (3 if frames > 1 else 1) + restores
+    count = (3 if frames > 1 else 1) + restores
+    return (1 / count,) * count
 
 
 def _inputs(node: Mapping[str, object]) -> Mapping[str, object]:
@@ -146,7 +154,7 @@ class Tracker:
         key = message.node_id
         self._prove_ancestors(key)
         self._current = key
-        counter = self._counters.setdefault(key, _Counter(expected=self._plan.passes.get(key, 1)))
+        counter = self._counters.setdefault(key, _Counter(self._plan.passes.get(key, (1.0,))))
         self._within[key] = max(self._within.get(key, 0.0), counter.take(message.value, message.maximum))
 
     def _prove_ancestors(self, key: str) -> None:
@@ -174,7 +182,7 @@ class Tracker:
             step=counter.value if counter and at_work else None,
             steps=counter.maximum if counter and at_work else None,
             pass_number=counter.number if counter and at_work else None,
-            passes=max(counter.expected, counter.number) if counter and at_work else None,
+            passes=max(len(counter.shares), counter.number) if counter and at_work else None,
         )
 
 
@@ -182,7 +190,7 @@ class Tracker:
 class _Counter:
     """One node's counter over its passes."""
 
-    expected: int
+    shares: tuple[float, ...]
     number: int = 1
     value: int = 0
     maximum: int = 1
@@ -200,11 +208,29 @@ class _Counter:
                 self.number += 1
             self._fell_to_zero, self._last = False, value
             self.value, self.maximum = int(value), int(maximum)
-        if self.number > self.expected:
+        if self.number > len(self.shares):
             return 0.0  # not foreseen: the caller keeps its highest, so the bar waits
-        return (self.number - 1 + self._last / maximum) / self.expected
+        return sum(self.shares[: self.number - 1]) + self.shares[self.number - 1] * self._last / maximum
 
 
 def whole_job(fraction: float) -> float:
     """The whole job's fraction from the prompt's: room is left for staging before and for results after."""
     return RUN_FROM + (RUN_TO - RUN_FROM) * min(max(fraction, 0.0), 1.0)
+
+
+#: An estimate is given once this much of the work has been watched for this long: before, it would be a guess.
+ETA_SECONDS, ETA_FRACTION = 2.0, 0.05
+
+
+def eta_seconds(elapsed_seconds: float, begun_at: float, fraction: float) -> float | None:
+    """Seconds left if the rest goes as fast as what was watched; None while too little was.
+
+    Args:
+        elapsed_seconds: since the bar stood at ``begun_at``.
+        begun_at: fraction at which watching began.
+        fraction: where it stands now.
+    """
+    gained = fraction - begun_at
+    if elapsed_seconds < ETA_SECONDS or gained < ETA_FRACTION:
+        return None
+    return elapsed_seconds * (1.0 - fraction) / gained

@@ -1,29 +1,41 @@
-"""Jobs' progress bars: shown at once, written now and then, never falling.
+"""Jobs' progress bars: shown at once, never falling, not even when this process is killed.
 
 A bar starts from what was shown before, by this process (the bus) or an earlier one (the store). An attempt that starts
 from the beginning makes it wait at its highest value, and the sentence says why. 1.0 is not ours to show: it comes with
 the commit that makes the result downloadable.
+
+A value that was shown and not stored would be forgotten by a kill, so the store goes ahead: it holds a *ceiling* that
+nothing shown has passed, and before a bar passes it the next one is committed. That is 20 small writes a job instead of
+one per tick; after a kill the bar goes on from the ceiling, at most one step ahead of what was last seen.
 """
 
 from __future__ import annotations
 
-from gateway.comfy.progress import Snapshot
+import math
+
+from gateway.comfy.progress import Snapshot, eta_seconds
 from gateway.events import Progress
-from gateway.interfaces import Bus
+from gateway.interfaces import Bus, Clock, Store
 from gateway.job import Job, Task
 
 #: Shown as 99.9 % at most while a job has not ended.
 HIGHEST = 0.999
+#: From ceiling to ceiling.
+STEP = 0.05
 
 
 class Bars:
     """All bars of the jobs at work."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, store: Store, bus: Bus, clock: Clock) -> None:
+        self._store = store
         self._bus = bus
-        self._unsaved: dict[str, tuple[float, str]] = {}
+        self._clock = clock
+        self._ceilings: dict[str, float] = {}
+        #: job id -> (when the attempt's own fraction was first heard, what it was): the pace that the rest is judged by.
+        self._paces: dict[str, tuple[float, float]] = {}
 
-    def show(
+    async def show(
         self,
         job: Job,
         task: Task,
@@ -43,23 +55,36 @@ class Bars:
             snapshot: where the prompt is.
             title: of the node at work.
         """
+        left = self._left(job.id, fraction) if snapshot else None
         latest = self._bus.latest(job.id)
-        shown = max(job.fraction, latest.fraction if latest else 0.0)
+        # What the store holds is the ceiling: it counts only where nobody remembers what was really shown.
+        shown = latest.fraction if latest else job.fraction
         if fraction < shown and task.losses + task.interruptions:
             sentence = f"Catching up after a lost attempt. {sentence}"
         fraction = min(max(fraction, shown), HIGHEST)
-        self._unsaved[job.id] = (fraction, sentence)
-        self._bus.show(_progress(job.id, snapshot, fraction, sentence, title))
+        if fraction > self._ceilings.get(job.id, job.fraction):
+            await self._raise_ceiling(job.id, fraction, sentence)
+        self._bus.show(_progress(job.id, snapshot, fraction, sentence, title, left))
+
+    def _left(self, job_id: str, fraction: float) -> float | None:
+        """Seconds left by this attempt's own pace, which a bar that waits for it does not change."""
+        now = self._clock.monotonic()
+        begun, at = self._paces.setdefault(job_id, (now, fraction))
+        return eta_seconds(now - begun, at, fraction)
+
+    async def _raise_ceiling(self, job_id: str, fraction: float, sentence: str) -> None:
+        ceiling = min((math.floor(fraction / STEP) + 1) * STEP, HIGHEST)
+        await self._store.save_progress([(job_id, ceiling, sentence)], now=self._clock.now())
+        self._ceilings[job_id] = ceiling
+
+    def rest(self, job_id: str) -> None:
+        """The attempt has ended; the bar stays where it is for the next one."""
+        self._ceilings.pop(job_id, None)
+        self._paces.pop(job_id, None)
 
     def forget(self, job_id: str) -> None:
-        """The job has ended, or somebody else has it."""
-        self._unsaved.pop(job_id, None)
+        """The job has ended without an attempt."""
         self._bus.forget(job_id)
-
-    def take_unsaved(self) -> list[tuple[str, float, str]]:
-        """(job id, fraction, sentence) of the bars that moved since the last call."""
-        unsaved, self._unsaved = self._unsaved, {}
-        return [(job_id, fraction, sentence) for job_id, (fraction, sentence) in unsaved.items()]
 
 
 def describe(title: str | None, snapshot: Snapshot) -> str:
@@ -74,7 +99,9 @@ def describe(title: str | None, snapshot: Snapshot) -> str:
     return sentence
 
 
-def _progress(job_id: str, snapshot: Snapshot | None, fraction: float, sentence: str, title: str | None) -> Progress:
+def _progress(
+    job_id: str, snapshot: Snapshot | None, fraction: float, sentence: str, title: str | None, left: float | None
+) -> Progress:
     if snapshot is None:
         return Progress(job_id, fraction, sentence)
     return Progress(
@@ -90,4 +117,5 @@ def _progress(job_id: str, snapshot: Snapshot | None, fraction: float, sentence:
         steps=snapshot.steps,
         pass_number=snapshot.pass_number,
         passes=snapshot.passes,
+        eta_seconds=left,
     )

@@ -105,7 +105,7 @@ class Follower:
             snapshot = attempt.tracker.snapshot()
             title = attempt.bound.titles.get(snapshot.node or "")
             fraction, sentence = whole_job(snapshot.fraction), describe(title, snapshot)
-            self._bars.show(attempt.job, attempt.task, fraction, sentence, snapshot=snapshot, title=title)
+            await self._bars.show(attempt.job, attempt.task, fraction, sentence, snapshot=snapshot, title=title)
 
     # ---------------------------------------------------------------------------------------------------------- cancel
 

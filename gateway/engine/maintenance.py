@@ -5,14 +5,13 @@ from __future__ import annotations
 import structlog
 
 from gateway.engine.recorder import Recorder
-from gateway.engine.runner import Runner
 from gateway.engine.service import Service
 from gateway.interfaces import Blobs, Clock, Store
 
 log = structlog.get_logger(__name__)
 
-#: Progress is written at most this often, so a tick costs no transaction; a restart forgets that much of the bar.
-SAVE_SECONDS = 1.0
+#: How old the counts in /health may be.
+ROUND_SECONDS = 1.0
 EXPIRE_EVERY = 5
 SWEEP_EVERY = 300
 #: Looking for bytes that the store has never heard of walks over all blobs; only a killed process leaves such.
@@ -31,7 +30,6 @@ class Maintenance:
         store: Store,
         blobs: Blobs,
         recorder: Recorder,
-        runner: Runner,
         service: Service,
         clock: Clock,
         *,
@@ -40,7 +38,6 @@ class Maintenance:
         self._store = store
         self._blobs = blobs
         self._recorder = recorder
-        self._runner = runner
         self._service = service
         self._clock = clock
         self._job_retention_seconds = job_retention_seconds
@@ -54,11 +51,10 @@ class Maintenance:
             except Exception as error:
                 log.error("maintenance_failed", exc_info=error)
             rounds += 1
-            await self._clock.sleep(SAVE_SECONDS)
+            await self._clock.sleep(ROUND_SECONDS)
 
     async def round(self, number: int) -> None:
         """One round; the rarer chores by its number."""
-        await self.save_progress()
         await self._service.refresh_counts()
         if number % EXPIRE_EVERY == 0:
             await self._recorder.expire()
@@ -66,11 +62,6 @@ class Maintenance:
             await self.sweep()
         if number % STRAYS_EVERY == 0:
             await self.sweep_strays()
-
-    async def save_progress(self) -> None:
-        """Write what the bars show."""
-        if rows := self._runner.bars.take_unsaved():
-            await self._store.save_progress(rows, now=self._clock.now())
 
     async def sweep(self) -> None:
         """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""

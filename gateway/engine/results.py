@@ -20,7 +20,7 @@ import aiofiles.os
 import structlog
 
 from gateway import audit
-from gateway.audit import MediaFacts, MediaKind
+from gateway.audit import Keeps, MediaFacts, MediaKind
 from gateway.binding import Bound
 from gateway.comfy.messages import OutputFile
 from gateway.engine.streams import closing
@@ -114,9 +114,16 @@ class Collector:
     ) -> JobResult:
         fetched, cleaned = folder / "fetched", folder / "cleaned"
         await self._fetch(upstream, file, fetched)
-        facts = await self._media.clean(fetched, cleaned)
+        facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
         await self._audit(job, spec, facts, cleaned, lines)
         return await self._commit(job, facts, cleaned)
+
+    def _like(self, job: Job, spec: OutputSpec) -> Path | None:
+        """The moving target whose timing or sound the result is promised to have."""
+        target = job.inputs.get(spec.of)
+        if target is None or target.facts.kind is MediaKind.IMAGE or not spec.keeps & {Keeps.FPS, Keeps.AUDIO}:
+            return None
+        return self._blobs.path(target.blob)
 
     async def _fetch(self, upstream: Upstream, file: OutputFile, into: Path) -> None:
         for wait in FETCH_WAIT_SECONDS:

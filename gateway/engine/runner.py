@@ -81,7 +81,7 @@ class Runner:
         self._collector = collector
         self._canceling = Cancellations()
         self._live_prompts: set[str] = set()
-        self.bars = Bars(bus)
+        self.bars = Bars(store, bus, clock)
         self._follower = Follower(recorder, bus, self.bars, clock, stall_seconds=stall_seconds)
 
     def cancel(self, job_id: str) -> None:
@@ -119,7 +119,7 @@ class Runner:
             return Ending.SETTLED
         job, task = found
         prompt_id = str(uuid.uuid4())
-        with self._canceling.listen(job.id) as canceling, self._live(prompt_id):
+        with self._canceling.listen(job.id) as canceling, self._live(job.id, prompt_id):
             attempt = await self._placed(job, task, upstream, prompt_id, canceling)
             if isinstance(attempt, Ending):
                 return attempt
@@ -132,7 +132,7 @@ class Runner:
 
     async def adopt(self, found: OpenTask, upstream: Upstream) -> Ending:
         """Take up what an earlier process, or an earlier run that broke, has dispatched."""
-        with self._canceling.listen(found.job.id) as canceling, self._live(found.task.prompt_id or ""):
+        with self._canceling.listen(found.job.id) as canceling, self._live(found.job.id, found.task.prompt_id or ""):
             # Read again: a cancel that was recorded before anybody listened is found here.
             job = await self._store.job(found.job.id)
             if job is None or job.is_terminal:
@@ -152,12 +152,13 @@ class Runner:
             return await self._see_through(attempt, upstream.adopt(attempt.prompt_id))
 
     @contextmanager
-    def _live(self, prompt_id: str) -> Iterator[None]:
+    def _live(self, job_id: str, prompt_id: str) -> Iterator[None]:
         self._live_prompts.add(prompt_id)
         try:
             yield
         finally:
             self._live_prompts.discard(prompt_id)
+            self.bars.rest(job_id)
 
     async def give_up(self, task_id: str) -> None:
         """End a task that we cannot run, as our own fault."""
@@ -176,7 +177,7 @@ class Runner:
         self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
     ) -> Attempt | Ending:
         """The attempt, staged, bound and stored; or why there is none."""
-        self.bars.show(job, task, RUN_FROM / 2, "Sending the inputs to the worker")
+        await self.bars.show(job, task, RUN_FROM / 2, "Sending the inputs to the worker")
         try:
             return await self._place(job, task, upstream, prompt_id, canceling)
         except TooLargeError as error:
@@ -308,7 +309,7 @@ class Runner:
 
     async def _finish(self, attempt: Attempt, files: Files) -> Ending:
         """Fetch, audit, store, and say so. A cancel stops it at once; a result that was not recorded leaves no bytes."""
-        self.bars.show(attempt.job, attempt.task, RUN_TO, "Checking and storing the result")
+        await self.bars.show(attempt.job, attempt.task, RUN_TO, "Checking and storing the result")
         work = self._collector.collect(attempt.job, attempt.bound, attempt.upstream, files, attempt.lines)
         try:
             collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")

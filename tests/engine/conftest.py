@@ -134,7 +134,6 @@ class Engine:
             self.store,
             self.blobs,
             self.recorder,
-            self.runner,
             self.service,
             self.clock,
             job_retention_seconds=self.settings.job_retention,

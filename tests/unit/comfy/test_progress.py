@@ -17,7 +17,15 @@ from gateway.comfy.messages import (
     PromptStarted,
     Succeeded,
 )
-from gateway.comfy.progress import RUN_FROM, RUN_TO, Tracker, plan_for, whole_job
+from gateway.comfy.progress import (
+    PREVIEW_PASSES,
+    RUN_FROM,
+    RUN_TO,
+    Tracker,
+    eta_seconds,
+    plan_for,
+    whole_job,
+)
 
 P = "prompt"
 GRAPH = {
@@ -82,18 +90,25 @@ def test_unforeseen_pass_makes_the_bar_wait() -> None:
 def test_restore_model_adds_a_pass_unless_an_enabled_boost_takes_its_place() -> None:
     swap = GRAPH["3"]["inputs"] | {"face_restore_model": "GFPGANv1.4.pth"}
 
-    def passes(boost):
+    def passes(boost):  # how many
         graph = GRAPH | {"3": {"class_type": "ReActorFaceSwap", "inputs": swap}}
         if boost is not None:
             graph["3"]["inputs"]["face_boost"] = ["11", 0]
             graph["11"] = {"class_type": "ReActorFaceBoost", "inputs": boost}
-        return plan_for(graph, frames=24).passes["3"]
+        return len(plan_for(graph, frames=24).passes["3"])
 
     assert passes(None) == 4
     assert passes({"enabled": True, "restore_with_main_after": False}) == 3
     assert passes({"enabled": True, "restore_with_main_after": True}) == 4
     assert passes({"enabled": False, "restore_with_main_after": False}) == 4
-    assert plan_for(GRAPH, frames=1).passes["3"] == 1
+    assert plan_for(GRAPH, frames=1).passes["3"] == (1.0,)
+
+
+def test_passes_of_the_preview_engine_share_the_work_as_measured() -> None:
+    swap = GRAPH["3"]["inputs"] | {"swap_model": "cpu-preview"}
+    plan = plan_for(GRAPH | {"3": {"class_type": "ReActorFaceSwap", "inputs": swap}}, frames=24)
+    assert plan.passes["3"] == PREVIEW_PASSES
+    assert sum(PREVIEW_PASSES) == pytest.approx(1.0)
 
 
 def test_start_of_a_node_proves_its_ancestors_done() -> None:
@@ -149,3 +164,10 @@ def test_whatever_the_order_the_fraction_never_falls_and_stays_within_bounds(mes
     done = {m.node_id for m in messages if isinstance(m, NodeFinished | NodeOutput)}
     if not done and not any(isinstance(m, NodesCached | NodeStarted | NodeProgress) for m in messages):
         assert last == 0.0
+
+
+def test_seconds_left_are_told_once_enough_was_watched() -> None:
+    assert eta_seconds(1.9, 0.0, 0.5) is None
+    assert eta_seconds(60.0, 0.30, 0.34) is None
+    assert eta_seconds(10.0, 0.0, 0.25) == pytest.approx(30.0)
+    assert eta_seconds(10.0, 0.5, 0.75) == pytest.approx(10.0)
