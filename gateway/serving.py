@@ -21,6 +21,7 @@ import uvicorn
 from gateway.data_dir import StartError
 from gateway.main import Gateway, open_gateway
 from gateway.settings import Settings
+from gateway.wire import BoundedHttpProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +98,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] 
 def _config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         gateway.app,
-        http="httptools",
+        http=BoundedHttpProtocol,
         ws="websockets-sansio",
         ws_per_message_deflate=False,
         ws_max_size=WS_MAX_BYTES,
