@@ -13,7 +13,8 @@
     │   ├── ConflictError           conflict                409
     │   ├── TooLargeError           too_large               413
     │   ├── UnsupportedMediaError   unsupported_media_type  415
-    │   └── MisdirectedError        misdirected_request     421
+    │   ├── MisdirectedError        misdirected_request     421
+    │   └── UpgradeRequiredError    upgrade_required        426
     ├── BusyError                   the gateway is at fault for now; try again later
     │   ├── QueueFullError          queue_full              503
     │   ├── ShuttingDownError       shutting_down           503
@@ -147,6 +148,13 @@ class MisdirectedError(CallerError):
 
     code = "misdirected_request"
     status_hint = 421
+
+
+class UpgradeRequiredError(CallerError):
+    """The path speaks WebSocket only."""
+
+    code = "upgrade_required"
+    status_hint = 426
 
 
 class BusyError(GatewayError):

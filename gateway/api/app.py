@@ -1,16 +1,19 @@
 """The Starlette application: every endpoint in one table, and one edge around all of them.
 
 The edge gives each request an id, lets in only who may knock (``auth.Doors``), turns every error into the envelope of
-the dialect that the path belongs to, and writes one line to the log per request: the route's pattern, never the path or
-the query, because links and tickets in them are secrets. Pure ASGI throughout: Starlette's BaseHTTPMiddleware would put
-a queue between a stream and its client.
+the dialect that the path belongs to, and writes one line to the log per request, at debug for a read that went well: the
+route's pattern, never the path or the query, because links and tickets in them are secrets. Pure ASGI throughout:
+Starlette's BaseHTTPMiddleware would put a queue between a stream and its client.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
+from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
 
@@ -29,7 +32,7 @@ from gateway.api import ops, pages
 from gateway.api.auth import SAFE_METHODS, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
-from gateway.api.facade import Service
+from gateway.api.facade import Service, Stopping
 from gateway.api.problems import (
     PROBLEM_TYPE,
     Envelope,
@@ -40,7 +43,7 @@ from gateway.api.problems import (
 )
 from gateway.api.sse import disable_library_shutdown
 from gateway.api.window import Call, Dialect, Endpoint, Holds, Slots, SocketEndpoint, Window
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ShuttingDownError, UpgradeRequiredError
 from gateway.settings import Settings
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -85,8 +88,11 @@ def create_app(
     endpoints = all_endpoints(dialects)
     require_single_claims(endpoints)
     app = Starlette(
-        routes=[_route(endpoint, window, doors) for endpoint in endpoints],
-        middleware=[Middleware(LingeringClose), Middleware(Edge, doors=doors, dialects=dialects)],
+        routes=[route for endpoint in endpoints for route in _routes(endpoint, window, doors)],
+        middleware=[
+            Middleware(LingeringClose),
+            Middleware(Edge, doors=doors, dialects=dialects, stopping=service.stopping),
+        ],
         exception_handlers={HTTPException: _pass_on},
     )
     # It would send clients wherever their Host header says.
@@ -112,10 +118,19 @@ def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> Non
         claimed.add(claim)
 
 
-def _route(endpoint: Endpoint | SocketEndpoint, window: Window, doors: Doors) -> BaseRoute:
+def _routes(endpoint: Endpoint | SocketEndpoint, window: Window, doors: Doors) -> list[BaseRoute]:
     if isinstance(endpoint, SocketEndpoint):
-        return WebSocketRoute(endpoint.path, _Socket(endpoint, window, doors))
-    return Route(endpoint.path, _Http(endpoint, window, doors), methods=[endpoint.method])
+        return [
+            WebSocketRoute(endpoint.path, _Socket(endpoint, window, doors)),
+            Route(endpoint.path, _ask_for_upgrade, methods=["GET"]),
+        ]
+    return [Route(endpoint.path, _Http(endpoint, window, doors), methods=[endpoint.method])]
+
+
+async def _ask_for_upgrade(request: Request) -> Response:
+    """Somebody opens a socket's path in a browser, or a proxy took the Upgrade away."""
+    request.scope[_ROUTE_KEY] = request.scope["route"].path
+    raise UpgradeRequiredError("This is a WebSocket: open it as one, and let proxies pass Upgrade and Connection on.")
 
 
 async def _pass_on(request: Request, exception: Exception) -> Response:
@@ -174,8 +189,9 @@ class _Socket:
 class Edge:
     """Outermost layer: id, doors, envelopes, log."""
 
-    def __init__(self, app: ASGIApp, *, doors: Doors, dialects: Sequence[Dialect]) -> None:
+    def __init__(self, app: ASGIApp, *, doors: Doors, dialects: Sequence[Dialect], stopping: Stopping) -> None:
         self._app = app
+        self._stopping = stopping
         self._doors = doors
         self._dialects = dialects
 
@@ -189,9 +205,10 @@ class Edge:
         scope[_REQUEST_ID_KEY] = answer.request_id
         started = time.monotonic()
         try:
-            await self._serve(scope, headers, receive, answer)
+            await self._serve_while_running(scope, headers, receive, answer)
         finally:
-            log.info(
+            log.log(
+                _log_level(scope, answer.status),
                 "request",
                 method=scope.get("method", "WEBSOCKET"),
                 route=scope.get(_ROUTE_KEY),
@@ -199,6 +216,18 @@ class Edge:
                 milliseconds=round(1000 * (time.monotonic() - started), 1),
                 request_id=answer.request_id,
             )
+
+    async def _serve_while_running(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> None:
+        try:
+            await self._serve(scope, headers, receive, answer)
+        except asyncio.CancelledError:
+            # uvicorn cancels what is left when its grace is over. That is an end, no fault: it would log a traceback.
+            if not self._stopping.is_set():
+                raise
+            log.info("cut_off", request_id=answer.request_id)
+            if not answer.has_begun:
+                stops = ShuttingDownError("The gateway is stopping; send this again in a moment.")
+                await self._refuse(scope, receive, answer, self._error_answer(stops, scope, headers, answer))
 
     async def _serve(self, scope: Scope, headers: Headers, receive: Receive, answer: _Answer) -> None:
         try:
@@ -246,7 +275,10 @@ class Edge:
         return response
 
     def _error_answer(self, error: GatewayError, scope: Scope, headers: Headers, answer: _Answer) -> Response:
-        return error_response(error, self._envelope(scope["path"], headers), answer.request_id)
+        response = error_response(error, self._envelope(scope["path"], headers), answer.request_id)
+        if isinstance(error, UpgradeRequiredError):
+            response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22 wants it named
+        return response
 
     def _envelope(self, path: str, headers: Headers) -> Envelope:
         if PROBLEM_TYPE in headers.get("accept", ""):
@@ -286,6 +318,14 @@ class _Answer:
             headers["Cross-Origin-Resource-Policy"] = "cross-origin"
             headers.add_vary_header("Origin")
         message["headers"] = headers.raw
+
+
+def _log_level(scope: Scope, status: int | None) -> int:
+    """How loud a request's line is. Clients ask for a status every second: what was read without a hitch is quiet."""
+    if status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return logging.WARNING
+    is_smooth = status is not None and HTTPStatus.OK <= status < HTTPStatus.BAD_REQUEST
+    return logging.DEBUG if is_smooth and scope.get("method") in {"GET", "HEAD"} else logging.INFO
 
 
 def _request_id(headers: Headers) -> str:

@@ -34,6 +34,7 @@ LOCAL_OWNER: Final = "local"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
+_LAST_PORT: Final = 65_535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
 _FORWARDED_FOR: Final = re.compile(r'for="?\[?([0-9a-fA-F:.]+)\]?(?::[0-9]+)?"?', re.IGNORECASE)
@@ -225,7 +226,9 @@ class Doors:
 def host_name(host: str) -> str | None:
     """The name in a Host header, lower case and without brackets; None when it is malformed."""
     match = _HOST.fullmatch(host)
-    return match["name"].lower().strip("[]") if match else None
+    if match is None or int(match["port"] or 0) > _LAST_PORT:
+        return None
+    return match["name"].lower().strip("[]")
 
 
 def _is_same_host(origin: str, host: str) -> bool:

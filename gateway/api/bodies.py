@@ -16,7 +16,8 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.api.facade import Stopping
+from gateway.errors import InvalidInputError, ShuttingDownError, TooLargeError, UnsupportedMediaError
 from gateway.safety import spell_bytes
 
 LINGER_SECONDS: Final = 2.0
@@ -36,14 +37,15 @@ class BodyPace:
 
 
 class Body:
-    """A request's body: counted and timed.
+    """A request's body: counted, timed, and over when the gateway stops.
 
     Raises:
         UnsupportedMediaError: it is compressed.
     """
 
-    def __init__(self, request: Request, pace: BodyPace, monotonic: Callable[[], float]) -> None:
+    def __init__(self, request: Request, pace: BodyPace, monotonic: Callable[[], float], stopping: Stopping) -> None:
         self._request = request
+        self._stopping = stopping
         self._pace = pace
         self._monotonic = monotonic
         announced = request.headers.get("content-length", "")
@@ -73,6 +75,7 @@ class Body:
 
         Raises:
             InvalidInputError: they come too slowly.
+            ShuttingDownError: the gateway stops; what this would become could not be taken any more.
             ClientDisconnect: the client left; Starlette's.
         """
         started = self._monotonic()
@@ -80,15 +83,25 @@ class Body:
         pieces = aiter(self._request.stream())
         while True:
             try:
-                async with asyncio.timeout(self._pace.idle_seconds):
-                    chunk = await anext(pieces)
+                chunk = await self._next(pieces)
             except StopAsyncIteration:
                 return
             except TimeoutError:
-                raise _too_slow() from None
+                raise (_stops() if self._stopping.is_set() else _too_slow()) from None
             received += len(chunk)
             self._require_pace(received, self._monotonic() - started)
             yield chunk
+
+    async def _next(self, pieces: AsyncIterator[bytes]) -> bytes:
+        """The next piece; TimeoutError when it is late, or at once when the gateway stops."""
+        async with asyncio.timeout(self._pace.idle_seconds) as patience:
+            # Ended here and not with the generator, which nobody closes when its reader refuses the body in the middle.
+            watch = asyncio.create_task(_lose_patience(self._stopping, patience), name="body-stopping")
+            try:
+                return await anext(pieces)
+            finally:
+                watch.cancel()
+                await asyncio.gather(watch, return_exceptions=True)
 
     def _require_pace(self, received: int, seconds: float) -> None:
         pace = self._pace
@@ -162,6 +175,15 @@ def _has_body(headers: Headers) -> bool:
 def too_large_body(cap: int) -> TooLargeError:
     """The refusal of a body, naming the limit."""
     return TooLargeError(f"The body is larger than {spell_bytes(cap)}.")
+
+
+async def _lose_patience(stopping: Stopping, patience: asyncio.Timeout) -> None:
+    await stopping.wait()
+    patience.reschedule(asyncio.get_running_loop().time())
+
+
+def _stops() -> ShuttingDownError:
+    return ShuttingDownError("The gateway is stopping; send this again in a moment.")
 
 
 def _too_slow() -> InvalidInputError:

@@ -45,6 +45,10 @@ class Stopping(Protocol):
         """Whether it was."""
         ...
 
+    async def wait(self) -> object:
+        """Return when it is."""
+        ...
+
 
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""

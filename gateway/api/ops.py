@@ -152,7 +152,7 @@ async def get_upstreams(request: Request, call: Call) -> Response:
 
 async def add_upstream(request: Request, call: Call) -> Response:
     """``POST /-/upstreams`` {url, name?}."""
-    body = await receive_json(request, call.window.form_limits)
+    body = await receive_json(request, call.window.form_limits, stopping=call.service.stopping)
     url, name = body.get("url"), body.get("name")
     if not isinstance(url, str) or not url:
         raise InvalidInputError("url is the base URL of a ComfyUI instance.", field="url")

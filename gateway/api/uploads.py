@@ -27,6 +27,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from gateway.api.bodies import Body, BodyPace, too_large_body
+from gateway.api.facade import Stopping
 from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
 from gateway.interfaces import Blob, BlobWriter
@@ -114,7 +115,12 @@ class Form:
 
 
 async def receive_form(
-    request: Request, blobs: UploadBlobs, limits: FormLimits, *, monotonic: Callable[[], float] = time.monotonic
+    request: Request,
+    blobs: UploadBlobs,
+    limits: FormLimits,
+    *,
+    stopping: Stopping,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> Form:
     """The form that a request carries: multipart, urlencoded, or a flat JSON object. An empty body is an empty form.
 
@@ -123,9 +129,10 @@ async def receive_form(
         InvalidInputError: malformed, cut off, too slow, a field twice, an empty file (with its field).
         UnsupportedMediaError: a body of another type, or a file of a kind that is not accepted (with its field).
         StorageFullError: no room for it.
+        ShuttingDownError: the gateway stops.
         ClientDisconnect: the client left; Starlette's.
     """
-    body = Body(request, limits.pace, monotonic)
+    body = Body(request, limits.pace, monotonic, stopping)
     content_type, options = parse_options_header(request.headers.get("content-type"))
     match content_type.lower():
         case b"multipart/form-data":
@@ -142,16 +149,17 @@ async def receive_form(
 
 
 async def receive_json(
-    request: Request, limits: FormLimits, *, monotonic: Callable[[], float] = time.monotonic
+    request: Request, limits: FormLimits, *, stopping: Stopping, monotonic: Callable[[], float] = time.monotonic
 ) -> dict[str, JsonValue]:
     """The JSON object that a request carries, whatever its Content-Type says.
 
     Raises:
         TooLargeError: larger than ``max_json_bytes``.
         InvalidInputError: not one strict JSON object, or too slow.
+        ShuttingDownError: the gateway stops.
         ClientDisconnect: the client left; Starlette's.
     """
-    return await _load(await Body(request, limits.pace, monotonic).read(limits.max_json_bytes))
+    return await _load(await Body(request, limits.pace, monotonic, stopping).read(limits.max_json_bytes))
 
 
 # ---------------------------------------------------------------------------------------------------------- multipart

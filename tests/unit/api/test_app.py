@@ -1,3 +1,4 @@
+import asyncio
 import re
 
 import pytest
@@ -86,6 +87,79 @@ async def test_the_log_names_the_route_and_never_the_path_or_query(capsys):
     assert not any("secret" in str(line) or "hidden" in str(line) for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "level"),
+    [
+        ("GET", "/health", "debug"),
+        ("HEAD", "/health", "debug"),
+        ("GET", "/-/jobs", "debug"),
+        ("GET", "/status/x", "info"),
+        ("POST", "/face-swap", "info"),
+        ("OPTIONS", "/health", "info"),
+        ("GET", "/health/ready", "warning"),
+    ],
+)
+async def test_reads_that_went_well_are_logged_quietly(method, path, level):
+    import structlog
+
+    app, service = make()
+    service.stopping.set()  # not ready: a 503
+    with structlog.testing.capture_logs() as lines:
+        await ask(app, method, path)
+    assert [line["log_level"] for line in lines if line["event"] == "request"] == [level]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_plain_http_on_a_socket_path_is_told_to_upgrade(method):
+    app, _ = make()
+    answer = await ask(app, method, "/face-swap-ws")
+    assert (answer.status, answer.headers["upgrade"]) == (426, "websocket")
+    if method == "GET":
+        assert answer.json["code"] == "upgrade_required"
+        assert set(answer.json) == {"detail", "code", "field"}
+    other = await ask(app, "POST", "/face-swap-ws")
+    assert (other.status, other.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert (await ask(app, "OPTIONS", "/face-swap-ws")).status == 204
+
+
+async def test_an_answer_cut_off_by_the_stop_is_an_end_and_no_fault():
+    app, service = make()
+    job = service.put()
+    async with Stream(app, "GET", f"/events/{job.id}") as stream:
+        await stream.until("queued")
+        service.stopping.set()
+        stream.task.cancel()
+        await stream.whole()  # nothing is raised: uvicorn would log a traceback
+
+
+async def test_a_request_cut_off_before_its_answer_gets_503(monkeypatch):
+    app, service = make()
+    entered = asyncio.Event()
+
+    async def hang(job_id, owner):
+        entered.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(service, "job", hang)
+    path = "/status/019a0000-0000-7000-8000-000000000001"
+    async with Stream(app, "GET", path) as stream:
+        await entered.wait()
+        service.stopping.set()
+        stream.task.cancel()
+        answer = await stream.whole()
+    assert (answer.status, answer.json["code"]) == (503, "shutting_down")
+
+
+async def test_a_cancellation_without_a_stop_is_passed_on(monkeypatch):
+    app, service = make()
+    job = service.put()
+    async with Stream(app, "GET", f"/events/{job.id}") as stream:
+        await stream.until("queued")
+        stream.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stream.task
+
+
 def test_no_two_endpoints_claim_one_method_and_path():
     require_single_claims(all_endpoints(DIALECTS))
 
@@ -121,6 +195,7 @@ async def test_each_error_class_has_a_status_of_its_own_envelope():
         413,
         415,
         421,
+        426,
         500,
         503,
         507,

@@ -1,5 +1,6 @@
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 import anyio
 import pytest
@@ -7,11 +8,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import binary, integers, lists, sampled_from
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.api import uploads
 from gateway.api.bodies import BodyPace
-from gateway.api.uploads import FormLimits, receive_form, receive_json
+from gateway.api.uploads import FormLimits
 from gateway.audit import MediaKind
 from gateway.blobs.local import LocalBlobs
-from gateway.errors import CallerError, InvalidInputError, StorageFullError, TooLargeError, UnsupportedMediaError
+from gateway.errors import (
+    CallerError,
+    InvalidInputError,
+    ShuttingDownError,
+    StorageFullError,
+    TooLargeError,
+    UnsupportedMediaError,
+)
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 MP4 = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"\0" * 4000
@@ -22,6 +31,20 @@ LIMITS = FormLimits(
     caps={MediaKind.IMAGE: 10_000, MediaKind.VIDEO: 20_000},
     max_field_bytes=1000,
 )
+
+
+class Running:
+    """A gateway that does not stop."""
+
+    def is_set(self):
+        return False
+
+    async def wait(self):
+        await asyncio.Event().wait()
+
+
+receive_form = partial(uploads.receive_form, stopping=Running())
+receive_json = partial(uploads.receive_json, stopping=Running())
 
 
 @pytest.fixture
@@ -369,6 +392,50 @@ async def test_receive_json_gives_the_object_and_obeys_its_limit():
     assert len((await receive_json(request(large, None), FormLimits()))["a"]) == 100_000
     with pytest.raises(TooLargeError):
         await receive_json(request(large, None), LIMITS)
+
+
+# ------------------------------------------------------------------------------------------------------------- stopping
+
+
+class Trickle:
+    """A multipart upload that hangs after its first piece, or goes on for ever."""
+
+    def __init__(self, *, hangs):
+        self.hangs = hangs
+        self.waits = asyncio.Event()
+        self.pieces = 0
+        self.request = Request(request(b"").scope, self.receive)
+
+    async def receive(self):
+        self.pieces += 1
+        if self.pieces > 1 and self.hangs:
+            self.waits.set()
+            await asyncio.Event().wait()
+        if self.pieces == 50:
+            self.waits.set()
+        await asyncio.sleep(0)
+        piece = multipart(file("video", MP4))[:2000] if self.pieces == 1 else b"0"
+        return {"type": "http.request", "body": piece, "more_body": True}
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_a_stop_ends_an_upload_at_once_and_leaves_nothing(blobs, hangs):
+    stopping, trickle = asyncio.Event(), Trickle(hangs=hangs)
+    upload = asyncio.create_task(uploads.receive_form(trickle.request, blobs, FormLimits(), stopping=stopping))
+    await trickle.waits.wait()
+    assert not upload.done()
+    stopping.set()
+    with pytest.raises(ShuttingDownError):
+        async with asyncio.timeout(5):  # the body's own idle limit is 30 s
+            await upload
+    assert nothing_left(blobs)
+
+
+async def test_a_body_that_only_stalls_is_called_slow_and_not_stopped(blobs):
+    trickle, limits = Trickle(hangs=True), FormLimits(pace=BodyPace(idle_seconds=0.01))
+    with pytest.raises(InvalidInputError, match="too slowly"):
+        await uploads.receive_form(trickle.request, blobs, limits, stopping=asyncio.Event())
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "body-stopping"] == []
 
 
 # ----------------------------------------------------------------------------------------------------------------- fuzz

@@ -29,7 +29,8 @@ MAX_LINK_CHARACTERS = 255
 async def post_face_swap(request: Request, call: Call) -> Response:
     """``POST /face-swap``: a stream of events, or the job's id."""
     caller = call.known
-    async with await receive_form(request, InputBlobs(call.service), call.window.form_limits) as form:
+    blobs, limits = InputBlobs(call.service), call.window.form_limits
+    async with await receive_form(request, blobs, limits, stopping=call.service.stopping) as form:
         wanted = translation.read_request(form.fields, form.files)
         check_urls(call.service, wanted)
         form.keep()
