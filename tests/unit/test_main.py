@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -104,7 +105,7 @@ async def test_a_taken_name_is_refused_before_its_url_is_replaced(build) -> None
 
 async def test_a_database_of_a_later_version_is_told(tmp_path) -> None:
     settings = from_mapping({"data_dir": tmp_path, "embedded_workers": 0})
-    with sqlite3.connect(tmp_path / "gateway.db") as database:
+    with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as database:
         database.execute("CREATE TABLE alembic_version (version_num TEXT)")
         database.execute("INSERT INTO alembic_version VALUES ('v9999')")
     with pytest.raises(StartError, match=r"version|newer"):
