@@ -7,7 +7,8 @@ import pytest
 from comfy_nodes import reactor_nodes as nodes
 from comfy_nodes.options import SwapOptions
 
-OBJECT_INFO = Path(__file__).parents[4] / "shared" / "data" / "object_info.json"
+# Recorded from ComfyUI a125cd84 with ReActor 6ad6b35.
+OBJECT_INFO = Path(__file__).parents[2] / "data" / "object_info" / "reactor.json"
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +31,6 @@ def test_tables_are_complete(class_name):
     json.dumps(nodes.REACTOR_INPUTS[class_name])
 
 
-@pytest.mark.shared
-@pytest.mark.skipif(not OBJECT_INFO.is_file(), reason="the team's folder is not here")
 @pytest.mark.parametrize("class_name", list(nodes.REACTOR_INPUTS))
 def test_tables_are_what_a_real_server_reports_but_for_model_files(class_name):
     real = json.loads(OBJECT_INFO.read_text())[class_name]
