@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from enum import Enum
 from http import HTTPStatus
 from typing import Any, ClassVar
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +66,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         #: Bytes in a row after which the parser had nothing to tell: what it may be keeping.
         self._kept_bytes = 0
         self._has_told = False
+        #: Requests in their order; the first that is not answered is being served.
+        self._unanswered: deque[RequestResponseCycle] = deque()
 
     # --------------------------------------------------------------------------------------------------- the connection
 
@@ -78,6 +81,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_deadline()
         self._stop_end_timer()
         super().connection_lost(exc)
+        # uvicorn tells only the newest of several pipelined requests, and the one being served would write on.
+        for cycle in self._unanswered:
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and bound what the parser keeps to the limit and one read."""
@@ -127,7 +134,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._has_told = True
         self._stage = _Stage.BODY
         self._stop_deadline()
+        before: object = self.cycle
         super().on_headers_complete()
+        while self._unanswered and self._unanswered[0].response_complete:
+            self._unanswered.popleft()
+        if self.cycle is not before:  # a WebSocket's handshake has no cycle
+            self._unanswered.append(self.cycle)
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""

@@ -45,6 +45,7 @@ class Site:
                 Route("/echo", self.echo, methods=["POST"]),
                 Route("/endless", self.endless),
                 Route("/large", self.large),
+                Route("/waits", self.waits),
                 WebSocketRoute("/socket", self.socket),
             ]
         )
@@ -70,6 +71,12 @@ class Site:
                 await asyncio.sleep(0)  # uvicorn takes without waiting what nobody is there for any more
 
         return StreamingResponse(pieces())
+
+    async def waits(self, request):
+        self.requests.append(request)
+        await request.receive()
+        self.seen = await request.receive()
+        return PlainTextResponse("nobody reads this")
 
     async def large(self, request):
         return PlainTextResponse(b"x" * 20_000_000)
@@ -311,6 +318,15 @@ async def test_pipelined_requests_are_answered_in_order():
         assert (await answer_of(reader))[2] == b"at last"
         for _ in range(600):
             assert (await answer_of(reader))[2] == b"hello"
+
+
+async def test_a_client_that_leaves_is_noticed_behind_pipelined_requests():
+    async with serving() as (port, site, server):
+        async with dialed(port) as (_, writer):
+            writer.write(HEAD.replace(b"/ ", b"/waits ") + b"\r\n" + HEAD + b"\r\n")
+            await until(lambda: site.requests)
+        await until(lambda: is_idle(server))
+        assert site.seen == {"type": "http.disconnect"}
 
 
 async def test_a_websocket_lives_on_after_the_deadline():
