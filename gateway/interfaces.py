@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from gateway.audit import MediaFacts, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.comfy.messages import Message, OutputFile
 from gateway.events import Event, Passing, PreviewImage, Progress
 from gateway.job import Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
@@ -126,8 +126,13 @@ class Media(Protocol):
         """Compare a result with its target; ``crf`` is that of the template's encoder, None for lossless."""
         ...
 
-    async def clean(self, path: Path, out: Path) -> MediaFacts:
-        """Write a copy without the upstream's private metadata, pixels untouched; its facts."""
+    async def clean(
+        self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
+    ) -> MediaFacts:
+        """Write a copy without the upstream's private metadata, pixels untouched; its facts.
+
+        ``like`` is the target: a video gets its timing and its sound, as far as ``keeps`` names them.
+        """
         ...
 
 

@@ -97,6 +97,9 @@ def _load(context: RunContext, inputs: Mapping[str, Any]) -> NodeResult:
             if images and (upright.height, upright.width) != images[0].shape[:2]:
                 continue
             context.reserve(len(images) + 1, upright.height, upright.width)
+            if upright.mode == "I":
+                # Clips as ComfyUI does: 16 bits end at 257, not at 255.
+                upright = upright.point(lambda level: level * (1 / 255))
             images.append(np.asarray(upright.convert("RGB")))
             masks.append(_mask(upright))
     return NodeResult((np.stack(images), np.stack(masks)))
@@ -105,6 +108,8 @@ def _load(context: RunContext, inputs: Mapping[str, Any]) -> NodeResult:
 def _mask(picture: PillowImage.Image) -> Image:
     if "A" in picture.getbands():
         return 255 - np.asarray(picture.getchannel("A"))
+    if picture.mode == "P" and "transparency" in picture.info:
+        return 255 - np.asarray(picture.convert("RGBA").getchannel("A"))
     return np.zeros((64, 64), np.uint8)
 
 

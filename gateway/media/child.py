@@ -18,14 +18,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import av
 
-from gateway.audit import MediaFacts, MediaKind
+from gateway.audit import Keeps, MediaFacts, MediaKind
 from gateway.errors import GatewayError, InvalidInputError, TooLargeError, UnsupportedMediaError
-from gateway.media import cleaning, comparing, movies, stills
+from gateway.media import cleaning, comparing, movies, remuxing, stills
 from gateway.media.limits import Limits
 from gateway.sniffing import HEAD_BYTES, MediaType, sniff
 
@@ -118,7 +119,8 @@ def _probe(task: Task) -> dict[str, Any]:
     kind = _sniff_file(path)
     if kind.kind not in accepted:
         words = " or ".join(_KIND_WORDS[one] for one in accepted)
-        raise UnsupportedMediaError(f"Expected {words}, got {_KIND_WORDS[kind.kind]}.")
+        elsewhere = f' Send it as "{task["moving_field"]}".' if task.get("moving_field") else ""
+        raise UnsupportedMediaError(f"Expected {words}, got {_KIND_WORDS[kind.kind]}.{elsewhere}")
     probes: dict[MediaKind, Callable[[Path, MediaType, Limits], MediaFacts]] = {
         MediaKind.IMAGE: stills.probe_still,
         MediaKind.GIF: stills.probe_gif,
@@ -146,13 +148,27 @@ def _clean(task: Task) -> dict[str, Any]:
     path, out = Path(task["path"]), Path(task["out"])
     limits = Limits.from_json(task["limits"])
     kind = _sniff_file(path)
-    cleaning.clean_file(path, kind, out)
-    probes: dict[MediaKind, Callable[[Path, MediaType, Limits], MediaFacts]] = {
-        MediaKind.IMAGE: stills.result_facts,
-        MediaKind.GIF: stills.probe_gif,
-        MediaKind.VIDEO: movies.probe_movie,
-    }
-    return probes[kind.kind](out, kind, limits).to_json()
+    if remuxing.is_movie(kind):
+        taken = remuxing.remux(path, kind, out, like=_like(task), limits=limits)
+        facts = movies.probe_movie(out, kind, limits)
+        if taken.fps is not None:
+            # Frames at the same times have the same rate, whatever either header declares.
+            facts = replace(facts, fps=taken.fps, duration_seconds=taken.duration_seconds)
+        return {"facts": facts.to_json(), "given_up": taken.given_up}
+    cleaning.clean_picture(path, kind, out)
+    measure = stills.probe_gif if kind.kind is MediaKind.GIF else stills.result_facts
+    return {"facts": measure(out, kind, limits).to_json(), "given_up": ""}
+
+
+def _like(task: Task) -> remuxing.Like | None:
+    """The target, when the task names one that moves."""
+    if task["like"] is None:
+        return None
+    path = Path(task["like"])
+    kind = _sniff_file(path)
+    if kind.kind is MediaKind.IMAGE:
+        return None
+    return remuxing.Like(path, kind, frozenset(Keeps(keep) for keep in task["keeps"]))
 
 
 _TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {"probe": _probe, "compare": _compare, "clean": _clean}

@@ -1,25 +1,17 @@
 """Copies of results without what an upstream wrote beside the picture: prompts, workflows, comments, EXIF.
 
 Runs in the child process only. ComfyUI a125cd84 puts the whole prompt, names of inputs included, into text chunks of a
-PNG and into the EXIF of a WebP; VideoHelperSuite 4ee72c0 into tags of a video. Pictures and sound are copied bit for
-bit: files are taken apart into chunks or packets and put together again, never decoded and encoded.
+PNG and into the EXIF of a WebP. Pictures are copied bit for bit: files are taken apart into chunks and put together
+again, never decoded and encoded. Videos are the work of ``remuxing.py``.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import av
-from av.audio.stream import AudioStream
-from av.packet import Packet
-from av.stream import Stream
-from av.video.stream import VideoStream
-
 from gateway.errors import ResultInvalidError
-from gateway.media import movies
 from gateway.sniffing import MediaType
 
 #: What makes the picture (PNG 3rd edition, section 11); all else is about it.
@@ -39,31 +31,14 @@ _GIF_LOOPS: Final = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 _GIF_APPLICATION, _GIF_COMMENT, _GIF_TEXT = 0xFF, 0xFE, 0x01
 _BROKEN: Final = "The result cannot be taken apart: it is damaged."
-_MUXERS: Final = {"video/mp4": "mp4", "video/quicktime": "mov", "video/webm": "webm"}
-#: Tags that a muxer writes itself; none holds words of the upstream, once they were muxed anew.
-_HARMLESS_TAGS: Final = frozenset(
-    {
-        "major_brand",
-        "minor_version",
-        "compatible_brands",
-        "encoder",
-        "language",
-        "handler_name",
-        "vendor_id",
-        "duration",
-    }
-)
 
 
-def clean_file(path: Path, kind: MediaType, out: Path) -> None:
-    """Write the clean copy to ``out``.
+def clean_picture(path: Path, kind: MediaType, out: Path) -> None:
+    """Write the clean copy of a still or an animation to ``out``; videos are the work of ``remuxing.py``.
 
     Raises:
         ResultInvalidError: the file does not hold together.
     """
-    if kind.content_type in _MUXERS:
-        _remux(path, kind, out)
-        return
     cleaners = {"image/png": _clean_png, "image/jpeg": _clean_jpeg, "image/webp": _clean_webp, "image/gif": _clean_gif}
     data = path.read_bytes()
     try:
@@ -180,49 +155,3 @@ def _is_kept_extension(data: bytes, at: int) -> bool:
     if label == _GIF_APPLICATION:
         return data[at + 3 : at + 14] in _GIF_LOOPS
     return label not in (_GIF_COMMENT, _GIF_TEXT)
-
-
-def _remux(path: Path, kind: MediaType, out: Path) -> None:
-    """Copy picture and sound packets into a new file; tags, chapters, data streams and attachments stay behind."""
-    # faststart: the header comes first, so a browser can play while it loads. bitexact: no version of the muxer in it.
-    options = {"movflags": "faststart", "fflags": "+bitexact"}
-    with (
-        movies.open_movie(path, kind) as source,
-        av.open(str(out), "w", format=_MUXERS[kind.content_type], options=options) as copy,
-    ):
-        kept: list[VideoStream | AudioStream] = [movies.only_video_stream(source), *source.streams.audio]
-        copies = {}
-        for stream in kept:
-            copies[stream.index] = added = copy.add_stream_from_template(stream)
-            added.metadata.clear()
-            if "language" in stream.metadata:
-                added.metadata["language"] = stream.metadata["language"]
-        for packet in source.demux(kept):
-            if packet.size:
-                packet.stream = copies[packet.stream_index]
-                copy.mux(packet)
-    _verify(path, out, kind)
-
-
-def _verify(path: Path, out: Path, kind: MediaType) -> None:
-    if _digests(path, kind) != _digests(out, kind):
-        raise ResultInvalidError("The result could not be copied without its metadata.")
-    with movies.open_movie(out, kind) as copy:
-        tags = {tag.lower() for stream in copy.streams for tag in stream.metadata} | {t.lower() for t in copy.metadata}
-    if tags - _HARMLESS_TAGS:
-        raise ResultInvalidError("The result's metadata could not be removed.")
-
-
-def _digests(path: Path, kind: MediaType) -> list[bytes]:
-    """One digest for each picture and sound stream, over its packets' bytes in order."""
-    with movies.open_movie(path, kind) as container:
-        kept = [movies.only_video_stream(container), *container.streams.audio]
-        hashes = {stream.index: hashlib.sha256() for stream in kept}
-        for packet in container.demux(kept):
-            _feed(hashes[packet.stream_index], packet)
-        return [hashes[stream.index].digest() for stream in kept]
-
-
-def _feed(digest: hashlib._Hash, packet: Packet[Stream]) -> None:
-    if packet.size:
-        digest.update(memoryview(packet))

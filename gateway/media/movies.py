@@ -77,7 +77,7 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
             raise InvalidInputError(_CUT_SHORT)
         tally = _demux(container, stream, limits)
         tally.refuse_missing(container, stream)
-        fps = _rate(stream, tally)
+        fps = rate(stream, tally)
         declared_codec = stream.codec.canonical_name
     if fps is not None and fps > limits.video_fps:
         raise TooLargeError(
@@ -103,6 +103,14 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
     )
 
 
+def tally_movie(path: Path, kind: MediaType, limits: Limits) -> tuple[Tally, Fraction | None]:
+    """What the packets of a video or GIF say, and its rate; nothing is decoded. Raises as ``probe_movie``."""
+    with open_movie(path, kind) as container:
+        stream = only_video_stream(container)
+        tally = _demux(container, stream, limits)
+        return tally, rate(stream, tally)
+
+
 def read_frames(path: Path, kind: MediaType) -> Iterator[VideoFrame]:
     """All frames in the order they are shown, not yet converted; see ``upright_rgb``."""
     with open_movie(path, kind) as container:
@@ -114,7 +122,7 @@ def count_frames(path: Path, kind: MediaType) -> int:
     with open_movie(path, kind) as container:
         stream = only_video_stream(container)
         codec = stream.codec.canonical_name
-        return sum(_is_shown(packet, codec) for packet in container.demux([stream]))
+        return sum(is_shown(packet, codec) for packet in container.demux([stream]))
 
 
 def upright_rgb(frame: VideoFrame) -> Pixels:
@@ -129,20 +137,49 @@ def upright_rgb(frame: VideoFrame) -> Pixels:
 
 
 @dataclass
-class _Tally:
+class Tally:
     """What the packets of a file say."""
 
-    frames: int = 0
-    start: Fraction = Fraction(0)
-    end: Fraction = Fraction(0)
-    last_pts: int = 0
+    time_base: Fraction
+    #: Whether a packet's duration reaches to the next one in decoding order, not to the next picture.
+    is_in_decoding_order: bool
+    #: when each shown frame is shown, in decoding order.
+    pts: list[int] = field(default_factory=list)
     last_key_pts: int = 0
+    latest_pts: int = 0
+    #: of the frame shown last, and of all frames.
+    last_duration: int = 0
+    all_durations: int = 0
     has_audio: bool = False
+    #: when the first sound begins.
+    sound_start: Fraction | None = None
     #: stream index -> packets.
     packets: dict[int, int] = field(default_factory=dict)
     #: end of the last packet of any stream.
     file_end: Fraction = Fraction(0)
     corrupt: bool = False
+
+    @property
+    def frames(self) -> int:
+        """How many frames are shown."""
+        return len(self.pts)
+
+    @property
+    def start(self) -> Fraction:
+        """When the first frame appears."""
+        return min(self.pts) * self.time_base
+
+    @property
+    def end(self) -> Fraction:
+        """When the last frame goes.
+
+        MP4 and QuickTime know only how long a frame is the last one decoded: with B-frames and uneven times that says
+        nothing of the frame shown last, but all of them together last as long as the pictures do.
+        """
+        last = self.latest_pts
+        summed = min(self.pts) + self.all_durations
+        ticks = summed if self.is_in_decoding_order and summed > last else last + self.last_duration
+        return ticks * self.time_base
 
     def refuse_missing(self, container: InputContainer, stream: VideoStream) -> None:
         """Refuse what holds less than its header says; both are claims, and a player trips over the difference."""
@@ -173,7 +210,7 @@ def _check_sides(width: int, height: int, limits: Limits) -> None:
         )
 
 
-def _is_shown(packet: Packet[Stream], codec: str) -> bool:
+def is_shown(packet: Packet[Stream], codec: str) -> bool:
     """Whether a packet becomes a frame that is shown; VP8 keeps its invisible reference frames in packets of their own."""
     if packet.size == 0 or packet.is_discard:
         return False
@@ -181,8 +218,9 @@ def _is_shown(packet: Packet[Stream], codec: str) -> bool:
     return codec != "vp8" or bool(bytes(memoryview(packet)[:1])[0] & 0x10)
 
 
-def _demux(container: InputContainer, stream: VideoStream, limits: Limits) -> _Tally:
-    tally = _Tally()
+def _demux(container: InputContainer, stream: VideoStream, limits: Limits) -> Tally:
+    time_base = stream.time_base or Fraction(1, av.time_base)
+    tally = Tally(time_base, is_in_decoding_order=_DEMUXER_WITH_INDEX in container.format.name)
     codec = stream.codec.canonical_name
     followed = [stream, *container.streams.audio]
     for packet in container.demux(followed):
@@ -194,24 +232,26 @@ def _demux(container: InputContainer, stream: VideoStream, limits: Limits) -> _T
             tally.file_end = max(tally.file_end, (packet.pts + (packet.duration or 0)) * packet.time_base)
         if packet.stream_index != stream.index:
             tally.has_audio = True
-        elif _is_shown(packet, codec):
+            if tally.sound_start is None and packet.pts is not None and packet.time_base is not None:
+                tally.sound_start = packet.pts * packet.time_base
+        elif is_shown(packet, codec):
             _take_frame(tally, packet)
         if tally.frames > limits.video_frames:
             raise TooLargeError(f"The video has more than {limits.video_frames} frames; that is the limit.")
     return tally
 
 
-def _take_frame(tally: _Tally, packet: Packet[Stream]) -> None:
+def _take_frame(tally: Tally, packet: Packet[Stream]) -> None:
     pts = packet.pts if packet.pts is not None else packet.dts
-    if pts is None or packet.time_base is None:
+    if pts is None:
         raise InvalidInputError("The video has frames without a time.")
-    begin, end = pts * packet.time_base, (pts + (packet.duration or 0)) * packet.time_base
-    tally.start = min(tally.start, begin) if tally.frames else begin
-    tally.end = max(tally.end, end) if tally.frames else end
-    tally.last_pts = max(tally.last_pts, pts) if tally.frames else pts
+    duration = packet.duration or 0
+    if not tally.pts or pts >= tally.latest_pts:
+        tally.latest_pts, tally.last_duration = pts, duration
+    tally.all_durations += duration
     if packet.is_keyframe:
         tally.last_key_pts = pts
-    tally.frames += 1
+    tally.pts.append(pts)
 
 
 def _threaded(stream: VideoStream) -> VideoStream:
@@ -221,7 +261,7 @@ def _threaded(stream: VideoStream) -> VideoStream:
     return stream
 
 
-def _rate(stream: VideoStream, tally: _Tally) -> Fraction | None:
+def rate(stream: VideoStream, tally: Tally) -> Fraction | None:
     """Frames per second on average: the declared rate where the packets agree, else theirs."""
     declared = stream.average_rate
     seconds = tally.end - tally.start
@@ -233,7 +273,7 @@ def _rate(stream: VideoStream, tally: _Tally) -> Fraction | None:
     return measured.limit_denominator(_RATE_DENOMINATOR)
 
 
-def _decode_ends(path: Path, kind: MediaType, tally: _Tally) -> VideoFrame:
+def _decode_ends(path: Path, kind: MediaType, tally: Tally) -> VideoFrame:
     """Decode the first frame, and from the last key frame to the end; gives the first."""
     with open_movie(path, kind) as container:
         stream = _threaded(only_video_stream(container))
@@ -242,6 +282,6 @@ def _decode_ends(path: Path, kind: MediaType, tally: _Tally) -> VideoFrame:
             raise InvalidInputError("The video's first frame cannot be decoded.")
         container.seek(tally.last_key_pts, stream=stream)
         last = max((f.pts for f in container.decode(stream) if f.pts is not None and not f.is_corrupt), default=None)
-        if last is None or last < tally.last_pts:
+        if last is None or last < tally.latest_pts:
             raise InvalidInputError("The video's last frame cannot be decoded.")
     return first

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from gateway.audit import MediaFacts, MediaKind, Pixels
-from gateway.errors import InvalidInputError, TooLargeError
+from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
 from gateway.media.limits import Limits
 from gateway.sniffing import MediaType
 
@@ -50,6 +50,7 @@ def probe_still(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
     Raises:
         TooLargeError: too many pixels; nothing was decoded then.
         InvalidInputError: it is animated.
+        UnsupportedMediaError: a grey picture of 16 bits.
         Exception: whatever Pillow raises on a broken file.
     """
     with open_still(path, kind) as image:
@@ -57,7 +58,8 @@ def probe_still(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
         # A phone's JPEG may hold a second picture (MPO); only PNG and WebP are animations.
         frames = getattr(image, "n_frames", 1) if kind.content_type != "image/jpeg" else 1
         if frames > 1:
-            raise InvalidInputError("The picture is animated. Send a still, a GIF or a video.")
+            raise InvalidInputError("The picture is animated; expected a still JPEG, PNG or WebP picture.")
+        _refuse_deep_grey(image)
         image.load()
         return _still_facts(image, kind, frames=1)
 
@@ -99,10 +101,10 @@ def probe_gif(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
 
 
 def read_upright(path: Path, kind: MediaType) -> Pixels:
-    """RGB as ComfyUI's LoadImage sees it: upright, alpha dropped, 16 bit greys scaled (ComfyUI a125cd84, nodes.py)."""
+    """RGB as ComfyUI's LoadImage sees it: upright, alpha dropped, 32-bit greys scaled (ComfyUI a125cd84, nodes.py)."""
     with open_still(path, kind) as image:
         upright = ImageOps.exif_transpose(image)
-        if upright.mode.startswith("I"):
+        if upright.mode == "I":
             upright = upright.point(lambda level: level * (1 / 255))
         return np.asarray(upright.convert("RGB"))
 
@@ -119,6 +121,12 @@ def result_facts(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
                 image.seek(index)
             image.load()
         return _still_facts(image, kind, frames=frames)
+
+
+def _refuse_deep_grey(image: Image.Image) -> None:
+    """ComfyUI a125cd84 clips all but the darkest of their greys to white, or not, as the Pillow beside it is old or new."""
+    if image.mode.startswith("I"):
+        raise UnsupportedMediaError("16-bit greyscale pictures are not taken; save it with 8 bits a channel.")
 
 
 def _check_size(image: Image.Image, limits: Limits) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.audit import MediaFacts, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.errors import (
     GatewayError,
     InternalJobError,
@@ -45,11 +45,14 @@ _PROBE_SECONDS_PER_GIB: Final = 50.0
 #: frame is enough.
 _COMPARE_SECONDS: Final = 900.0
 _COMPARE_SECONDS_PER_GIB: Final = 300.0
-#: Cleaning reads the file three times and writes it once.
+#: Cleaning reads the file four times, and as often its target, and writes it once; a second try is seldom.
 _CLEAN_SECONDS: Final = 20.0
 _CLEAN_SECONDS_PER_GIB: Final = 120.0
 #: Decoding uses two threads, and a deadline that passes first is the better answer.
 _CPU_PER_SECOND: Final = 2
+
+#: Fields for stills, and the field beside each that takes what moves.
+_MOVING_FIELDS: Final = {"target_image": "video"}
 
 _REFUSALS: Final = {
     error.code: error for error in (InvalidInputError, TooLargeError, UnsupportedMediaError, ResultInvalidError)
@@ -102,7 +105,13 @@ class MediaWorkers:
             QueueFullError: too many files wait to be checked.
         """
         timeout_seconds = _PROBE_SECONDS + _PROBE_SECONDS_PER_GIB * await _size_gib(path)
-        task = {"do": "probe", "path": str(path), "accept": sorted(accept), "limits": self._limits.to_json()}
+        task = {
+            "do": "probe",
+            "path": str(path),
+            "accept": sorted(accept),
+            "limits": self._limits.to_json(),
+            "moving_field": _MOVING_FIELDS.get(field),
+        }
         if self._waiting >= _MOST_WAITING:
             raise QueueFullError("Too many files wait to be checked; try again soon.", retry_after_seconds=5)
         try:
@@ -142,8 +151,17 @@ class MediaWorkers:
             frames_compared=int(done["frames_compared"]),
         )
 
-    async def clean(self, path: Path, out: Path) -> MediaFacts:
-        """Write a copy of a result without the upstream's private metadata, pictures and sound untouched.
+    async def clean(
+        self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
+    ) -> MediaFacts:
+        """Write a copy of a result without the upstream's private metadata, pictures untouched.
+
+        Args:
+            path: the result.
+            out: where the copy goes.
+            like: the target. A video that has as many frames as it gets its timing and its own sound, bit for bit,
+                where the container takes it; anything else stays as it came. None: as it came.
+            keeps: what of it to take: ``FPS`` is the timing, ``AUDIO`` the sound.
 
         Returns:
             Facts of the copy, decoded as an input is. Nothing is left at ``out`` when it fails.
@@ -152,15 +170,24 @@ class MediaWorkers:
             ResultInvalidError: it is none of the kinds we know, damaged, or beyond four times the limits of inputs.
             InternalJobError: it took too long, or the process died of it.
         """
-        limits = self._limits.for_results().to_json()
-        task = {"do": "clean", "path": str(path), "out": str(out), "limits": limits}
+        task = {
+            "do": "clean",
+            "path": str(path),
+            "out": str(out),
+            "like": None if like is None else str(like),
+            "keeps": sorted(keeps),
+            "limits": self._limits.for_results().to_json(),
+        }
         try:
-            done = await self._work(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * await _size_gib(path))
+            size_gib = await _size_gib(path) + (0 if like is None else await _size_gib(like))
+            done = await self._work(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * size_gib)
         except BaseException:
             # In a thread of its own accord: it runs to its end even if this is being canceled once more.
             await asyncio.shield(asyncio.to_thread(out.unlink, missing_ok=True))
             raise
-        return MediaFacts.from_json(done)
+        if done["given_up"]:
+            _LOG.info("media_result_not_matched", reason=done["given_up"])
+        return MediaFacts.from_json(done["facts"])
 
     async def _work(self, task: Mapping[str, Any], timeout_seconds: float) -> Mapping[str, Any]:
         """A task on a result: what goes wrong is the job's end, never the caller's."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
-from gateway.audit import MediaFacts, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.errors import InvalidInputError, ResultInvalidError, UnsupportedMediaError
 from gateway.interfaces import Comparison
 
@@ -47,7 +47,10 @@ class FakeMedia:
         before, after = (self._read(path).partition(b":")[2] for path in (target, result))
         return Comparison(before != after, 90.0 if before != after else 0.0, 25 if all_frames else 10)
 
-    async def clean(self, path: Path, out: Path) -> MediaFacts:
+    async def clean(
+        self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
+    ) -> MediaFacts:
+        del like, keeps
         data = self._read(path)
         facts = FACTS.get(data.partition(b":")[0])
         if facts is None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.audit import MediaFacts, MediaKind
-from gateway.media import cleaning, movies
+from gateway.media import movies, remuxing
 from gateway.media.limits import Limits
 from gateway.sniffing import MP4, WEBM
 
@@ -85,7 +85,7 @@ def test_a_video_cut_short_is_refused(studio, probe, name, share):
     codec = "libx264" if name.endswith("mp4") else "libvpx"
     whole = studio.video(name, studio.frames(48), codec=codec)
     if name.endswith("mp4"):
-        cleaning.clean_file(whole, MP4, studio.folder / "fast.mp4")
+        remuxing.remux(whole, MP4, studio.folder / "fast.mp4")
         whole = studio.folder / "fast.mp4"
     data = whole.read_bytes()
     assert "done" in probe(whole)
@@ -173,3 +173,24 @@ def test_frames_that_an_edit_list_hides_are_neither_counted_nor_missed(studio, p
         assert trimmed.streams.video[0].frames == 12
         assert sum(1 for _ in trimmed.decode(video=0)) == 8
     assert facts(probe(path)).frames == 8
+
+
+def test_the_rate_of_uneven_times_counts_the_last_frame_once(studio, probe):
+    """With B-frames the frame shown last is not the one decoded last, and an MP4 keeps only how long decoding takes."""
+    path = studio.folder / "uneven.mp4"
+    moments = [0, 40, 80, 120, 160, 1160, 1200]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"bf": "3", "b-adapt": "0"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for moment, picture in zip(moments, studio.frames(len(moments)), strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = moment, Fraction(1, 1000)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    with movies.open_movie(path, MP4) as container:
+        decoded = [packet.pts for packet in container.demux(container.streams.video) if packet.size]
+    assert decoded[-1] != max(decoded)
+    found = facts(probe(path))
+    assert found.duration_seconds == pytest.approx(1.24, abs=0.04)
+    assert found.fps == pytest.approx(7 / 1.24, rel=0.04)

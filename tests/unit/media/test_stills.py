@@ -6,10 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gateway.audit import MediaFacts, MediaKind
+from gateway.media import stills
 from gateway.media.limits import Limits
+from gateway.sniffing import JPEG, PNG
 
 PICTURE = Image.fromarray(np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8))
 
@@ -115,5 +117,96 @@ def test_a_picture_cut_short_is_refused(studio, probe, suffix, share):
 def test_animated_pictures_are_refused_as_stills(studio, probe, suffix):
     path = studio.folder / f"moving.{suffix}"
     PICTURE.save(path, save_all=True, append_images=[PICTURE.transpose(Image.Transpose.ROTATE_180)], duration=40)
-    answer = probe(path)
-    assert (answer["refused"], "animated" in answer["message"]) == ("validation_error", True)
+    answer = probe(path, accept=[MediaKind.IMAGE])
+    assert answer["refused"] == "validation_error"
+    assert answer["message"] == "The picture is animated; expected a still JPEG, PNG or WebP picture."
+
+
+LEVELS = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60)
+#: By Pillow's name for what is in the file: how to make one.
+MODES = {
+    "1": lambda: PICTURE.convert("1"),
+    "L": lambda: PICTURE.convert("L"),
+    "LA": lambda: with_alpha(PICTURE.convert("LA")),
+    "P": lambda: PICTURE.quantize(64),
+    "P with transparency": lambda: transparent(PICTURE.quantize(64)),
+    "RGB": lambda: PICTURE,
+    "RGB with transparency": lambda: transparent(PICTURE.copy(), (0, 1, 2)),
+    "RGBA": lambda: with_alpha(PICTURE.convert("RGBA")),
+}
+
+
+def with_alpha(picture):
+    picture.putalpha(Image.linear_gradient("L").resize(picture.size))
+    return picture
+
+
+def transparent(picture, colour=3):
+    picture.info["transparency"] = colour
+    return picture
+
+
+def deep_png(channels):
+    """A PNG with 16 bits a channel, which Pillow reads (but for greys) and does not write."""
+    pixels = (np.arange(40 * 60 * channels, dtype=np.uint32) * 9).astype(">u2").reshape(40, 60 * channels)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    kinds = {1: 0, 2: 4, 3: 2, 4: 6}
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 60, 40, 16, kinds[channels], 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def load_image(path):
+    """What ComfyUI's LoadImage makes of a file (a125cd84, nodes.py), written down anew, before it divides by 255."""
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "I":
+            upright = upright.point(lambda level: level * (1 / 255))
+        return np.array(upright.convert("RGB"))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_still_is_compared_as_comfyui_loads_it(studio, probe, mode, orientation):
+    path = studio.folder / "any.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    MODES[mode]().save(path, exif=exif)
+    assert "done" in probe(path)
+    with Image.open(path) as image:
+        assert image.mode == mode.split()[0]
+    np.testing.assert_array_equal(stills.read_upright(path, PNG), load_image(path))
+    assert stills.read_upright(path, PNG).shape == ((40, 60, 3) if orientation == 1 else (60, 40, 3))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_is_compared_as_comfyui_loads_it(studio, probe, mode):
+    path = studio.folder / "any.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    PICTURE.convert(mode).save(path, exif=exif)
+    assert "done" in probe(path)
+    np.testing.assert_array_equal(stills.read_upright(path, JPEG), load_image(path))
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_16_bits_are_compared_as_comfyui_loads_them(studio, probe, channels):
+    path = studio.write("deep.png", deep_png(channels))
+    assert "done" in probe(path)
+    pixels = stills.read_upright(path, PNG)
+    np.testing.assert_array_equal(pixels, load_image(path))
+    # The high byte of each: not a white picture.
+    assert pixels.min() < 10
+    assert len(np.unique(pixels)) > 100
+
+
+def test_greys_of_16_bits_are_refused_with_a_way_out(studio, probe):
+    for name, data in (("made.png", None), ("deep.png", deep_png(1))):
+        path = studio.folder / name
+        path.write_bytes(data) if data else Image.fromarray(LEVELS).save(path)
+        answer = probe(path)
+        assert answer["refused"] == "unsupported_media_type"
+        assert "save it with 8 bits a channel" in answer["message"]

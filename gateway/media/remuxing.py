@@ -1,0 +1,322 @@
+"""Copies of resulting videos: pictures untouched, tags left behind, with the target's own timing and sound.
+
+Runs in the child process only. Nothing is decoded or encoded: packets are copied bit for bit, only their times change.
+An upstream makes a constant rate of every rate and encodes the sound anew (VideoHelperSuite 4ee72c0), which moves a
+sound that begins late to the beginning; what the target holds is better on both counts, so it is taken from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Final
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.stream import VideoStream
+
+from gateway.audit import KEEPS_ALL, Keeps, MediaKind
+from gateway.errors import ResultInvalidError
+from gateway.media import movies
+from gateway.media.limits import Limits
+from gateway.media.timing import Shown, Stamps, Times, first_moment, restamp
+from gateway.sniffing import MediaType
+
+_MUXERS: Final = {"video/mp4": "mp4", "video/quicktime": "mov", "video/webm": "webm"}
+#: Sound that may be copied from a target. What a player of the container does not know stays as the upstream made it:
+#: FFmpeg would write PCM into an MP4, and no browser would play it.
+_CARRIED_SOUND: Final = {
+    "video/mp4": frozenset({"aac", "mp3", "opus", "flac", "ac3", "eac3", "alac"}),
+    "video/quicktime": frozenset({"aac", "mp3", "ac3", "eac3", "alac"}),
+    "video/webm": frozenset({"opus", "vorbis"}),
+}
+#: Matroska as WebM wants it counts in milliseconds.
+_ONLY_TICK: Final = {"video/webm": Fraction(1, 1000)}
+#: Up to here an MP4 counts the silence or the still before a late start in ticks that fit both its tracks.
+_FINEST_MOVIE_TIMESCALE: Final = 1_000_000
+_MOVIE_TIMESCALE: Final = 90_000
+#: Times of a WebM are whole milliseconds, and a late start in an MP4 may be rounded.
+_START_SLACK_SECONDS: Final = Fraction(1, 500)
+#: Tags that a muxer writes itself; none holds words of the upstream, once they were muxed anew.
+_HARMLESS_TAGS: Final = frozenset(
+    {
+        "major_brand",
+        "minor_version",
+        "compatible_brands",
+        "encoder",
+        "language",
+        "handler_name",
+        "vendor_id",
+        "duration",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Like:
+    """The target a result is to be like."""
+
+    path: Path
+    kind: MediaType
+    keeps: frozenset[Keeps] = KEEPS_ALL
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a copy has of its target."""
+
+    #: its rate and its seconds, when every frame appears when the target's does.
+    fps: Fraction | None = None
+    duration_seconds: float | None = None
+    #: whether its sound was copied.
+    sound: bool = False
+    #: why something was left as the upstream made it; "" when nothing was.
+    given_up: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One way to write the copy."""
+
+    stamps: Stamps | None = None
+    #: file that the sound comes from, and how much later it comes in the copy.
+    sound: tuple[Path, MediaType] | None = None
+    sound_shift: Fraction = Fraction(0)
+    taken: Taken = Taken()
+
+
+class _NotAsPlannedError(Exception):
+    """What was written is not what was to be written."""
+
+
+def is_movie(kind: MediaType) -> bool:
+    """Whether files of that kind are remuxed."""
+    return kind.content_type in _MUXERS
+
+
+def remux(path: Path, kind: MediaType, out: Path, *, like: Like | None = None, limits: Limits | None = None) -> Taken:
+    """Write a copy without tags, chapters, data streams and attachments, as like the target as can be.
+
+    Args:
+        path: the result.
+        kind: what it is.
+        out: where the copy goes.
+        like: its target; None for a copy with the result's own timing and sound.
+        limits: for the packets that are counted.
+
+    Raises:
+        ResultInvalidError: the copy is not the result's pictures, or tags stuck to it.
+        Exception: whatever PyAV raises on a broken result.
+    """
+    given_up = ""
+    for plan in _plans(path, kind, like, limits or Limits()):
+        try:
+            _write(path, kind, out, plan)
+            _check(path, kind, out, plan)
+        except (av.error.FFmpegError, ValueError, _NotAsPlannedError) as error:
+            # A target may hold sound that decodes but cannot be written again: then the result is left as it came.
+            given_up = given_up or (str(error) if isinstance(error, _NotAsPlannedError) else type(error).__name__)
+            if plan == _Plan():
+                raise ResultInvalidError("The result could not be copied without its metadata.") from error
+        else:
+            _refuse_tags(out, kind)
+            return replace(plan.taken, given_up=plan.taken.given_up or given_up)
+    raise ResultInvalidError("The result could not be copied without its metadata.")
+
+
+# ------------------------------------------------------------------------------------------------------------ planning
+
+
+def _plans(path: Path, kind: MediaType, like: Like | None, limits: Limits) -> Iterator[_Plan]:
+    """Ways to write the copy, the best one first; the last one always works on a result that is whole."""
+    plan = _Plan() if like is None else _plan(path, kind, like, limits)
+    yield plan
+    if plan.sound is not None and plan.stamps is not None:
+        yield replace(plan, sound=None, sound_shift=Fraction(0), taken=replace(plan.taken, sound=False))
+    if plan != _Plan():
+        yield _Plan()
+
+
+def _plan(path: Path, kind: MediaType, like: Like, limits: Limits) -> _Plan:
+    """What to take from the target. Nothing when the numbers of frames differ: then no time of it means anything."""
+    tally, fps = movies.tally_movie(like.path, like.kind, limits)
+    starts = tuple(sorted(tally.pts))
+    if not starts:
+        return _Plan()
+    last = max(0, round(tally.end / tally.time_base) - starts[-1])
+    times = Times(tally.time_base, starts, last)
+    packets = _packets(path, kind)
+    if sum(packet.is_shown for packet in packets) != len(starts):
+        return _Plan(taken=Taken(given_up="another number of frames"))
+    sound_start = tally.sound_start if Keeps.AUDIO in like.keeps and _is_carried(like, kind) else None
+    zero = first_moment(times, sound_start)
+    stamps = restamp(packets, times, zero=zero, tick=_ONLY_TICK.get(kind.content_type))
+    if Keeps.FPS not in like.keeps:
+        stamps = None
+    if like.kind.kind is MediaKind.GIF:
+        # Hundredths of a second, as exact as they are written; its decoder declares a rate that is a guess.
+        fps = Fraction(len(starts)) / (tally.end - tally.start) if len(starts) > 1 and tally.end > tally.start else None
+    taken = Taken(fps, float(tally.end - tally.start)) if stamps is not None else Taken()
+    if sound_start is None:
+        return _Plan(stamps, taken=taken)
+    # With the pictures' times left as they came, the sound is placed beside the first of them.
+    begin = min(packet.pts for packet in packets if packet.is_shown) * _time_base(path, kind)
+    shift = -zero * tally.time_base if stamps is not None else begin - starts[0] * tally.time_base
+    return _Plan(stamps, (like.path, like.kind), shift, replace(taken, sound=True))
+
+
+def _packets(path: Path, kind: MediaType) -> list[Shown]:
+    """The result's picture packets; empty when one of them is hidden by an edit list or has no time."""
+    with movies.open_movie(path, kind) as container:
+        stream = movies.only_video_stream(container)
+        codec = stream.codec.canonical_name
+        found = []
+        for packet in container.demux([stream]):
+            if not packet.size:
+                continue
+            if packet.pts is None or packet.is_discard:
+                return []
+            found.append(Shown(packet.pts, movies.is_shown(packet, codec)))
+        return found
+
+
+def _time_base(path: Path, kind: MediaType) -> Fraction:
+    with movies.open_movie(path, kind) as container:
+        return movies.only_video_stream(container).time_base or Fraction(0)
+
+
+def _is_carried(like: Like, kind: MediaType) -> bool:
+    """Whether all sound of the target may stand in the result's container."""
+    with movies.open_movie(like.path, like.kind) as container:
+        sounds = container.streams.audio
+        codecs = {stream.codec.canonical_name for stream in sounds}
+    return bool(codecs) and codecs <= _CARRIED_SOUND[kind.content_type]
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def _write(path: Path, kind: MediaType, out: Path, plan: _Plan) -> None:
+    with ExitStack() as stack:
+        pictures = stack.enter_context(movies.open_movie(path, kind))
+        sounds = stack.enter_context(movies.open_movie(*(plan.sound or (path, kind))))
+        video = movies.only_video_stream(pictures)
+        options = _options(kind, plan, sounds.streams.audio)
+        copy = stack.enter_context(av.open(str(out), "w", format=_MUXERS[kind.content_type], options=options))
+        added = _add(copy, video)
+        if plan.stamps is not None:
+            added.time_base = plan.stamps.time_base
+        tracks = {stream.index: _add(copy, stream) for stream in sounds.streams.audio}
+        parts = [_pictures(pictures, video, added, plan.stamps), _sounds(sounds, tracks, plan.sound_shift)]
+        # One by one in order of decoding: that is how players read, and no more than a packet of each is held.
+        for packet in heapq.merge(*parts, key=_decoded_at):
+            copy.mux(packet)
+
+
+def _options(kind: MediaType, plan: _Plan, sounds: Sequence[AudioStream]) -> dict[str, str]:
+    # bitexact: no version of the muxer in it. faststart: the header comes first, so a browser can play while it loads.
+    options = {"fflags": "+bitexact"}
+    if kind.content_type in _ONLY_TICK:
+        return options
+    options["movflags"] = "faststart"
+    if plan.stamps is None and plan.sound is None:
+        return options
+    ticks = [plan.stamps.time_base.denominator] if plan.stamps is not None else []
+    fitting = math.lcm(*ticks, *(stream.time_base.denominator for stream in sounds if stream.time_base))
+    return options | {"movie_timescale": str(fitting if 1 < fitting <= _FINEST_MOVIE_TIMESCALE else _MOVIE_TIMESCALE)}
+
+
+def _add(copy: OutputContainer, stream: VideoStream | AudioStream) -> VideoStream | AudioStream:
+    added = copy.add_stream_from_template(stream)
+    added.metadata.clear()
+    if "language" in stream.metadata:
+        added.metadata["language"] = stream.metadata["language"]
+    return added
+
+
+def _pictures(
+    container: InputContainer, stream: VideoStream, added: Stream, stamps: Stamps | None
+) -> Iterator[Packet[Stream]]:
+    whole = (packet for packet in container.demux([stream]) if packet.size)
+    for index, packet in enumerate(whole):
+        if stamps is not None:
+            stamp = stamps.packets[index]
+            packet.time_base = stamps.time_base
+            packet.pts, packet.dts, packet.duration = stamp.pts, stamp.dts, stamp.duration
+        packet.stream = added
+        yield packet
+
+
+def _sounds(container: InputContainer, tracks: Mapping[int, Stream], shift: Fraction) -> Iterator[Packet[Stream]]:
+    if not tracks:
+        return
+    for packet in container.demux(list(container.streams.audio)):
+        if not packet.size:
+            continue
+        if shift and packet.time_base:
+            ticks = round(shift / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+        packet.stream = tracks[packet.stream_index]
+        yield packet
+
+
+def _decoded_at(packet: Packet[Stream]) -> float:
+    ticks = packet.dts if packet.dts is not None else packet.pts
+    return float((ticks or 0) * (packet.time_base or 0))
+
+
+# ------------------------------------------------------------------------------------------------------------ checking
+
+
+def _check(path: Path, kind: MediaType, out: Path, plan: _Plan) -> None:
+    """Read the copy back.
+
+    Raises:
+        _NotAsPlannedError: other pictures, sound or times.
+    """
+    pictures, sounds = _digests(path, kind)
+    wanted_start: Fraction | None = None
+    if plan.sound is not None:
+        _, sounds = _digests(*plan.sound)
+        tally, _ = movies.tally_movie(*plan.sound, Limits().for_results())
+        wanted_start = None if tally.sound_start is None else tally.sound_start + plan.sound_shift
+    if _digests(out, kind) != (pictures, sounds):
+        raise _NotAsPlannedError("packets differ")
+    if plan == _Plan():
+        return
+    written, _ = movies.tally_movie(out, kind, Limits().for_results())
+    if plan.stamps is not None:
+        wanted = [start * plan.stamps.time_base for start in plan.stamps.starts]
+        if [pts * written.time_base for pts in sorted(written.pts)] != wanted:
+            raise _NotAsPlannedError("frames appear at other times")
+    if wanted_start is not None and abs((written.sound_start or 0) - wanted_start) > _START_SLACK_SECONDS:
+        raise _NotAsPlannedError("the sound begins at another time")
+
+
+def _refuse_tags(out: Path, kind: MediaType) -> None:
+    with movies.open_movie(out, kind) as copy:
+        tags = {tag.lower() for stream in copy.streams for tag in stream.metadata} | {t.lower() for t in copy.metadata}
+    if tags - _HARMLESS_TAGS:
+        raise ResultInvalidError("The result's metadata could not be removed.")
+
+
+def _digests(path: Path, kind: MediaType) -> tuple[bytes, list[bytes]]:
+    """A digest of the picture stream and one of each sound stream, over their packets' bytes in order."""
+    with movies.open_movie(path, kind) as container:
+        video = movies.only_video_stream(container)
+        kept = [video, *container.streams.audio]
+        hashes = {stream.index: hashlib.sha256() for stream in kept}
+        for packet in container.demux(kept):
+            if packet.size:
+                hashes[packet.stream_index].update(memoryview(packet))
+        return hashes[video.index].digest(), [hashes[stream.index].digest() for stream in container.streams.audio]
