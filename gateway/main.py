@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -120,8 +121,9 @@ async def _build(
     runner = Runner(store, blobs, bus, catalog, pool, recorder, collector, clock, stall_seconds=settings.stall_seconds)
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock)
     wakers.append(dispatcher.wake)
-    builder = UpstreamBuilder(settings, store, clock, folder, on_change=wake, live_prompts=runner.live_prompts)
-    fetcher = await _fetcher(stack, settings, blobs, listeners, pool)
+    tls = await _tls(settings)
+    builder = UpstreamBuilder(settings, store, clock, folder, on_change=wake, live_prompts=runner.live_prompts, tls=tls)
+    fetcher = _fetcher(stack, settings, blobs, listeners, pool, tls)
     service = Service(
         settings=settings,
         store=store,
@@ -165,20 +167,30 @@ async def _open_store(settings: Settings, folder: Path) -> SqlStore:
         ) from error
 
 
-async def _fetcher(
-    stack: AsyncExitStack, settings: Settings, blobs: LocalBlobs, listeners: tuple[tuple[str, int], ...], pool: Pool
+async def _tls(settings: Settings) -> ssl.SSLContext:
+    """What certificates of upstreams and URL inputs are checked against. Raises StartError."""
+    try:
+        return await asyncio.to_thread(tls_context, settings.ca_file)
+    except OSError as error:
+        raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
+
+
+def _fetcher(
+    stack: AsyncExitStack,
+    settings: Settings,
+    blobs: LocalBlobs,
+    listeners: tuple[tuple[str, int], ...],
+    pool: Pool,
+    tls: ssl.SSLContext,
 ) -> UrlFetcher:
     ours = tuple(endpoint for host, port in listeners for endpoint in listener_endpoints(host, port, local_addresses()))
     try:
         fixed = UrlPolicy.from_settings(UrlMode(settings.url_inputs), settings.url_allowlist, ours)
         resolver = SystemResolver(resolve_overrides(settings.resolve))
-        tls = await asyncio.to_thread(tls_context, settings.ca_file)
     except InvalidInputError as error:
         raise StartError(f"GATEWAY_{(error.field or '').upper()}: {error.message}") from error
     except ValueError as error:
         raise StartError(f"GATEWAY_RESOLVE takes name=address pairs, separated by commas: {error}") from error
-    except OSError as error:
-        raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
     stack.callback(resolver.close)
 
     def policy() -> UrlPolicy:
@@ -267,6 +279,7 @@ class UpstreamBuilder:
         *,
         on_change: Callable[[], None],
         live_prompts: Callable[[], Collection[str]],
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -274,6 +287,7 @@ class UpstreamBuilder:
         self._folder = folder
         self._on_change = on_change
         self._live_prompts = live_prompts
+        self._tls = tls
 
     async def all(self) -> list[Made]:
         """All upstreams of this start, each name once. Raises StartError."""
@@ -323,6 +337,7 @@ class UpstreamBuilder:
             clock=self._clock,
             on_change=self._on_change,
             live_prompts=self._live_prompts,
+            verify=self._tls,
         )
 
     def _worker(self, name: str, client_id: str) -> Upstream:

@@ -125,7 +125,7 @@ class Pool:
         """Stop or resume giving it work; what was set before. Raises NotFoundError."""
         member = self._members.get(name)
         if member is None:
-            raise NotFoundError("there is no such upstream")
+            raise NotFoundError("There is no such upstream.")
         before, member.draining = member.draining, draining
         self._on_change()
         return before

@@ -288,7 +288,7 @@ class Service:
         """One job of an owner. Raises NotFoundError, also when it is somebody else's."""
         job = await self._store.job(job_id) if len(job_id) <= MAX_ID_CHARACTERS else None
         if job is None or job.owner != owner:
-            raise NotFoundError("there is no such job")
+            raise NotFoundError("There is no such job.")
         return job
 
     async def jobs(
@@ -315,9 +315,10 @@ class Service:
 
     async def result(self, link: str) -> tuple[Job, JobResult]:
         """A finished file by its capability name. Raises NotFoundError."""
-        found = await self._store.result_by_link(link, now=self.clock.now()) if len(link) <= MAX_LINK else None
+        is_ours = len(link) <= MAX_LINK and link.isascii() and link.isprintable()
+        found = await self._store.result_by_link(link, now=self.clock.now()) if is_ours else None
         if found is None:
-            raise NotFoundError("there is no such file")
+            raise NotFoundError("There is no such file (any more).")
         return found
 
     # -------------------------------------------------------------------------------------------------------- canceling
@@ -334,7 +335,7 @@ class Service:
         recorded = await self._recorder.request_cancel(job_id, states)
         if recorded is None:
             job = await self.job(job_id, owner)
-            raise ConflictError(f"the job is {job.state.value} and can no longer be canceled")
+            raise ConflictError(f"The job has ended ({job.state.value}); there is nothing to cancel.")
         self._cancel_at_work(job_id)  # a queued job may be on its way to an upstream: that stops too
         return recorded.job
 
@@ -393,7 +394,7 @@ class Service:
         was_draining = self._pool.set_draining(name, draining=True)
         if self._pool.is_busy(name):
             self._pool.set_draining(name, draining=was_draining)
-            raise ConflictError("it is at work: drain it, and remove it when its job has ended")
+            raise ConflictError("It is at work: drain it, and remove it when its job has ended.")
         await self._store.set_upstream(name, removed=True, now=self.clock.now())
         await self._pool.remove(name)
 

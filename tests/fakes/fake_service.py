@@ -243,7 +243,7 @@ class FakeService:
             for result in job.results:
                 if result.link == link:
                     return job, result
-        raise NotFoundError("There is no such file.")
+        raise NotFoundError("There is no such file (any more).")
 
     async def cancel(self, job_id: str, owner: str, from_states: frozenset[JobState] | None = None) -> Job:
         job = await self.job(job_id, owner)

@@ -19,11 +19,7 @@ from gateway.api.following import Frame, Signal, frames_of
 from gateway.api.problems import json_response
 from gateway.api.uploads import receive_form
 from gateway.api.window import Call
-from gateway.errors import NotFoundError
 from gateway.job import Job, JobState
-
-#: As long as any name that a file system takes; a link is far shorter.
-MAX_LINK_CHARACTERS = 255
 
 
 async def post_face_swap(request: Request, call: Call) -> Response:
@@ -77,8 +73,6 @@ async def get_events(request: Request, call: Call) -> Response:
 async def get_download(request: Request, call: Call) -> Response:
     """``GET /download/{filename}``: whoever knows the name may have the file."""
     link = request.path_params["filename"]
-    if len(link) > MAX_LINK_CHARACTERS or not link.isascii() or not link.isprintable():
-        raise NotFoundError("There is no such file (any more).", field="filename")
     job, result = await call.service.result(link)
     finished_at = job.finished_at if job.finished_at is not None else job.updated_at
     left_seconds = finished_at + call.window.settings.result_retention - call.service.clock.now()
