@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from contextlib import asynccontextmanager, suppress
+from inspect import signature
 
 import pytest
 import uvicorn
@@ -384,7 +385,8 @@ def test_the_gateway_listens_with_these_limits():
     class Gateway:
         app = staticmethod(lambda: None)
 
-    config = _config(Gateway())
+    others = [None] * (len(signature(_config).parameters) - 1)  # whatever they are, they do not choose the protocol
+    config = _config(Gateway(), *others)
     config.load()
     assert config.http_protocol_class is BoundedHttpProtocol
     assert (BoundedHttpProtocol.max_head_bytes, BoundedHttpProtocol.max_fields) == (65_536, 128)
