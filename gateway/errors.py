@@ -61,7 +61,6 @@ class GatewayError(Exception):
 
     code: ClassVar[str] = "internal_error"
     fault: ClassVar[Fault] = Fault.GATEWAY
-    retryable: ClassVar[bool] = False
     status_hint: ClassVar[int] = 500
 
     def __init__(self, message: str, *, field: str | None = None, retry_after_seconds: int | None = None) -> None:
@@ -161,7 +160,6 @@ class BusyError(GatewayError):
     """Not now; nothing was stored."""
 
     code = "unavailable"
-    retryable = True
     status_hint = 503
 
 
@@ -243,18 +241,10 @@ class ExpiredError(JobError):
 
 
 class RejectedGraphError(JobError):
-    """An upstream refused the graph.
-
-    Attributes:
-        node_errors: what it said, per node; for logs and operators, not for clients.
-    """
+    """An upstream refused the graph; what it said is in the log."""
 
     code = "graph_rejected"
     fault = Fault.UPSTREAM
-
-    def __init__(self, message: str, node_errors: object = None) -> None:
-        super().__init__(message)
-        self.node_errors = node_errors
 
 
 class NodeFailedError(JobError):
@@ -269,7 +259,6 @@ class UpstreamMemoryError(JobError):
 
     code = "out_of_memory"
     fault = Fault.UPSTREAM
-    retryable = True
 
 
 class ResultInvalidError(JobError):
