@@ -6,6 +6,7 @@ FFmpeg would take a text that says ``ffconcat version 1.0`` for a playlist and r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -280,8 +281,17 @@ def _decode_ends(path: Path, kind: MediaType, tally: Tally) -> VideoFrame:
         first = next(container.decode(stream), None)
         if first is None:
             raise InvalidInputError("The video's first frame cannot be decoded.")
-        container.seek(tally.last_key_pts, stream=stream)
-        last = max((f.pts for f in container.decode(stream) if f.pts is not None and not f.is_corrupt), default=None)
-        if last is None or last < tally.latest_pts:
-            raise InvalidInputError("The video's last frame cannot be decoded.")
-    return first
+    # A key frame may be one in name only and give nothing before the next (recovery points of H.264): then from the start.
+    for start in (tally.last_key_pts, min(tally.pts)):
+        if _last_decoded(path, kind, start) >= tally.latest_pts:
+            return first
+    raise InvalidInputError("The video's last frame cannot be decoded.")
+
+
+def _last_decoded(path: Path, kind: MediaType, start: int) -> float:
+    """When the last good frame from ``start`` on is shown, in ticks."""
+    with open_movie(path, kind) as container:
+        stream = _threaded(only_video_stream(container))
+        container.seek(start, stream=stream)
+        times = (f.pts for f in container.decode(stream) if f.pts is not None and not f.is_corrupt)
+        return max(times, default=-math.inf)

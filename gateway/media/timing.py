@@ -115,9 +115,9 @@ def _decoding_times(shown: Sequence[int]) -> list[int]:
     times = [decoded - ahead for decoded in in_order]
     if in_order[0] <= 0 or times[0] >= 0:
         return times
-    # FFmpeg's MP4 takes the least wait of a packet decoded below zero for that of the first one, and would begin the
+    # FFmpeg's MP4 takes the least wait of a packet decoded up to zero for that of the first one, and would begin the
     # pictures too early by the difference: so all of those are decoded right after the first, and wait longer than it.
-    return [times[0] + index if decoded < 0 else decoded for index, decoded in enumerate(times)]
+    return [times[0] + index if decoded <= 0 else decoded for index, decoded in enumerate(times)]
 
 
 def _ranks(packets: Sequence[Shown]) -> list[int | None] | None:
@@ -140,6 +140,13 @@ def _following(ranks: Sequence[int | None]) -> list[int]:
 
 
 def _written_tick(target: Times) -> Fraction:
-    """The target's own ticks, which makes every time exact, unless they are too short or no unit fraction."""
+    """The target's own ticks, which makes every time exact, unless they are too short or no unit fraction.
+
+    Long ones are halved until there is room between two of them for packets that are decoded at once.
+    """
     own = target.time_base
-    return own if own.numerator == 1 and own >= _SHORTEST_TICK else _COMMON_TICK
+    if own.numerator != 1 or own < _SHORTEST_TICK:
+        return _COMMON_TICK
+    while own > _COMMON_TICK:
+        own /= 2
+    return own
