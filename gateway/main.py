@@ -32,7 +32,7 @@ from gateway.blobs.local import LocalBlobs
 from gateway.clock import SystemClock
 from gateway.data_dir import StartError, clear_scratch, hold_data_dir, prepare_data_dir, read_admin_token
 from gateway.engine.bus import LocalBus
-from gateway.engine.catalog import Catalog, workflows_folder
+from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.maintenance import Maintenance
 from gateway.engine.pool import Pool
@@ -40,6 +40,8 @@ from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
+from gateway.engine.template_files import workflows_folder
+from gateway.engine.watching import TemplateWatch
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.interfaces import Clock, Store, Upstream
 from gateway.job import RetryLimits
@@ -146,6 +148,7 @@ async def _build(
     for made in await builder.all():
         pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
     await _run_beside(stack, keeper.run(), "maintenance")
+    await _run_beside(stack, TemplateWatch(catalog, clock).run(), "templates")
     await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
     stack.callback(service.stopping.set)
     return service

@@ -1,73 +1,38 @@
-"""The templates that serve: read from a folder, kept by version.
+"""The templates that serve, kept by version.
 
-One subfolder is one template. What cannot be loaded does not serve and is named with its reason (``problems``); a
-template that served before goes on serving in its last good version. Jobs are pinned to a version, so every version
-that ever served is kept in the store. Reading is done in a thread; nothing here blocks the loop.
+What cannot be loaded does not serve and is named with its reason (``problems``); a template that served before goes on
+serving in its last good version. Jobs are pinned to a version, so every version that ever served is kept in the store.
+Reading is done in a thread; nothing here blocks the loop.
 
-It does not judge a template (``template.py``) nor fill one (``binding.py``).
+It does not read the files (``template_files.py``), nor judge a template (``template.py``), nor fill one
+(``binding.py``). When to read again, ``watching.py`` says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.resources
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
 from gateway.audit import MediaKind
+from gateway.engine.template_files import FOLDER, Mark, read_folder
 from gateway.errors import InvalidInputError, TemplateError
 from gateway.interfaces import Clock, Store
-from gateway.template import NAME, Template, load_template
+from gateway.template import Template, load_template
 
 log = structlog.get_logger(__name__)
 
-TOML_FILE: Final = "template.toml"
-GRAPH_FILE: Final = "graph.json"
+_T = TypeVar("_T")
 
-#: A graph of a thousand nodes is about 500 kB.
-MAX_FILE_BYTES: Final = 4 * 1024 * 1024
-#: Subfolders looked at.
-MAX_TEMPLATES: Final = 256
 #: Old versions held in memory for the jobs pinned to them; the store has them all.
 MAX_PINNED: Final = 64
 
 #: Input whose kind tells which of a task's templates fits.
 TARGET_ROLE: Final = "target"
-
-
-def shipped_workflows() -> Path:
-    """The folder of templates that came with the gateway: inside the installed package, or beside it in a checkout."""
-    # The package is always installed as plain files: templates are read by path, as those of ./workflows are.
-    package = Path(str(importlib.resources.files("gateway")))
-    installed = package / "workflows"
-    return installed if installed.is_dir() else package.parent / "workflows"
-
-
-def workflows_folder(configured: Path | None, here: Path | None = None) -> Path:
-    """The folder of templates to serve: the one configured, else ``./workflows`` when it exists, else the shipped one.
-
-    Args:
-        configured: the setting WORKFLOWS_DIR.
-        here: what ``.`` is; the working directory.
-    """
-    if configured is not None:
-        return configured
-    local = (here or Path.cwd()) / "workflows"
-    return local if local.is_dir() else shipped_workflows()
-
-
-@dataclass(frozen=True, slots=True)
-class _Reading:
-    """What one look at the folder gave."""
-
-    templates: Mapping[str, Template]
-    #: Name -> why it could not be loaded.
-    problems: Mapping[str, str]
 
 
 class Catalog:
@@ -84,30 +49,47 @@ class Catalog:
         self._store = store
         self._clock = clock
         self._serving: Mapping[str, Template] = {}
-        self._problems: Mapping[str, str] = {}
+        self._problems: Mapping[str, TemplateError] = {}
+        self._marks: Mapping[str, Mark] = {}
         self._pinned: OrderedDict[tuple[str, str], Template] = OrderedDict()
         # Two reloads at once could otherwise end with what the slower one read first.
         self._reloading = asyncio.Lock()
+
+    @property
+    def folder(self) -> Path:
+        """Where the templates lie."""
+        return self._folder
+
+    @property
+    def marks(self) -> Mapping[str, Mark]:
+        """What was there when each template was last read; see ``template_files.marks``."""
+        return self._marks
 
     async def load(self) -> None:
         """Read the folder for the first time. A folder that is not there is a problem, not an error."""
         await self.reload()
 
-    async def reload(self) -> None:
+    async def reload(self, only: Collection[str] | None = None) -> None:
         """Read the folder again: good templates replace what served, bad ones leave it serving, removed ones stop.
 
-        Every version is in the store before it serves.
+        Every version is in the store before it serves. Where the folder itself cannot be read, all serve on.
+
+        Args:
+            only: names of those that changed, FOLDER among them when it can be read again; by default all are read.
         """
         async with self._reloading:
-            found = await asyncio.to_thread(_read_folder, self._folder)
+            found = await asyncio.to_thread(read_folder, self._folder, only)
             for template in found.templates.values():
                 await self._keep(template)
-            last_good = {name: self._serving[name] for name in found.problems if name in self._serving}
-            for name, reason in found.problems.items():
-                if self._problems.get(name) != reason:
-                    log.warning("template_refused", template=name, reason=reason, still_serving=name in last_good)
-            self._problems = found.problems
-            self._serving = dict(sorted({**last_good, **found.templates}.items()))
+            names = found.marks.keys() | self._marks.keys() if only is None else set(only)
+            if FOLDER in found.marks:
+                names = {FOLDER}
+            gone = names - found.marks.keys()
+            serving = {name: template for name, template in self._serving.items() if name not in gone}
+            self._serving = dict(sorted({**serving, **found.templates}.items()))
+            self._tell(names, gone, found.problems)
+            self._problems = _replaced(self._problems, names, found.problems)
+            self._marks = _replaced(self._marks, names, found.marks)
 
     async def _keep(self, template: Template) -> None:
         if template.version == _version(self._serving.get(template.name)):
@@ -116,6 +98,19 @@ class Catalog:
             template.name, template.version, template.toml_text, template.graph_text, now=self._clock.now()
         )
         log.info("template_loaded", template=template.name, version=template.version)
+
+    def _tell(self, names: Collection[str], gone: Collection[str], problems: Mapping[str, TemplateError]) -> None:
+        """Log what changed, each thing once."""
+        for name in sorted(names):
+            before, now = self._problems.get(name), problems.get(name)
+            if now is not None:
+                if before is None or before.message != now.message:
+                    serves = bool(self._serving) if name == FOLDER else name in self._serving
+                    log.warning("template_refused", template=now.template, reason=now.message, last_good_serves=serves)
+            elif name in gone and name != FOLDER:
+                log.info("template_removed", template=name)
+            elif before is not None:
+                log.info("template_mended", template=before.template)
 
     def names(self) -> tuple[str, ...]:
         """Names of the templates that serve, in order."""
@@ -126,8 +121,13 @@ class Catalog:
         return tuple(self._serving.values())
 
     def problems(self) -> Mapping[str, str]:
-        """Name -> why its files cannot be used now, with node and input; the last good version may serve all the same."""
-        return self._problems
+        """Name -> why its files cannot be used now, with node and input, and whether its last good version serves on."""
+        return {problem.template: self._sentence(name, problem) for name, problem in self._problems.items()}
+
+    def _sentence(self, name: str, problem: TemplateError) -> str:
+        if name == FOLDER and self._serving:
+            return f"{problem.message}; what was read before goes on serving"
+        return f"{problem.message}; its last good version goes on serving" if name in self._serving else problem.message
 
     def get(self, name: str) -> Template:
         """The version that serves.
@@ -135,9 +135,12 @@ class Catalog:
         Raises:
             TemplateError: there is none of this name.
         """
-        if name not in self._serving:
-            raise TemplateError(name, self._problems.get(name, "there is no such template"))
-        return self._serving[name]
+        if name in self._serving:
+            return self._serving[name]
+        problem = self._problems.get(name)
+        if problem is None:
+            raise TemplateError(name, "there is no such template")
+        raise TemplateError(name, problem.reason, node=problem.node, input_name=problem.input_name)
 
     def for_task(self, task: str, target_kind: MediaKind) -> Template:
         """The template for a task on a target of this kind; the first by name where several fit.
@@ -187,43 +190,7 @@ def _target_kinds(template: Template) -> frozenset[MediaKind]:
     return frozenset() if role is None else role.entry.accepts
 
 
-def _read_folder(folder: Path) -> _Reading:
-    """Blocking. Names with a dot or an underscore in front are no templates."""
-    try:
-        found = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
-    except OSError as error:
-        return _Reading({}, {folder.name: f"the folder of templates cannot be read ({_cause(error)})"})
-    templates: dict[str, Template] = {}
-    problems = {
-        path.name: f"more than {MAX_TEMPLATES} templates; this one is left out" for path in found[MAX_TEMPLATES:]
-    }
-    for path in found[:MAX_TEMPLATES]:
-        try:
-            templates[path.name] = _read_template(path)
-        except TemplateError as error:
-            problems[path.name] = error.message
-    return _Reading(templates, problems)
-
-
-def _read_template(path: Path) -> Template:
-    if not NAME.fullmatch(path.name):
-        raise TemplateError(path.name, "a template's folder is named in lower-case letters, digits, - and _")
-    return load_template(path.name, _read_text(path, TOML_FILE), _read_text(path, GRAPH_FILE))
-
-
-def _read_text(path: Path, file_name: str) -> str:
-    try:
-        with (path / file_name).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise TemplateError(path.name, f"{file_name} is larger than {MAX_FILE_BYTES} bytes")
-        return data.decode("utf-8-sig")  # editors on Windows put a byte-order mark in front
-    except OSError as error:
-        raise TemplateError(path.name, f"{file_name} cannot be read ({_cause(error)})") from error
-    except UnicodeDecodeError as error:
-        raise TemplateError(path.name, f"{file_name} is not UTF-8") from error
-
-
-def _cause(error: OSError) -> str:
-    """What the system said, without the path."""
-    return error.strerror or type(error).__name__
+def _replaced(old: Mapping[str, _T], names: Collection[str], new: Mapping[str, _T]) -> Mapping[str, _T]:
+    """``old``, and what it says of ``names`` replaced by what ``new`` says."""
+    kept = {name: value for name, value in old.items() if name not in names}
+    return kept | {name: value for name, value in new.items() if name in names}

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.audit import MediaKind
 from gateway.engine import catalog as catalog_module
-from gateway.engine.catalog import Catalog, shipped_workflows, workflows_folder
+from gateway.engine.catalog import Catalog
 from gateway.errors import InvalidInputError, TemplateError
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +124,39 @@ async def test_bad_edit_leaves_the_last_good_version_serving(catalog, folder):
     assert catalog.problems() == {}
 
 
+async def test_problem_says_whether_a_last_good_version_serves_on(catalog, folder):
+    rewrite(folder, "faceswap_video", "template.toml", "crf = 20", "crf = 21")
+    shutil.copytree(folder / "faceswap_video", folder / "never_good")
+    await catalog.reload()
+    assert catalog.problems()["faceswap_video"].endswith("its last good version goes on serving")
+    assert "goes on serving" not in catalog.problems()["never_good"]
+
+
+async def test_only_the_templates_named_are_read_again(catalog, folder):
+    image = catalog.get("faceswap_image")
+    rewrite(folder, "faceswap_image", "template.toml", "price = 1", "price = 2")
+    rewrite(folder, "faceswap_video", "template.toml", "crf = 20", "crf = 21")
+    await catalog.reload({"faceswap_video"})
+    assert catalog.problems().keys() == {"faceswap_video"}
+    assert catalog.get("faceswap_image") is image
+
+    await catalog.reload({"faceswap_image"})
+    assert catalog.problems().keys() == {"faceswap_video"}
+    assert catalog.get("faceswap_image").price == 2
+
+
+async def test_all_serve_on_while_the_folder_itself_cannot_be_read(catalog, folder):
+    away = folder.rename(folder.with_name("away"))
+    await catalog.reload()
+    assert catalog.names() == ("faceswap_image", "faceswap_video")
+    (reason,) = catalog.problems().values()
+    assert reason.endswith("what was read before goes on serving")
+
+    away.rename(folder)
+    await catalog.reload()
+    assert catalog.problems() == {}
+
+
 async def test_removed_template_stops_serving(catalog, folder):
     shutil.rmtree(folder / "faceswap_video")
     await catalog.reload()
@@ -229,27 +262,13 @@ async def test_byte_order_mark_of_an_editor_is_no_fault(folder, shelf):
 
 async def test_files_are_not_read_on_the_event_loop(folder, shelf, monkeypatch):
     seen = []
-    real = catalog_module._read_folder
+    real = catalog_module.read_folder
 
-    def spy(path):
+    def spy(*arguments):
         seen.append(threading.current_thread())
-        return real(path)
+        return real(*arguments)
 
-    monkeypatch.setattr(catalog_module, "_read_folder", spy)
+    monkeypatch.setattr(catalog_module, "read_folder", spy)
     await Catalog(folder, shelf, FrozenClock()).load()
     assert seen
     assert threading.main_thread() not in seen
-
-
-def test_own_workflows_stand_before_the_shipped_ones(tmp_path):
-    assert workflows_folder(None, tmp_path) == shipped_workflows()
-    (tmp_path / "workflows").mkdir()
-    assert workflows_folder(None, tmp_path) == tmp_path / "workflows"
-    assert workflows_folder(tmp_path / "elsewhere", tmp_path) == tmp_path / "elsewhere"
-
-
-def test_shipped_workflows_of_a_checkout_lie_beside_the_package(monkeypatch, tmp_path):
-    assert (shipped_workflows() / "faceswap_video" / "template.toml").is_file()
-    (tmp_path / "gateway" / "workflows").mkdir(parents=True)
-    monkeypatch.setattr(catalog_module.importlib.resources, "files", lambda _: tmp_path / "gateway")
-    assert shipped_workflows() == tmp_path / "gateway" / "workflows"

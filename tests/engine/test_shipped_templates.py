@@ -9,7 +9,7 @@ import pytest
 from gateway.comfy.graph import allowed_values
 from gateway.embedded.files import Folders
 from gateway.embedded.registry import REGISTRY
-from gateway.engine.catalog import shipped_workflows
+from gateway.engine.template_files import shipped_workflows
 from gateway.fitness import check
 from gateway.interfaces import Capabilities
 from gateway.template import load_template, missing_on
