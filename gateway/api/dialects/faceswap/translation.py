@@ -144,8 +144,9 @@ def _upload(source: SourceField, files: Mapping[str, ReceivedFile]) -> Submitted
         )
     if file.media_type.kind not in source.kinds:
         wanted = " or ".join(sorted(kind.value for kind in source.kinds))
+        hint = " Send it as 'video'." if source.name == "target_image" else ""
         raise UnsupportedMediaError(
-            f"The file in {source.name!r} is of kind {file.media_type.kind.value}; this field takes {wanted}.",
+            f"The file in {source.name!r} is of kind {file.media_type.kind.value}; this field takes {wanted}.{hint}",
             field=source.name,
         )
     return SubmittedFile(file.blob, source.name)

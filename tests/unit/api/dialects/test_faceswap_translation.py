@@ -3,9 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.dialects.faceswap import translation
-from gateway.errors import InvalidInputError
+from gateway.api.uploads import ReceivedFile
+from gateway.audit import MediaKind
+from gateway.errors import InvalidInputError, UnsupportedMediaError
 from gateway.events import Event, EventKind, Progress
+from gateway.interfaces import Blob
 from gateway.settings import from_mapping
+from gateway.sniffing import GIF, MP4
 from tests.fakes.fake_service import IMAGE_FACTS, FakeService
 
 JOB = FakeService(from_mapping({})).put()
@@ -96,3 +100,11 @@ def test_a_missing_input_is_named_by_its_field(missing):
 
 def test_times_are_utc_with_milliseconds():
     assert translation.timestamp(1750258800.9999) == "2025-06-18T15:00:00.999Z"
+
+
+@pytest.mark.parametrize("kind", [GIF, MP4])
+def test_what_moves_is_sent_from_the_field_for_stills_to_the_other_one(kind):
+    source = translation.SourceField("target_image", "target", is_url=False, kinds=frozenset({MediaKind.IMAGE}))
+    with pytest.raises(UnsupportedMediaError, match="Send it as 'video'") as refused:
+        translation._upload(source, {"target_image": ReceivedFile(Blob("00", 1), kind, "x")})
+    assert refused.value.field == "target_image"
