@@ -248,6 +248,25 @@ class Swept:
     blobs: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LooseBlob:
+    """A blob that nothing refers to any more, and that the store has forgotten."""
+
+    hash: str
+    #: Unix seconds when something last referred to it anew: bytes committed later are somebody else's.
+    touched_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was forgotten because somebody asked."""
+
+    jobs: int
+    assets: int
+    #: The caller deletes their bytes.
+    blobs: tuple[LooseBlob, ...]
+
+
 class Store(Protocol):
     """The durable truth. Every method is one transaction; a write has been committed when it returns."""
 
@@ -345,6 +364,25 @@ class Store(Protocol):
         now: float,
     ) -> Swept:
         """Forget expired assets, jobs past retention and blobs nobody refers to (committed longer ago than the grace)."""
+        ...
+
+    async def purge_job(self, job_id: str) -> Purged | None:
+        """Forget an ended job, its files too; None when there is none. Raises ConflictError when it has not ended."""
+        ...
+
+    async def purge_owner(self, owner: str) -> Purged:
+        """Forget one batch of an owner's jobs and files; come again while something went.
+
+        Raises ConflictError, and changes nothing, while a job of the owner has not ended.
+        """
+        ...
+
+    async def copy_to(self, path: Path) -> None:
+        """Write a copy of one committed state to a new SQLite file, while others read and write."""
+        ...
+
+    async def blobs_of_copy(self, path: Path, *, after: str, limit: int) -> Sequence[Blob]:
+        """The next blobs that assets in such a copy refer to, by hash."""
         ...
 
     async def forget_blob(self, blob_hash: str) -> bool:

@@ -6,12 +6,14 @@ fake, and so that a reader sees at a glance what a handler can reach. The values
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from gateway.api.downloads import FileBytes
 from gateway.audit import MediaKind
 from gateway.engine.pool import MemberView
+from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, BlobWriter, Clock, Subscription
@@ -22,6 +24,7 @@ __all__ = [
     "HealthStatus",
     "InputBlobs",
     "MemberView",
+    "Purge",
     "Service",
     "ServiceBlobs",
     "Stopping",
@@ -50,6 +53,22 @@ class Stopping(Protocol):
         ...
 
 
+class Archive(Protocol):
+    """What an operator may do with everything that is kept."""
+
+    async def purge_job(self, job_id: str) -> Purge:
+        """Forget an ended job and its files, whoever owns it. Raises NotFoundError, ConflictError."""
+        ...
+
+    async def purge_owner(self, owner: str) -> Purge:
+        """Forget all jobs and files of an owner. Raises ConflictError while one has not ended."""
+        ...
+
+    def backup(self) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A tar of database and files, chunk by chunk. Raises BusyError, StorageFullError on entering."""
+        ...
+
+
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
 
@@ -61,6 +80,11 @@ class Service(Protocol):
     @property
     def clock(self) -> Clock:
         """The engine's time, so that what is shown agrees with what is stored."""
+        ...
+
+    @property
+    def archive(self) -> Archive:
+        """Purge and backup."""
         ...
 
     @property

@@ -9,10 +9,12 @@ from functools import partial
 from typing import Final
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway.api import sse
 from gateway.api.auth import Access
+from gateway.api.facade import Archive
 from gateway.api.following import Frame, frames_of
 from gateway.api.health import upstream_body
 from gateway.api.problems import json_response
@@ -141,6 +143,49 @@ def frames(item: Event | Progress, job: Job, previous: Progress | None, prefix: 
     return (Frame(item.kind.value, {"job_id": job.id, "at": timestamp(item.at), **item.data}, item.number),)
 
 
+# --------------------------------------------------------------------------------------------------- purge and backup
+
+
+async def purge(request: Request, call: Call) -> Response:
+    """``POST /-/purge`` {job} or {owner}: forget what has ended, rows and bytes, at once; 409 when something has not."""
+    body = await receive_json(request, call.window.form_limits, stopping=call.service.stopping)
+    given = {name: body[name] for name in ("job", "owner") if body.get(name) is not None}
+    if len(given) != 1 or len(body) > 1:
+        raise InvalidInputError("Give either job, an id, or owner, a name.", field="job")
+    ((field, value),) = given.items()
+    if not isinstance(value, str) or not value:
+        raise InvalidInputError(f"{field} is a text.", field=field)
+    if field == "owner":
+        purged = await call.service.archive.purge_owner(value)
+    elif is_job_id(value):
+        purged = await call.service.archive.purge_job(value)
+    else:
+        raise NotFoundError("There is no such job.", field=field)
+    return json_response({"jobs": purged.jobs, "files": purged.files, "deleted_files": purged.blobs})
+
+
+async def get_backup(request: Request, call: Call) -> Response:
+    """``GET /-/backup``: a tar of the database and every file that it speaks of; ends unfinished when it breaks."""
+    del request
+    return _BackupResponse(call.service.archive)
+
+
+class _BackupResponse(Response):
+    """Sends the tar, and sees to it that the copy of the database goes whatever happens."""
+
+    media_type = "application/x-tar"
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        super().__init__(headers={"Content-Disposition": 'attachment; filename="comfygate.tar"'})
+        del self.headers["content-length"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the backup; what goes wrong before the first byte is an ordinary refusal."""
+        async with self._archive.backup() as chunks:
+            await StreamingResponse(chunks, headers=dict(self.headers))(scope, receive, send)
+
+
 # ------------------------------------------------------------------------------------------------------------ the pool
 
 
@@ -210,4 +255,6 @@ ENDPOINTS: Final = (
     Endpoint("POST", "/-/upstreams/{name}/drain", drain_upstream, Access.ADMIN),
     Endpoint("POST", "/-/upstreams/{name}/resume", resume_upstream, Access.ADMIN),
     Endpoint("GET", "/-/templates", get_templates),
+    Endpoint("POST", "/-/purge", purge, Access.ADMIN),
+    Endpoint("GET", "/-/backup", get_backup, Access.ADMIN, holds=Holds.SLOT),
 )

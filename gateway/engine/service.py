@@ -15,6 +15,7 @@ import structlog
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.binding import check_parameters
+from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
 from gateway.engine.needs import requirement_of
@@ -162,6 +163,7 @@ class Service:
         self.blobs = blobs
         self.clock = clock
         self.stopping = asyncio.Event()
+        self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch")
         self._store = store
         self._media = media
         self._fetcher = fetcher

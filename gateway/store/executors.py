@@ -21,6 +21,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -31,6 +32,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from gateway.errors import ShuttingDownError, StorageFullError
 from gateway.store import migrations
+from gateway.store.copying import copy_database
 from gateway.store.schema import metadata
 
 _P = ParamSpec("_P")
@@ -58,6 +60,10 @@ class Executor(Protocol):
 
         A caller that is cancelled meanwhile does not learn which of the two it was.
         """
+        ...
+
+    async def copy_to(self, path: Path) -> None:
+        """Write a copy of the last committed state to the new file ``path``."""
         ...
 
     async def close(self) -> None:
@@ -90,6 +96,12 @@ class InlineExecutor:
         """See ``Executor``."""
         with self._connection.begin():
             return query(self._connection, *args, **kwargs)
+
+    async def copy_to(self, path: Path) -> None:
+        """See ``Executor``."""
+        raw = self._connection.connection.driver_connection
+        assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - tells mypy what the URL made sure of
+        copy_database(raw, path)
 
     async def close(self) -> None:
         """Forget everything."""
@@ -174,6 +186,12 @@ class SqliteExecutor:
             self._queue.put(_Write(lambda connection: query(connection, *args, **kwargs), future, loop))
             return await future
 
+    async def copy_to(self, path: Path) -> None:
+        """See ``Executor``. On a connection of its own: the readers' refuse to write, also to other files."""
+        if self._closed:
+            raise ShuttingDownError("The gateway is stopping.")
+        await asyncio.to_thread(self._copy, path)
+
     async def close(self) -> None:
         """Commit what was handed in before, then stop; what comes later gets ShuttingDownError."""
         if self._closed:
@@ -202,6 +220,13 @@ class SqliteExecutor:
             result = run(connection)
             transaction.rollback()
         return result
+
+    def _copy(self, into: Path) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            try:
+                copy_database(connection, into)
+            except sqlite3.Error as error:
+                raise _as_ours(error) from error
 
     # In the writer's thread.
 

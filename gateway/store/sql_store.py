@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -9,10 +10,11 @@ from uuid import uuid4
 
 from gateway.comfy.messages import OutputFile
 from gateway.events import Event
-from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Recorded, Report, Swept, UpstreamRow
+from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Purged, Recorded, Report, Swept, UpstreamRow
 from gateway.job import Job, JobResult, JobState, RetryLimits, Task
+from gateway.store.copying import blobs_of
 from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
-from gateway.store.queries import assets, creating, jobs, queue, recording, sweeping, upstreams
+from gateway.store.queries import assets, creating, jobs, purging, queue, recording, sweeping, upstreams
 
 
 def _random_id() -> str:
@@ -184,6 +186,30 @@ class SqlStore:
         One batch of each: come again while something came back.
         """
         return await self._executor.write(sweeping.sweep, job_retention_seconds, blob_grace_seconds, now)
+
+    async def purge_job(self, job_id: str) -> Purged | None:
+        """Forget an ended job, its files too; None when there is none. Raises ConflictError when it has not ended."""
+        return await self._executor.write(purging.purge_job, job_id)
+
+    async def purge_owner(self, owner: str) -> Purged:
+        """Forget one batch of an owner's jobs and files; come again while something went.
+
+        Raises:
+            ConflictError: a job of the owner has not ended; nothing was changed.
+        """
+        return await self._executor.write(purging.purge_owner, owner)
+
+    async def copy_to(self, path: Path) -> None:
+        """Write a copy of one committed state to a new SQLite file, while others read and write.
+
+        Raises:
+            StorageFullError: there is no room for it.
+        """
+        await self._executor.copy_to(path)
+
+    async def blobs_of_copy(self, path: Path, *, after: str, limit: int) -> Sequence[Blob]:
+        """The next blobs that assets in such a copy refer to, by hash."""
+        return await asyncio.to_thread(blobs_of, path, after=after, limit=limit)
 
     async def touch_blob(self, blob: Blob, *, now: float) -> None:
         """Take note of a committed blob, so that the sweep knows it."""

@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,9 +19,9 @@ from sqlalchemy import insert, select
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.comfy.messages import OutputFile
-from gateway.errors import InvalidInputError, QueueFullError, ShuttingDownError
+from gateway.errors import ConflictError, InvalidInputError, QueueFullError, ShuttingDownError
 from gateway.events import EventKind
-from gateway.interfaces import Blob, NewJob, Report
+from gateway.interfaces import Blob, LooseBlob, NewJob, Purged, Report
 from gateway.job import JobInput, JobResult, JobState, RetryLimits, TaskEvent, TaskState
 from gateway.store.executors import InlineExecutor, SqliteExecutor
 from gateway.store.queries.queue import candidates
@@ -561,6 +562,124 @@ async def test_upstream_keeps_its_client_id(store):
     assert await store.set_upstream("gpu-2", removed=True, now=3.0) == replace(changed, removed=True)
     assert await store.set_upstream("gpu-9", removed=True, now=3.0) is None
     assert [row.name for row in await store.upstreams()] == ["gpu-1", "gpu-2"]
+
+
+# ---- purging
+
+
+async def succeed(store, number, *, now=40.0):
+    """A job that ran to its end, with one result."""
+    task = f"task-{number:04}"
+    await dispatch(store, task=task)
+    await tell(store, TaskEvent.STARTED, 1, task=task)
+    return await tell(store, TaskEvent.SUCCEEDED, 1, task=task, now=now, results=(result(number),))
+
+
+async def counts_of_rows(store):
+    return {table: len(rows) for table, rows in (await everything(store)).items() if not table.startswith("alembic")}
+
+
+async def test_purged_job_leaves_no_row_and_names_the_bytes_that_may_go(store):
+    before = await counts_of_rows(store)
+    await create(store)
+    await succeed(store, 1)
+    purged = await store.purge_job("job-0001")
+    assert purged == Purged(
+        jobs=1,
+        assets=3,
+        blobs=(LooseBlob("blob-f-0001", 10.0), LooseBlob("blob-r-1", 40.0), LooseBlob("blob-t-0001", 10.0)),
+    )
+    assert await counts_of_rows(store) == before
+    assert await store.purge_job("job-0001") is None
+
+
+@pytest.mark.parametrize("how_far", ["queued", "dispatched", "running"])
+async def test_live_job_is_not_purged_and_nothing_changes(store, how_far):
+    await create(store)
+    if how_far != "queued":
+        await dispatch(store)
+    if how_far == "running":
+        await tell(store, TaskEvent.STARTED, 1)
+    before = await everything(store)
+    with pytest.raises(ConflictError, match=f"{how_far}.*cancel it first"):
+        await store.purge_job("job-0001")
+    with pytest.raises(ConflictError, match="1 job of this owner has not ended"):
+        await store.purge_owner("local")
+    assert await everything(store) == before
+
+
+async def test_purge_spares_what_another_job_names(store):
+    shared = new_job(1).inputs["face"]
+    await create(store, 1)
+    await create(store, 2, inputs={"target": new_job(2).inputs["target"], "face": shared})
+    # The same bytes under an asset of its own.
+    await create(store, 3, inputs={"target": replace(new_job(3).inputs["target"], blob="blob-t-0001")})
+    await store.request_cancel("job-0001", ALL, now=30.0)
+    purged = await store.purge_job("job-0001")
+    assert (purged.assets, purged.blobs) == (1, ())
+    assert [job.id for job in await store.jobs("local", states=None, before=None, limit=9)] == ["job-0003", "job-0002"]
+    await store.request_cancel("job-0002", ALL, now=30.0)
+    purged = await store.purge_job("job-0002")
+    assert {loose.hash for loose in purged.blobs} == {"blob-f-0001", "blob-t-0002"}
+
+
+async def test_purged_owner_is_gone_batch_by_batch_and_others_stay(store):
+    for number in range(1, 121):
+        await create(store, number, owner="ann")
+        await store.request_cancel(f"job-{number:04}", ALL, now=30.0)
+    await create(store, 900, owner="bob")
+    jobs, hashes = 0, set()
+    while (purged := await store.purge_owner("ann")).jobs or purged.assets:
+        assert purged.jobs <= 50
+        jobs += purged.jobs
+        hashes |= {loose.hash for loose in purged.blobs}
+    assert (jobs, len(hashes)) == (120, 240)
+    assert await store.jobs("ann", states=None, before=None, limit=9) == []
+    assert (await store.job("job-0900")).state is JobState.QUEUED
+    assert (await counts_of_rows(store))["assets"] == 2
+    assert await store.purge_owner("nobody") == Purged(jobs=0, assets=0, blobs=())
+
+
+async def test_owners_file_whose_job_is_forgotten_already_goes_too(store):
+    await create(store, 1, owner="ann")
+    await succeed(store, 1)
+    # Its retention over, the job is swept; its inputs, which expire later here, are not.
+    await store._executor.write(lambda connection: connection.exec_driver_sql("UPDATE assets SET expires_at = 1e9"))
+    await sweep(store, 1000.0, jobs=10.0)
+    assert await store.job("job-0001") is None
+    purged = await store.purge_owner("ann")
+    assert (purged.jobs, {loose.hash for loose in purged.blobs}) == (0, {"blob-t-0001", "blob-f-0001"})
+
+
+# ---- copying
+
+
+async def test_copy_is_one_state_while_others_write_and_speaks_of_its_blobs(store, tmp_path):
+    for number in range(1, 4):
+        await create(store, number)
+    await store.touch_blob(Blob("loose", 5), now=10.0)
+    path = tmp_path / "copy.db"
+    await asyncio.gather(store.copy_to(path), *(create(store, number) for number in range(4, 30)))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with closing(sqlite3.connect(path)) as copy:
+        kept = [row[0] for row in copy.execute("SELECT id FROM jobs ORDER BY id DESC")]
+    assert kept == [f"job-{number:04}" for number in range(len(kept), 0, -1)]
+    assert len(kept) >= 3
+    names = [f"blob-{role}-{number:04}" for role in "ft" for number in range(1, len(kept) + 1)]
+    first = await store.blobs_of_copy(path, after="", limit=4)
+    assert [blob.hash for blob in first] == names[:4]
+    rest = await store.blobs_of_copy(path, after=first[-1].hash, limit=99)
+    assert [(blob.hash, blob.size_bytes) for blob in [*first, *rest]] == [
+        (name, 7 if "-f-" in name else 100) for name in names
+    ]
+
+
+async def test_copy_of_a_purged_job_holds_no_trace_of_it(store, tmp_path):
+    await create(store, extra={"note": "erase-me-please"})
+    await store.request_cancel("job-0001", ALL, now=30.0)
+    await store.purge_job("job-0001")
+    await store.copy_to(tmp_path / "copy.db")
+    assert b"erase-me-please" not in (tmp_path / "copy.db").read_bytes()
 
 
 # ---- executors

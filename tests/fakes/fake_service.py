@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Self
@@ -17,6 +18,7 @@ from typing import Any, Self
 from gateway.audit import MediaFacts, MediaKind
 from gateway.engine.bus import LocalBus
 from gateway.engine.pool import MemberView
+from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError
 from gateway.events import Event, EventKind, Progress
@@ -91,6 +93,45 @@ class MemoryBlobs:
         yield self.stored[blob_hash][start:end]
 
 
+class FakeArchive:
+    """Purges what the fake holds; a backup is a few bytes."""
+
+    def __init__(self, service: FakeService) -> None:
+        self._service = service
+        #: Backups being sent.
+        self.backups = 0
+
+    async def purge_job(self, job_id: str) -> Purge:
+        job = self._service.stored.get(job_id)
+        if job is None:
+            raise NotFoundError("There is no such job.")
+        if job.state not in TERMINAL_JOB:
+            raise ConflictError("The job has not ended.")
+        del self._service.stored[job_id]
+        return Purge(jobs=1, files=2, blobs=1)
+
+    async def purge_owner(self, owner: str) -> Purge:
+        gone = [job.id for job in self._service.stored.values() if job.owner == owner]
+        for job_id in gone:
+            del self._service.stored[job_id]
+        return Purge(jobs=len(gone))
+
+    @asynccontextmanager
+    async def backup(self) -> AsyncIterator[AsyncIterator[bytes]]:
+        if self._service.refusal is not None:
+            raise self._service.refusal
+
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b"a "
+            yield b"tar"
+
+        self.backups += 1
+        try:
+            yield chunks()
+        finally:
+            self.backups -= 1
+
+
 class FakeService:
     """See the module."""
 
@@ -113,6 +154,7 @@ class FakeService:
         self.status = HealthStatus.HEALTHY
         self.members = {"gpu-1": self._member("gpu-1")}
         self._numbers = itertools.count(1)
+        self.archive = FakeArchive(self)
 
     # ------------------------------------------------------------------------------------------- what a test says
 

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from gateway.errors import StorageFullError
 from gateway.events import EventKind
 from tests.tools.asgi import TOKEN, Stream, ask, make
 
@@ -89,3 +90,54 @@ async def test_templates_are_listed():
     app, _ = make()
     names = [t["name"] for t in (await ask(app, "GET", "/-/templates")).json["templates"]]
     assert names == ["faceswap_image", "faceswap_video"]
+
+
+# ---- purge and backup
+
+
+async def post_purge(app, body, **headers):
+    return await ask(app, "POST", "/-/purge", json.dumps(body).encode(), content_type="application/json", **headers)
+
+
+async def test_purge_takes_an_ended_job_or_an_owner_and_wants_the_admin_token():
+    app, service = make()
+    job, other = service.put(), service.put(owner="ann")
+    assert (await post_purge(app, {"job": job.id})).status == 401
+    refused = await post_purge(app, {"job": job.id}, **ADMIN)
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    assert job.id in service.stored
+    service.succeed(job.id)
+    assert (await post_purge(app, {"job": job.id}, **ADMIN)).json == {"jobs": 1, "files": 2, "deleted_files": 1}
+    assert (await post_purge(app, {"job": job.id}, **ADMIN)).status == 404
+    assert (await post_purge(app, {"owner": "ann"}, **ADMIN)).json["jobs"] == 1
+    assert other.id not in service.stored
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 400),
+        ({"job": "x", "owner": "y"}, 400),
+        ({"job": 7}, 400),
+        ({"owner": ""}, 400),
+        ({"owner": "ann", "dry_run": True}, 400),
+        ({"job": "no id"}, 404),
+    ],
+)
+async def test_purge_of_anything_else_is_refused_and_nothing_goes(body, status):
+    app, service = make()
+    service.succeed(service.put(owner="ann").id)
+    assert (await post_purge(app, body, **ADMIN)).status == status
+    assert len(service.stored) == 1
+
+
+async def test_backup_is_streamed_to_the_admin_and_refused_in_a_sentence():
+    app, service = make()
+    assert (await ask(app, "GET", "/-/backup")).status == 401
+    answer = await ask(app, "GET", "/-/backup", **ADMIN)
+    assert (answer.status, answer.headers["content-type"], answer.body) == (200, "application/x-tar", b"a tar")
+    assert "content-length" not in answer.headers
+    assert service.archive.backups == 0
+    service.refusal = StorageFullError("There is no room left.")
+    answer = await ask(app, "GET", "/-/backup", **ADMIN)
+    assert (answer.status, answer.json["code"]) == (507, "storage_full")

@@ -7,10 +7,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.job import JobState
 from gateway.store.executors import InlineExecutor
-from gateway.store.queries import assets, jobs, queue, sweeping
+from gateway.store.queries import assets, jobs, purging, queue, sweeping
 from gateway.store.schema import metadata
 
-TABLES = {*metadata.tables, "beyond", "head", "other_inputs", "other_jobs"}
+TABLES = {*metadata.tables, "other", "beyond", "head", "other_inputs", "other_jobs"}
 PAGE = {"owner": "local", "most": 5, "seen_at": 1.0, "seen_id": "x"}
 
 
@@ -35,6 +35,7 @@ def plan_of(statement, parameters):
         (queue._OPEN_TASKS, {}, "ix_tasks_live"),
         (sweeping._EXPIRED, {"now": 1.0}, "ix_assets_expiry"),
         (sweeping._OLD_JOBS, {"before": 1.0}, "ix_jobs_ended"),
+        (purging._ASSETS_OF, {"owner": "local"}, "ix_assets_owner"),
         (assets._LOOSE_BLOBS, {"before": 1.0}, "ix_blobs_loose"),
         (assets._BY_LINK, {"wanted": "l", "now": 1.0}, "sqlite_autoindex_assets"),
         (jobs._COUNTS, {}, "ix_jobs_state"),
@@ -55,6 +56,27 @@ async def test_statement_walks_its_index_and_never_a_table(statement, parameters
     scans = [step for step in plan if step.startswith("SCAN") and "USING" not in step]
     # What is left to scan is what the statement itself has just found: no longer than the window.
     assert [step for step in scans if step.split()[1] in TABLES] == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "index"),
+    [
+        (purging._LIVE_OF, {"owner": "local"}, "ix_jobs_owner (owner=? AND state=?)"),
+        (purging._ENDED_OF, {"owner": "local"}, "ix_jobs_owner (owner=? AND state=?)"),
+        (purging._INPUTS, {"old": ["x", "y"]}, "ix_job_inputs_asset"),
+        (purging._RESULTS, {"old": ["x", "y"]}, "ix_assets_job"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_statement_with_a_list_walks_its_index_and_never_a_table(statement, parameters, index):
+    # Written out: how many values a list has is known at execution only.
+    text = statement.params(**parameters).compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    executor = InlineExecutor()
+    plan = await executor.read(lambda connection: connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}").all())
+    await executor.close()
+    steps = [row[3] for row in plan]
+    assert any(index in step for step in steps)
+    assert [step for step in steps if step.startswith("SCAN") and step.split()[1] in TABLES] == []
 
 
 @pytest.mark.parametrize("statement", [queue._HEADS, queue._AHEAD, queue._LAST_PLACE, jobs._SAVE_PROGRESS])
