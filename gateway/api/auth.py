@@ -20,7 +20,7 @@ import hmac
 import re
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -37,7 +37,10 @@ _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,25
 _LAST_PORT: Final = 65_535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _FOREIGN_SITES: Final = frozenset({"cross-site", "same-site"})
-_FORWARDED_FOR: Final = re.compile(r'for="?\[?([0-9a-fA-F:.]+)\]?(?::[0-9]+)?"?', re.IGNORECASE)
+#: What a proxy adds. One is enough to show that there was one: some name the client in X-Real-IP alone.
+_PROXY_HEADERS: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+#: Node of RFC 7239 section 6 that is an address: [v6], v4, each with a port or without; bare v6 as X-Forwarded-For has it.
+_NODE: Final = re.compile(r'"?(?:\[(?P<v6>[^\]]*)\]|(?P<v4>[0-9.]+))(?::[0-9]{1,5})?"?|(?P<bare>[0-9a-fA-F:.]+)')
 
 
 class Access(Enum):
@@ -106,7 +109,7 @@ class Doors:
             MisdirectedError: the Host is not ours.
             InvalidInputError: more than one Host.
         """
-        is_forwarded = "forwarded" in headers or "x-forwarded-for" in headers
+        is_forwarded = any(name in headers for name in _PROXY_HEADERS)
         if self.is_open and is_forwarded and not self._is_proxy(peer):
             raise ForbiddenError(
                 "This came through a proxy that is not configured: set GATEWAY_TRUSTED_PROXIES to the proxy's address, "
@@ -176,24 +179,30 @@ class Doors:
         return Caller(LOCAL_OWNER, LOCAL_OWNER, is_admin) if is_admin else None
 
     def client_address(self, headers: Headers, peer: str | None) -> str:
-        """The client's address: the peer's, or the last one before our own proxies."""
+        """The client's address: the peer's, or the last one before our own proxies.
+
+        X-Forwarded-For stands before Forwarded: a proxy has to write the first, or to take it away.
+        """
         if not self._is_proxy(peer):
             return peer or LOCAL_OWNER
-        named = [part.strip() for line in headers.getlist("x-forwarded-for") for part in line.split(",")]
-        if not named:
-            named = [match[1] for line in headers.getlist("forwarded") for match in _FORWARDED_FOR.finditer(line)]
+        nearest = peer or LOCAL_OWNER
         # From the right, because everything left of the last hop that is not ours was written by that hop.
-        for address in reversed(named):
-            if not _is_address(address):
+        for hop in reversed(_hops(headers)):
+            address = _node_address(hop)
+            if address is None:  # "unknown", hidden or nonsense: what is left of it says nothing about us
                 break
-            if not self._is_proxy(address):
-                return address
-        return peer or LOCAL_OWNER
+            nearest = str(address)
+            if not self._is_ours(address):
+                break
+        return nearest
 
     def _is_proxy(self, peer: str | None) -> bool:
-        if peer is None or not self.proxies or not _is_address(peer):
+        if peer is None or not self.proxies:
             return False
-        address = ip_address(peer)
+        address = _address(peer)
+        return address is not None and self._is_ours(address)
+
+    def _is_ours(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self.proxies if network.version == address.version)
 
     def _has_token(self, headers: Headers) -> bool:
@@ -241,12 +250,32 @@ def _is_same_host(origin: str, host: str) -> bool:
     return (theirs["name"], int(theirs["port"] or default)) == (ours["name"], int(ours["port"] or default))
 
 
-def _is_address(text: str) -> bool:
+def _hops(headers: Headers) -> list[str]:
+    """Who was in between as the proxies name them, the client first. RFC 7239 section 4 for Forwarded."""
+    if lines := headers.getlist("x-forwarded-for"):
+        return [part.strip() for line in lines for part in line.split(",")]
+    # A comma in quotes would split an element in two, and neither half would be an address: that ends the chain there.
+    return [_for_parameter(element) for line in headers.getlist("forwarded") for element in line.split(",")]
+
+
+def _for_parameter(element: str) -> str:
+    """The node behind ``for=`` of one element; "" when the hop did not name it."""
+    parameters = (parameter.partition("=") for parameter in element.split(";"))
+    return next((value.strip() for name, _, value in parameters if name.strip().lower() == "for"), "")
+
+
+def _node_address(node: str) -> IPv4Address | IPv6Address | None:
+    match = _NODE.fullmatch(node)
+    return _address(match["v6"] or match["v4"] or match["bare"] or "") if match else None
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
     try:
-        ip_address(text)
+        address = ip_address(text)
     except ValueError:
-        return False
-    return True
+        return None
+    # A listener on :: sees IPv4 clients as ::ffff:a.b.c.d.
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _token_sentence(access: Access) -> str:

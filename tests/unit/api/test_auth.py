@@ -3,9 +3,7 @@ from dataclasses import replace
 import pytest
 from starlette.datastructures import Headers
 
-from gateway.api.app import Edge
 from gateway.api.auth import Doors, host_name
-from gateway.api.dialects import DIALECTS
 from gateway.errors import ForbiddenError
 from gateway.settings import from_mapping
 from tests.tools.asgi import TOKEN, Socket, ask, make
@@ -97,7 +95,9 @@ async def test_following_a_link_from_another_site_opens_what_it_points_to():
     assert answer.status == 200
 
 
-@pytest.mark.parametrize("header", ["forwarded", "x_forwarded_for"])
+@pytest.mark.parametrize(
+    "header", ["forwarded", "x_forwarded_for", "x_forwarded_host", "x_forwarded_proto", "x_real_ip"]
+)
 async def test_an_unknown_proxy_is_told_what_to_set(header):
     app, _ = make()
     answer = await ask(app, "GET", "/status/x", **{header: "for=1.2.3.4"})
@@ -106,7 +106,7 @@ async def test_an_unknown_proxy_is_told_what_to_set(header):
 
 
 async def test_behind_a_known_proxy_the_client_is_the_last_hop_that_is_not_ours():
-    doors = Doors.from_settings(from_mapping({"trusted_proxies": ["127.0.0.1", "10.0.0.0/8"]}), TOKEN)
+    doors = Doors.from_settings(from_mapping({"trusted_proxies": "127.0.0.1, 10.0.0.0/8"}), TOKEN)
 
     def seen(**headers: str) -> str:
         return doors.client_address(Headers({k.replace("_", "-"): v for k, v in headers.items()}), "127.0.0.1")
@@ -114,7 +114,54 @@ async def test_behind_a_known_proxy_the_client_is_the_last_hop_that_is_not_ours(
     assert seen(x_forwarded_for="6.6.6.6, 203.0.113.9, 10.1.1.1") == "203.0.113.9"
     assert seen(forwarded='for=6.6.6.6, for="[2001:db8::1]:4711"') == "2001:db8::1"
     assert seen(x_forwarded_for="203.0.113.9, nonsense") == "127.0.0.1"
+    assert seen(x_forwarded_for="203.0.113.9, 10.1.1.1", forwarded="for=6.6.6.6") == "203.0.113.9"
+    assert seen(x_forwarded_for="10.2.2.2, 10.1.1.1") == "10.2.2.2", "a client of our own network"
+    assert seen() == "127.0.0.1"
     assert doors.client_address(Headers({"x-forwarded-for": "6.6.6.6"}), "203.0.113.9") == "203.0.113.9"
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ('for="203.0.113.9:4711"', "203.0.113.9"),
+        ("For=203.0.113.9;proto=https;by=10.0.0.1", "203.0.113.9"),
+        ("proto=https; for=203.0.113.9, for=10.1.1.1", "203.0.113.9"),
+        ('for="[2001:db8::1]"', "2001:db8::1"),
+        # The nearest hop hides its client: what the client wrote before it must not be taken for the answer.
+        ("for=6.6.6.6, for=unknown", "127.0.0.1"),
+        ("for=6.6.6.6, for=_hidden", "127.0.0.1"),
+        ("for=6.6.6.6, proto=https", "127.0.0.1"),
+        ('for=6.6.6.6, host="a, b"', "127.0.0.1"),
+        ("xfor=6.6.6.6", "127.0.0.1"),
+        ("for=", "127.0.0.1"),
+        ('for="6.6.6.6"6"', "127.0.0.1"),
+    ],
+)
+def test_only_what_the_nearest_hop_says_of_its_client_counts(forwarded, client):
+    doors = Doors.from_settings(from_mapping({"trusted_proxies": "127.0.0.1, 10.0.0.0/8"}), TOKEN)
+    assert doors.client_address(Headers({"forwarded": forwarded}), "127.0.0.1") == client
+
+
+@pytest.mark.parametrize(
+    ("hop", "client"),
+    [("203.0.113.9:4711", "203.0.113.9"), ("[2001:db8::1]:4711", "2001:db8::1"), ("2001:db8::1", "2001:db8::1")],
+)
+def test_a_port_behind_the_address_is_left_off(hop, client):
+    doors = Doors.from_settings(from_mapping({"trusted_proxies": "127.0.0.1"}), TOKEN)
+    assert doors.client_address(Headers({"x-forwarded-for": hop}), "127.0.0.1") == client
+
+
+def test_a_proxy_that_comes_as_a_mapped_address_is_known_too():
+    doors = Doors.from_settings(from_mapping({"trusted_proxies": "10.0.0.0/8"}), TOKEN)
+    named = Headers({"x-forwarded-for": "::ffff:203.0.113.9"})
+    assert doors.client_address(named, "::ffff:10.1.1.1") == "203.0.113.9"
+    assert doors.client_address(named, "::ffff:11.1.1.1") == "::ffff:11.1.1.1"
+
+
+async def test_host_of_a_proxy_is_not_taken_for_the_host_that_was_asked():
+    app, _ = make(trusted_proxies="127.0.0.1")
+    answer = await ask(app, "GET", "/health", host="evil.example", x_forwarded_host="localhost")
+    assert answer.status == 421
 
 
 async def test_cors_is_off_unless_an_origin_is_listed():
@@ -127,10 +174,8 @@ async def test_cors_is_off_unless_an_origin_is_listed():
 
 async def test_a_listed_origin_may_do_everything_and_is_named_in_the_answer():
     page = "https://app.example.org"
-    app, service = make()
+    edge, service = make(cors_origins="https://other.example, https://app.example.org/")
     service.put()
-    doors = replace(DOORS, cors_origins=frozenset({page}))
-    edge = Edge(app.router, doors=doors, dialects=DIALECTS, stopping=service.stopping)
 
     preflight = await ask(edge, "OPTIONS", JOB, origin=page, access_control_request_method="DELETE")
     assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (204, page)
@@ -138,13 +183,20 @@ async def test_a_listed_origin_may_do_everything_and_is_named_in_the_answer():
     known = await ask(edge, "GET", "/health", origin=page, sec_fetch_site="cross-site")
     assert (known.status, known.headers["access-control-allow-origin"]) == (200, page)
     assert known.headers["vary"] == "Origin"
+    for answer in (preflight, known):
+        assert "access-control-allow-credentials" not in answer.headers
+    read = await ask(edge, "GET", JOB, origin=page, sec_fetch_site="cross-site", sec_fetch_mode="cors")
+    assert (read.status, read.headers["access-control-allow-origin"]) == (200, page)
+    refused = await ask(edge, "GET", "/status/nobody", origin=page)
+    assert (refused.status, refused.headers["access-control-allow-origin"]) == (404, page), "the page may read why"
     other = await ask(edge, "DELETE", JOB, origin="https://evil.example")
     assert other.status == 403
     assert "access-control-allow-origin" not in other.headers
     foreign_preflight = await ask(
         edge, "OPTIONS", JOB, origin="https://evil.example", access_control_request_method="DELETE"
     )
-    assert "access-control-allow-origin" not in foreign_preflight.headers
+    assert not any(name.startswith("access-control") for name in foreign_preflight.headers)
+    assert (await ask(edge, "DELETE", JOB, origin=page, sec_fetch_site="cross-site")).status == 200
 
 
 def test_a_listed_origin_passes_every_door_and_no_other_does():
