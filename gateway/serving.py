@@ -10,9 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib.util
 import os
+import platform
 import signal
 import socket
+import ssl
+import sys
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -20,7 +24,9 @@ import uvicorn
 
 from gateway.data_dir import StartError
 from gateway.main import Gateway, open_gateway
+from gateway.portability import Platform, lacks
 from gateway.settings import Settings
+from gateway.tls import server_context
 from gateway.wire import BoundedHttpProtocol
 
 log = structlog.get_logger(__name__)
@@ -76,16 +82,17 @@ async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] 
     Raises:
         StartError: with the sentence for the operator.
     """
+    for sentence in lacks(_this_platform()):
+        log.warning("platform", lacks=sentence)
+    tls = await asyncio.to_thread(_tls, settings)
     listener = listen(settings.host, settings.port)
     try:
         host, port = listener.getsockname()[:2]
         async with open_gateway(settings, listeners=((host, port),)) as gateway:
-            server = _Server(_config(gateway))
+            server = _Server(_config(gateway, tls))
             with _signals_stop(gateway, server):
-                shown = f"[{host}]" if ":" in host else host
-                ready = asyncio.create_task(
-                    _tell_when_ready(server, gateway, f"http://{shown}:{port}", on_ready), name="tell when ready"
-                )
+                url = _base_url(host, port, is_encrypted=tls is not None)
+                ready = asyncio.create_task(_tell_when_ready(server, gateway, url, on_ready), name="tell when ready")
                 try:
                     await server.serve(sockets=[listener])
                 finally:
@@ -95,9 +102,30 @@ async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] 
         listener.close()
 
 
-def _config(gateway: Gateway) -> uvicorn.Config:
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return server_context(settings.tls_cert, settings.tls_key)
+
+
+def _base_url(host: str, port: int, *, is_encrypted: bool) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return f"{'https' if is_encrypted else 'http'}://{shown}:{port}"
+
+
+def _this_platform() -> Platform:
+    return Platform(
+        system=sys.platform,
+        kernel=platform.release(),
+        has_tcp_user_timeout=hasattr(socket, "TCP_USER_TIMEOUT"),
+        has_uvloop=importlib.util.find_spec("uvloop") is not None,
+    )
+
+
+def _config(gateway: Gateway, tls: ssl.SSLContext | None) -> uvicorn.Config:
     return uvicorn.Config(
         gateway.app,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
         http=BoundedHttpProtocol,
         ws="websockets-sansio",
         ws_per_message_deflate=False,

@@ -7,6 +7,7 @@ Command line flags of ``comfygate serve`` stand over both. ``docs/settings.md`` 
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -73,6 +74,8 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field((), description="Host names served; empty in keys mode serves every Host.")
     trusted_proxies: Names = Field((), description="Addresses or CIDRs whose Forwarded headers are believed.")
     cors_origins: Names = Field((), description="Origins whose pages may call the API from a browser; off when empty.")
+    tls_cert: Path | None = Field(None, description="PEM certificate chain to serve https with; goes with TLS_KEY.")
+    tls_key: Path | None = Field(None, description="PEM private key of TLS_CERT, without a passphrase.")
     url_inputs: Literal["off", "allowlist", "public"] = Field(
         "public",
         description="Which URLs may be given as inputs: none, those of URL_ALLOWLIST, or public addresses too.",
@@ -114,6 +117,34 @@ class Settings(BaseSettings):
             msg = "PUBLIC_URL takes an absolute http(s) URL without query"
             raise ValueError(msg)
         return value.rstrip("/") if value else None
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in value:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError:
+                msg = f"TRUSTED_PROXIES takes addresses or CIDRs such as 127.0.0.1 or 10.0.0.0/8, and {proxy!r} is neither"
+                raise ValueError(msg) from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            # No "*": in open mode any page on the web could then read and start jobs.
+            if not re.fullmatch(r"https?://[^/?#\s*]+/?", origin):
+                msg = f"CORS_ORIGINS takes origins such as https://app.example.org, and {origin!r} is none"
+                raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _certificate_and_key_go_together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            msg = "GATEWAY_TLS_CERT and GATEWAY_TLS_KEY go together: set both, or neither"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _open_mode_stays_on_loopback(self) -> Settings:

@@ -237,7 +237,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _check_reader(self, unsent_bytes: int) -> None:
         if self not in self.connections:
             return  # a WebSocket since: uvicorn's other protocol has it
-        if unsent_bytes and self.transport.get_write_buffer_size() == unsent_bytes:
+        is_stuck = self.transport.get_write_buffer_size() == unsent_bytes
+        # Nothing unsent, closed by us and still here: a TLS client that does not answer our goodbye, idle ones mostly.
+        if is_stuck and (unsent_bytes or self.transport.is_closing()):
             log.info("reader_cut", unsent_bytes=unsent_bytes)
             self.transport.abort()
         else:

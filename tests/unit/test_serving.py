@@ -7,9 +7,12 @@ import socket
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway import serving
 from gateway.data_dir import StartError
-from gateway.serving import _signals_stop, listen
+from gateway.serving import _base_url, _signals_stop, listen
+from gateway.settings import from_mapping
 
 
 def test_port_that_is_taken_is_told_with_the_remedy() -> None:
@@ -61,3 +64,20 @@ async def test_first_signal_ends_streams_and_then_the_server_and_the_second_wait
             if server.force_exit:
                 break
         assert server.force_exit
+
+
+def test_base_url_says_how_to_reach_it() -> None:
+    assert _base_url("127.0.0.1", 8000, is_encrypted=False) == "http://127.0.0.1:8000"
+    assert _base_url("::1", 8443, is_encrypted=True) == "https://[::1]:8443"
+
+
+async def test_what_the_platform_lacks_is_logged_a_line_each_before_anything_else(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(serving.sys, "platform", "darwin")
+    monkeypatch.delattr(serving.socket, "TCP_USER_TIMEOUT")
+    no_certificate = {"tls_cert": tmp_path / "gone", "tls_key": tmp_path / "gone", "data_dir": tmp_path / "data"}
+    with capture_logs() as lines, pytest.raises(StartError, match="GATEWAY_TLS_CERT"):
+        await serving.serve(from_mapping(no_certificate))
+    assert [line["log_level"] for line in lines] == ["warning"] * len(lines)
+    for word in ("macOS", "TCP_USER_TIMEOUT", "parent-death"):
+        assert sum(word in line["lacks"] for line in lines) == 1, word
+    assert not (tmp_path / "data").exists()

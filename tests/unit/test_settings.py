@@ -42,6 +42,14 @@ def test_sizes_have_units() -> None:
         {"auth": "none"},
         {"public_url": "faces.example.org"},
         {"no_such_setting": 1},
+        {"trusted_proxies": "nginx"},
+        {"trusted_proxies": "10.0.0.0/33"},
+        {"cors_origins": "*"},
+        {"cors_origins": "https://*.example.org"},
+        {"cors_origins": "app.example.org"},
+        {"cors_origins": "https://app.example.org/page"},
+        {"tls_cert": "a.pem"},
+        {"tls_key": "a.pem"},
     ],
 )
 def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
@@ -53,6 +61,12 @@ def test_open_mode_refusal_says_the_remedy() -> None:
     with pytest.raises(ValidationError, match="GATEWAY_AUTH=keys"):
         from_mapping({"host": "0.0.0.0"})
     assert from_mapping({"host": "0.0.0.0", "auth": "keys"}).host == "0.0.0.0"
+
+
+def test_certificate_without_key_says_the_remedy() -> None:
+    with pytest.raises(ValidationError, match=r"GATEWAY_TLS_CERT and GATEWAY_TLS_KEY go together"):
+        from_mapping({"tls_cert": "a.pem"})
+    assert from_mapping({"tls_cert": "a.pem", "tls_key": "b.pem"}).tls_key == Path("b.pem")
 
 
 def test_environment_stands_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
