@@ -24,6 +24,10 @@ app = cyclopts.App(
 )
 upstreams = cyclopts.App(name="upstreams", help="The pool of a running gateway.")
 app.command(upstreams)
+templates = cyclopts.App(name="templates", help="Workflow templates; needs no gateway.")
+app.command(templates)
+nodes = cyclopts.App(name="nodes", help="The node pack that comes with the gateway; needs no gateway.")
+app.command(nodes)
 
 Url = Annotated[str, cyclopts.Parameter(name="--url", help="Base URL of the gateway.", env_var="GATEWAY_URL")]
 Token = Annotated[
@@ -174,6 +178,48 @@ def resume(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
     """Give a drained upstream work again."""
     asyncio.run(GatewayClient(url, token).admin("POST", f"/-/upstreams/{name}/resume"))
     print(f"Resumed {name}")
+
+
+@templates.command
+def check(*, upstream: Annotated[list[str] | None, cyclopts.Parameter(negative=())] = None) -> None:
+    """Show what each template needs and which upstream lacks what; exit with 1 when anything is wrong.
+
+    Args:
+        upstream: base URL of a ComfyUI to check against, may be given again; by default those of GATEWAY_UPSTREAMS.
+    """
+    from gateway.cli import templates as checking
+
+    if not checking.check(read_settings({}), upstream or ()):
+        raise SystemExit(1)
+
+
+@templates.command
+def init(directory: Path) -> None:
+    """Copy the templates that come with the gateway, to be edited.
+
+    Args:
+        directory: where to; made if need be. Nothing there is overwritten.
+    """
+    from gateway.cli.templates import copy_shipped
+
+    names = copy_shipped(directory)
+    print(f"Copied {', '.join(names)} to {directory}")
+    print(f"Next: set GATEWAY_WORKFLOWS_DIR={directory.resolve()} and start the gateway; edits are live within 2 s.")
+
+
+@nodes.command
+def install(comfyui_directory: Path) -> None:
+    """Copy the node pack into a ComfyUI on this machine, or bring an earlier copy up to date.
+
+    Args:
+        comfyui_directory: the folder that has ComfyUI's main.py.
+    """
+    from gateway.cli import nodes as packing
+
+    done, place = packing.install(comfyui_directory)
+    print(f"{done}: {place}")
+    if done is not packing.Done.UNCHANGED:
+        print("Next: restart that ComfyUI. Its Python needs OpenCV 4: pip install 'opencv-python-headless>=4.14,<5'")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
