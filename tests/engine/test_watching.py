@@ -202,6 +202,16 @@ async def test_folder_that_is_replaced_does_not_interrupt_service(watch, catalog
     assert catalog.get("faceswap_image").price == 7
 
 
+async def test_folder_that_stays_away_is_not_read_again_and_again(watch, catalog, folder, monkeypatch):
+    async def refuse(only=None):
+        raise AssertionError(only)
+
+    folder.rename(folder.with_name("away"))
+    await look_until_live(watch)
+    monkeypatch.setattr(catalog, "reload", refuse)
+    await look_until_live(watch)
+
+
 async def test_loop_looks_by_the_clock_and_outlives_a_store_that_fails(catalog, folder, shelf):
     clock = TellingClock()
     shelf.is_full = True
