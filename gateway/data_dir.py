@@ -1,4 +1,4 @@
-"""The data directory: made, held, and the admin token in it.
+"""The data directory: made, held, and what lies in it for the command line: the admin token, the address.
 
 One gateway holds a directory for as long as its process lives: the lock is the kernel's, so it is free the moment the
 holder is gone, however it went.
@@ -14,8 +14,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from gateway.settings import Settings
+
+ADDRESS: Final = "address"
 
 
 class StartError(Exception):
@@ -50,9 +53,18 @@ def _unusable(folder: Path, error: OSError) -> StartError:
     )
 
 
+class DataDirHeldError(StartError):
+    """Another process holds the data directory."""
+
+
 @contextmanager
 def hold_data_dir(folder: Path) -> Iterator[None]:
-    """Keep any other gateway off the directory for as long as this process lives. Raises StartError."""
+    """Keep any other gateway off the directory for as long as this process lives.
+
+    Raises:
+        DataDirHeldError: another process does.
+        StartError: the directory cannot be used.
+    """
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -61,7 +73,7 @@ def hold_data_dir(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StartError(
+            raise DataDirHeldError(
                 f"Another gateway uses the data directory {folder}: stop it, or set GATEWAY_DATA_DIR to another folder."
             ) from error
         yield
@@ -86,3 +98,33 @@ def read_admin_token(settings: Settings, folder: Path) -> tuple[str, bool]:
     except OSError as error:
         raise _unusable(folder, error) from error
     return token, True
+
+
+@contextmanager
+def leave_address(folder: Path, url: str) -> Iterator[None]:
+    """Keep the gateway's own address in ``address`` (0600), where the command line of this machine finds it.
+
+    Whoever reads it asks first whether the directory is held: a killed gateway leaves it behind, and its port may be
+    somebody else's by now. Raises StartError.
+    """
+    path = folder / ADDRESS
+    part = folder / f"{ADDRESS}.part"
+    try:
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(url + "\n")
+        part.replace(path)  # in one step, so that nobody reads half an address
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def read_address(folder: Path) -> str | None:
+    """The address that a gateway left, None when there is none."""
+    try:
+        return (folder / ADDRESS).read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None

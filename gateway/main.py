@@ -30,7 +30,14 @@ from gateway.blobs.dialing import SystemResolver, resolve_overrides
 from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.blobs.local import LocalBlobs
 from gateway.clock import SystemClock
-from gateway.data_dir import StartError, clear_scratch, hold_data_dir, prepare_data_dir, read_admin_token
+from gateway.data_dir import (
+    StartError,
+    clear_scratch,
+    hold_data_dir,
+    leave_address,
+    prepare_data_dir,
+    read_admin_token,
+)
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Dispatcher
@@ -90,6 +97,10 @@ async def open_gateway(settings: Settings, *, listeners: tuple[tuple[str, int], 
         token, is_new = await asyncio.to_thread(read_admin_token, settings, folder)
         service = await _build(stack, settings, folder, listeners)
         app = create_app(service, settings, admin_token=token)
+        for host, port in listeners[:1]:
+            stack.enter_context(
+                leave_address(folder, local_url(host, port, is_encrypted=settings.tls_cert is not None))
+            )
         yield Gateway(app, service, token, is_new)
 
 
@@ -202,6 +213,13 @@ def _fetcher(
         return replace(fixed, refused=(*fixed.refused, *theirs))
 
     return UrlFetcher(blobs, policy=policy, resolver=resolver, tls=tls)
+
+
+def local_url(host: str, port: int, *, is_encrypted: bool) -> str:
+    """Where a listener is reached from its own machine: a wildcard answers on loopback too."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    shown = f"[{name}]" if ":" in name else name
+    return f"{'https' if is_encrypted else 'http'}://{shown}:{port}"
 
 
 def local_addresses() -> tuple[str, ...]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import cyclopts
-from pydantic import ValidationError
 
 from gateway import logs
+from gateway.cli import operating
 from gateway.cli.client import ClientError, GatewayClient
+from gateway.cli.configuration import read_settings
 from gateway.data_dir import StartError
-from gateway.settings import Settings
 
 app = cyclopts.App(
     name="comfygate",
@@ -37,21 +37,6 @@ Token = Annotated[
     ),
 ]
 DEFAULT_URL = "http://127.0.0.1:8000"
-
-
-def read_settings(flags: dict[str, Any]) -> Settings:
-    """Settings from flags over environment over ``gateway.toml``. Raises StartError with one line per fault."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    try:
-        return Settings(**given)
-    except ValidationError as error:
-        raise StartError("\n".join(_fault(fault) for fault in error.errors())) from error
-
-
-def _fault(fault: Any) -> str:
-    name = ".".join(str(part) for part in fault["loc"])
-    where = f"GATEWAY_{name.upper()}: " if name else ""
-    return f"{where}{fault['msg'].removeprefix('Value error, ')}"
 
 
 @app.command
@@ -220,6 +205,9 @@ def install(comfyui_directory: Path) -> None:
     print(f"{done}: {place}")
     if done is not packing.Done.UNCHANGED:
         print("Next: restart that ComfyUI. Its Python needs OpenCV 4: pip install 'opencv-python-headless>=4.14,<5'")
+
+
+operating.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,6 +6,7 @@ Every failure is a ``ClientError`` with one sentence.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,11 +27,21 @@ class ClientError(Exception):
 
 
 class GatewayClient:
-    """Speaks to the gateway at ``url``, with a Bearer token when there is one."""
+    """Speaks to the gateway at ``url``, with a Bearer token when there is one.
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    Args:
+        verify: what an https gateway's certificate is checked with.
+    """
+
+    def __init__(self, url: str, token: str | None = None, *, verify: ssl.SSLContext | bool = True) -> None:
         self._url = url.rstrip("/")
         self._token = token
+        self._verify = verify
+
+    @property
+    def url(self) -> str:
+        """Base URL, without a slash at its end."""
+        return self._url
 
     async def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """The JSON at a path."""
@@ -49,18 +60,50 @@ class GatewayClient:
             headers = {"Content-Type": "application/json"} if body else None
             try:
                 response = await http.request(method, path, params=query, content=content, headers=headers)
-            except httpclient.TransportError as error:
+            except (httpclient.TransportError, httpclient.InvalidURL) as error:
                 raise self.unreachable(error) from error
             require_success(response.status_code, response.content)
-            return orjson.loads(response.content) if response.content else None
+            try:
+                return orjson.loads(response.content) if response.content else None
+            except orjson.JSONDecodeError as error:
+                raise ClientError(f"What answers at {self._url} is no gateway: give --url its base URL.") from error
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[httpclient.AsyncClient]:
         """An HTTP client on the gateway's base URL."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         timeout = httpclient.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        async with httpclient.make_client(base_url=self._url, headers=headers, timeout=timeout) as http:
+        try:
+            made = httpclient.make_client(base_url=self._url, headers=headers, timeout=timeout, verify=self._verify)
+        except httpclient.InvalidURL as error:
+            raise self.unreachable(error) from error
+        async with made as http:
             yield http
+
+    async def admin_stream(self, path: str, *, read_seconds: float) -> AsyncIterator[bytes]:
+        """The body at a path that wants the admin token, piece by piece.
+
+        Raises:
+            ClientError: it was refused, or broke off.
+        """
+        self._token = self._token or _token_on_disk()
+        timeout = httpclient.Timeout(read_seconds, connect=CONNECT_SECONDS)
+        begun = False
+        async with self.open() as http:
+            try:
+                async with http.stream("GET", path, timeout=timeout) as response:
+                    if response.status_code != httpclient.codes.OK:
+                        require_success(response.status_code, await response.aread())
+                        raise ClientError(f"What answers at {self._url} is no gateway: give --url its base URL.")
+                    async for chunk in response.aiter_bytes(1024 * 1024):
+                        begun = True
+                        yield chunk
+            except (httpclient.TransportError, httpclient.InvalidURL) as error:
+                if not begun:
+                    raise self.unreachable(error) from error
+                raise ClientError(
+                    f"The connection to {self._url} was lost ({type(error).__name__}): see its log, and try again."
+                ) from error
 
     async def download(self, path: str, into: Path) -> None:
         """Save a file."""
@@ -89,6 +132,7 @@ def require_success(status: int, body: bytes) -> None:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
         said = {}
+    said = said if isinstance(said, dict) else {}
     sentence = said.get("detail") or said.get("title") or f"the gateway answered {status}"
     if status == httpclient.codes.UNAUTHORIZED:
         sentence += " (give --token, or set GATEWAY_ADMIN_TOKEN)"

@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-from gateway.data_dir import StartError, hold_data_dir, prepare_data_dir, read_admin_token
+from gateway.data_dir import (
+    DataDirHeldError,
+    StartError,
+    hold_data_dir,
+    leave_address,
+    prepare_data_dir,
+    read_address,
+    read_admin_token,
+)
 from gateway.settings import from_mapping
 
 
@@ -61,3 +69,20 @@ def test_token_is_made_once_for_its_owner_alone(tmp_path) -> None:
 def test_token_of_the_settings_stands_over_the_file_and_is_not_written(tmp_path) -> None:
     assert read_admin_token(from_mapping({"admin_token": "given"}), tmp_path) == ("given", False)
     assert not (tmp_path / "admin-token").exists()
+
+
+def test_address_is_left_for_its_owner_alone_and_taken_along(tmp_path) -> None:
+    assert read_address(tmp_path) is None
+    (tmp_path / "address").write_text("http://127.0.0.1:1")  # of a gateway that was killed
+    with leave_address(tmp_path, "http://127.0.0.1:8000"):
+        assert read_address(tmp_path) == "http://127.0.0.1:8000"
+        assert mode(tmp_path / "address") == 0o600
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_held_directory_is_told_apart_from_one_that_cannot_be_used(tmp_path) -> None:
+    with hold_data_dir(tmp_path), pytest.raises(DataDirHeldError), hold_data_dir(tmp_path):
+        pass
+    with pytest.raises(StartError) as refusal, hold_data_dir(tmp_path / "none"):
+        pass
+    assert not isinstance(refusal.value, DataDirHeldError)

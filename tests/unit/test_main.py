@@ -7,7 +7,7 @@ import pytest
 
 from gateway.data_dir import StartError
 from gateway.errors import ConflictError, InvalidInputError
-from gateway.main import UpstreamBuilder, name_of, open_gateway
+from gateway.main import UpstreamBuilder, local_url, name_of, open_gateway
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
 from tests.fakes.clock import FrozenClock
@@ -122,3 +122,16 @@ async def test_leftovers_of_a_killed_gateway_are_cleared_when_the_next_one_holds
         async with open_gateway(from_mapping({"data_dir": tmp_path, "embedded_workers": 0})):
             pass
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("10.0.0.5", "http://10.0.0.5:8000"),
+    ],
+)
+def test_own_address_is_one_that_this_machine_reaches(host, url):
+    assert local_url(host, 8000, is_encrypted=False) == url

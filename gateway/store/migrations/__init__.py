@@ -49,6 +49,11 @@ def upgrade(connection: Connection) -> None:
         context.run_migrations()
 
 
+def known() -> frozenset[str]:
+    """All steps that this version knows."""
+    return frozenset(step.revision for step in ScriptDirectory(str(_HERE)).walk_revisions())
+
+
 def newest() -> str:
     """The last step that this version knows."""
     return ScriptDirectory(str(_HERE)).get_current_head() or ""

@@ -1,0 +1,126 @@
+"""``comfygate purge`` and ``comfygate backup``: through a running gateway, or on the data directory when none runs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import anyio
+from sqlalchemy.exc import DBAPIError
+
+from gateway.blobs.local import LocalBlobs
+from gateway.cli.client import ClientError, GatewayClient
+from gateway.cli.reaching import DATABASE, Held
+from gateway.engine.backup import DamagedBlobError, open_backup
+from gateway.engine.purging import purge_job, purge_owner
+from gateway.errors import GatewayError
+from gateway.store.copying import DatabaseFile
+from gateway.store.sql_store import SqlStore
+
+#: A large database takes this long to be copied before the first byte comes.
+COPY_SECONDS = 600.0
+
+
+async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | None) -> str:
+    """Forget a job or all of an owner; what to tell the operator.
+
+    Raises:
+        ClientError: nothing was forgotten, and why.
+    """
+    if (job is None) == (owner is None):
+        raise ClientError("Give either --job ID or --owner NAME.")
+    if isinstance(where, GatewayClient):
+        body = {"job": job} if owner is None else {"owner": owner}
+        told = await where.admin("POST", "/-/purge", body)
+        jobs, files, deleted = (int(told[name]) for name in ("jobs", "files", "deleted_files"))
+    else:
+        jobs, files, deleted = await _purge_here(where.folder, job, owner)
+    return (
+        f"Purged: jobs {jobs}, files {files}, of which deleted {deleted}.\n"
+        "What ComfyUI instances keep in input/gateway/ and output/gateway/ is not touched: clear it there."
+    )
+
+
+async def _purge_here(folder: Path, job: str | None, owner: str | None) -> tuple[int, int, int]:
+    blobs = LocalBlobs(folder / "blobs")
+    try:
+        with _our_sentences(folder):
+            store = await SqlStore.open(folder / DATABASE, result_retention_seconds=0.0, asset_retention_seconds=0.0)
+            try:
+                done = await (
+                    purge_owner(store, blobs, owner) if owner is not None else purge_job(store, blobs, job or "")
+                )
+            finally:
+                await store.close()
+    finally:
+        await blobs.close()
+    return done.jobs, done.files, done.blobs
+
+
+async def backup(where: GatewayClient | Held, into: Path) -> int:
+    """Write the tar; its size in bytes. ``into`` is there whole or not at all.
+
+    Raises:
+        ClientError: it was not written, and why.
+    """
+    if await anyio.to_thread.run_sync(into.exists):
+        raise ClientError(f"{into} is there already: name a new file, or take that one away.")
+    if isinstance(where, GatewayClient):
+        return await _save(where.admin_stream("/-/backup", read_seconds=COPY_SECONDS), into)
+    folder = where.folder
+    blobs = LocalBlobs(folder / "blobs")
+    try:
+        with _our_sentences(folder):
+            copier = DatabaseFile(folder / DATABASE)
+            async with open_backup(copier, blobs, folder / "scratch", now=time.time()) as chunks:
+                return await _save(chunks, into)
+    finally:
+        await blobs.close()
+
+
+async def _save(chunks: AsyncIterator[bytes], into: Path) -> int:
+    """Faces are in it: for its owner alone, from the first byte."""
+    part = into.with_name(f"{into.name}.part")
+    size_bytes = 0
+    try:
+        file: BinaryIO = await anyio.to_thread.run_sync(_create, part)
+        with file:
+            async for chunk in chunks:
+                await anyio.to_thread.run_sync(file.write, chunk)
+                size_bytes += len(chunk)
+            await anyio.to_thread.run_sync(os.fsync, file.fileno())
+        await anyio.to_thread.run_sync(part.rename, into)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ClientError(f"{into} cannot be written ({reason}): name a file where there is room for it.") from error
+    finally:
+        await anyio.to_thread.run_sync(_drop, part)
+    return size_bytes
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+
+
+def _create(part: Path) -> BinaryIO:
+    part.unlink(missing_ok=True)
+    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0)
+
+
+@contextmanager
+def _our_sentences(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except GatewayError as error:
+        raise ClientError(f"{error.message[0].upper()}{error.message[1:]}.".replace("..", ".")) from error
+    except DamagedBlobError as error:
+        raise ClientError(f"The backup was not made: {error}.") from error
+    except (sqlite3.Error, DBAPIError) as error:
+        raise ClientError(
+            f"The database in {folder} cannot be read: 'comfygate doctor' says more; a backup restores it."
+        ) from error
