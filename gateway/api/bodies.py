@@ -88,6 +88,8 @@ class Body:
                 return
             except TimeoutError:
                 raise (_stops() if self._stopping.is_set() else _too_slow()) from None
+            if self._stopping.is_set():  # pieces that are there at once leave the watch no turn of the loop
+                raise _stops()
             received += len(chunk)
             self._require_pace(received, self._monotonic() - started)
             yield chunk
