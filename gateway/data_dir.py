@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import Final
 from gateway.settings import Settings
 
 ADDRESS: Final = "address"
+#: A command holds the directory for some microseconds to see whether it is held.
+GLANCE_SECONDS: Final = 0.02
 
 
 class StartError(Exception):
@@ -58,8 +61,13 @@ class DataDirHeldError(StartError):
 
 
 @contextmanager
-def hold_data_dir(folder: Path) -> Iterator[None]:
+def hold_data_dir(folder: Path, *, glances: int = 1) -> Iterator[None]:
     """Keep any other gateway off the directory for as long as this process lives.
+
+    Args:
+        folder: the data directory.
+        glances: how often to try. A command that asks whether somebody holds the directory holds it for a moment
+            itself; a gateway that starts just then should not be refused for it.
 
     Raises:
         DataDirHeldError: another process does.
@@ -70,12 +78,17 @@ def hold_data_dir(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise _unusable(folder, error) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataDirHeldError(
-                f"Another gateway uses the data directory {folder}: stop it, or set GATEWAY_DATA_DIR to another folder."
-            ) from error
+        for glances_left in reversed(range(glances)):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not glances_left:
+                    raise DataDirHeldError(
+                        f"Another gateway uses the data directory {folder}: stop it, or set GATEWAY_DATA_DIR to "
+                        "another folder."
+                    ) from error
+                time.sleep(GLANCE_SECONDS)
         yield
     finally:
         os.close(descriptor)

@@ -92,7 +92,7 @@ async def open_gateway(settings: Settings, *, listeners: tuple[tuple[str, int], 
     folder = await asyncio.to_thread(prepare_data_dir, settings.data_dir)
     _require_embedded(settings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(hold_data_dir(folder))
+        stack.enter_context(hold_data_dir(folder, glances=10))  # nothing else runs in this loop yet
         await asyncio.to_thread(clear_scratch, folder)
         token, is_new = await asyncio.to_thread(read_admin_token, settings, folder)
         service = await _build(stack, settings, folder, listeners)

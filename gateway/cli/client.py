@@ -16,6 +16,7 @@ import aiofiles
 import orjson
 
 from gateway import httpclient
+from gateway.blobs.fetch import tls_context
 
 #: A stream may be silent for three of the gateway's 15 s pings before it is taken for dead.
 READ_SECONDS = 45.0
@@ -68,13 +69,24 @@ class GatewayClient:
             except orjson.JSONDecodeError as error:
                 raise ClientError(f"What answers at {self._url} is no gateway: give --url its base URL.") from error
 
+    def _authorities(self) -> ssl.SSLContext | bool:
+        named = os.environ.get("GATEWAY_CA_FILE")
+        if self._verify is not True or not named or not self._url.startswith("https:"):
+            return self._verify
+        try:
+            return tls_context(Path(named))
+        except OSError as error:
+            raise ClientError(f"GATEWAY_CA_FILE: {named} cannot be read or holds no certificate.") from error
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[httpclient.AsyncClient]:
         """An HTTP client on the gateway's base URL."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         timeout = httpclient.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         try:
-            made = httpclient.make_client(base_url=self._url, headers=headers, timeout=timeout, verify=self._verify)
+            made = httpclient.make_client(
+                base_url=self._url, headers=headers, timeout=timeout, verify=self._authorities()
+            )
         except httpclient.InvalidURL as error:
             raise self.unreachable(error) from error
         async with made as http:
@@ -119,6 +131,11 @@ class GatewayClient:
 
     def unreachable(self, error: Exception) -> ClientError:
         """The sentence for a gateway that does not answer."""
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ClientError(
+                f"The certificate shown at {self._url} is not trusted: give --url the host name that stands in it, and "
+                "GATEWAY_CA_FILE its authority; on the gateway's own machine leave --url away."
+            )
         return ClientError(
             f"No gateway answers at {self._url} ({type(error).__name__}): start one with 'comfygate serve', or give --url."
         )

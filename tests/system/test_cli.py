@@ -19,6 +19,7 @@ from tests.tools.gateway_process import GatewayProcess, free_port
 pytestmark = pytest.mark.system
 
 COMMAND_SECONDS = 60
+TLS = Path(__file__).resolve().parents[1] / "unit" / "blobs" / "tls"
 NO_ID = "01a20000-0000-7000-8000-000000000000"
 
 
@@ -158,6 +159,20 @@ async def test_doctor_finds_a_serving_gateway_well(gateway):
     assert done.returncode == 0, done.stdout
     assert f"the gateway at {gateway.url} holds" in done.stdout
     assert "this data directory's gateway listens on" in done.stdout
+
+
+async def test_gateway_with_a_certificate_is_found_by_its_directory(tmp_path):
+    settings = {"TLS_CERT": str(TLS / "server.pem"), "TLS_KEY": str(TLS / "server.key")}
+    process = GatewayProcess(tmp_path / "tls", settings)
+    try:
+        await asyncio.to_thread(process.start, wait_for_workers=False)
+        url = process.url.replace("http:", "https:")
+        lines = (await asyncio.to_thread(run, process.folder, "status")).stdout.splitlines()
+        assert f" at {url}" in lines[0]
+        assert "Saved" in await said(process, "backup", "saved.tar")
+        assert "is not trusted" in await said(process, "status", "--url", url, status=1)
+    finally:
+        await asyncio.to_thread(process.end)
 
 
 async def test_address_is_gone_after_a_stop(tmp_path):

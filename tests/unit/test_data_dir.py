@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from gateway import data_dir
 from gateway.data_dir import (
     DataDirHeldError,
     StartError,
@@ -86,3 +87,17 @@ def test_held_directory_is_told_apart_from_one_that_cannot_be_used(tmp_path) -> 
     with pytest.raises(StartError) as refusal, hold_data_dir(tmp_path / "none"):
         pass
     assert not isinstance(refusal.value, DataDirHeldError)
+
+
+def test_starting_gateway_outlasts_a_command_that_only_looked(tmp_path, monkeypatch) -> None:
+    looking = hold_data_dir(tmp_path)
+    looking.__enter__()
+    waits = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        looking.__exit__(None, None, None)
+
+    monkeypatch.setattr(data_dir.time, "sleep", sleep)
+    with hold_data_dir(tmp_path, glances=3):
+        assert len(waits) == 1
