@@ -27,13 +27,11 @@ COPY_SECONDS = 600.0
 
 
 async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | None) -> str:
-    """Forget a job or all of an owner; what to tell the operator.
+    """Forget either a job or all of an owner; what to tell the operator.
 
     Raises:
         ClientError: nothing was forgotten, and why.
     """
-    if (job is None) == (owner is None):
-        raise ClientError("Give either --job ID or --owner NAME.")
     if isinstance(where, GatewayClient):
         body = {"job": job} if owner is None else {"owner": owner}
         told = await where.admin("POST", "/-/purge", body)

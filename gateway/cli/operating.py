@@ -122,6 +122,8 @@ def purge(
     from gateway.cli import keeping
     from gateway.cli.reaching import gateway_or_directory
 
+    if (job is None) == (owner is None):
+        raise ClientError("Give either --job ID or --owner NAME.")
     logs.configure("warning", "text")
     with gateway_or_directory(url, token, data_dir) as where:
         print(asyncio.run(keeping.purge(where, job=job, owner=owner)))

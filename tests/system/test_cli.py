@@ -196,6 +196,7 @@ async def test_address_is_gone_after_a_stop(tmp_path):
         (("backup", "x.tar"), "There is no gateway's data in data"),
         (("purge", "--job", NO_ID), "There is no gateway's data in data"),
         (("purge", "--owner", "ann", "--job", NO_ID, "--url", "http://127.0.0.1:{free}"), "Give either"),
+        (("purge",), "Give either"),
         (("config", "--port", "70000"), "GATEWAY_PORT"),
     ],
 )
