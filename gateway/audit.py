@@ -273,7 +273,7 @@ def movement_limit(crf: int | None, *, palette: bool) -> float:
 
     Args:
         crf: of the template's encoder; None for a lossless one, where only the way through RGB moves anything.
-        palette: whether the result is a GIF.
+        palette: whether its colours were reduced: the result is a GIF, and the target none.
     """
     if palette:
         return _MARGIN * PALETTE_MOVEMENT

@@ -131,7 +131,8 @@ class Media(Protocol):
     ) -> MediaFacts:
         """Write a copy without the upstream's private metadata, pixels untouched; its facts.
 
-        ``like`` is the target: a video gets its timing and its sound, as far as ``keeps`` names them.
+        ``like`` is the target: a video gets its timing and its sound, a GIF its delays and its loop, as far as
+        ``keeps`` names them.
         """
         ...
 

@@ -148,16 +148,17 @@ def _clean(task: Task) -> dict[str, Any]:
     path, out = Path(task["path"]), Path(task["out"])
     limits = Limits.from_json(task["limits"])
     kind = _sniff_file(path)
+    like = _like(task)
     if remuxing.is_movie(kind):
-        taken = remuxing.remux(path, kind, out, like=_like(task), limits=limits)
+        taken = remuxing.remux(path, kind, out, like=like, limits=limits)
         facts = movies.probe_movie(out, kind, limits)
         if taken.fps is not None:
             # Frames at the same times have the same rate, whatever either header declares.
             facts = replace(facts, fps=taken.fps, duration_seconds=taken.duration_seconds)
         return {"facts": facts.to_json(), "given_up": taken.given_up}
-    cleaning.clean_picture(path, kind, out)
+    given_up = cleaning.clean_picture(path, kind, out, like)
     measure = stills.probe_gif if kind.kind is MediaKind.GIF else stills.result_facts
-    return {"facts": measure(out, kind, limits).to_json(), "given_up": ""}
+    return {"facts": measure(out, kind, limits).to_json(), "given_up": given_up}
 
 
 def _like(task: Task) -> remuxing.Like | None:

@@ -2,7 +2,7 @@
 
 Runs in the child process only. ComfyUI a125cd84 puts the whole prompt, names of inputs included, into text chunks of a
 PNG and into the EXIF of a WebP. Pictures are copied bit for bit: files are taken apart into chunks and put together
-again, never decoded and encoded. Videos are the work of ``remuxing.py``.
+again, never decoded and encoded. A GIF gets its target's timing on the way. Videos are the work of ``remuxing.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from gateway.audit import Keeps, MediaKind
 from gateway.errors import ResultInvalidError
+from gateway.media import gif_blocks
+from gateway.media.remuxing import Like
 from gateway.sniffing import MediaType
 
 #: What makes the picture (PNG 3rd edition, section 11); all else is about it.
@@ -27,24 +30,39 @@ _JPEG_START: Final = b"\xff\xd8"
 _MARK: Final = 0xFF
 _SOS, _EOI, _COM, _APP0, _APP15 = 0xDA, 0xD9, 0xFE, 0xE0, 0xEF
 _RST0, _RST7 = 0xD0, 0xD7
-_GIF_LOOPS: Final = (b"NETSCAPE2.0", b"ANIMEXTS1.0")
-_GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
-_GIF_APPLICATION, _GIF_COMMENT, _GIF_TEXT = 0xFF, 0xFE, 0x01
 _BROKEN: Final = "The result cannot be taken apart: it is damaged."
 
 
-def clean_picture(path: Path, kind: MediaType, out: Path) -> None:
+def clean_picture(path: Path, kind: MediaType, out: Path, like: Like | None = None) -> str:
     """Write the clean copy of a still or an animation to ``out``; videos are the work of ``remuxing.py``.
+
+    Args:
+        path: the result.
+        kind: what it is.
+        out: where the copy goes.
+        like: the target that a GIF takes its delays and its loop from, when that is a GIF too.
+
+    Returns:
+        Why a GIF was left with the timing it came with; "" when nothing was left.
 
     Raises:
         ResultInvalidError: the file does not hold together.
     """
-    cleaners = {"image/png": _clean_png, "image/jpeg": _clean_jpeg, "image/webp": _clean_webp, "image/gif": _clean_gif}
+    cleaners = {"image/png": _clean_png, "image/jpeg": _clean_jpeg, "image/webp": _clean_webp}
     data = path.read_bytes()
+    given_up = ""
+    pieces: Iterator[bytes | memoryview]
+    if kind.kind is MediaKind.GIF:
+        gif, given_up = _clean_gif(data, like)
+        pieces = gif.written()
+    else:
+        pieces = cleaners[kind.content_type](data)
     try:
-        out.write_bytes(b"".join(cleaners[kind.content_type](data)))
+        with out.open("wb") as file:
+            file.writelines(pieces)
     except IndexError as error:
         raise ResultInvalidError(_BROKEN) from error
+    return given_up
 
 
 def _clean_png(data: bytes) -> Iterator[bytes]:
@@ -122,36 +140,14 @@ def _end_of_scan(data: bytes, at: int) -> int:
         at += 1 if following == _MARK else 2
 
 
-def _clean_gif(data: bytes) -> Iterator[bytes]:
-    at = 13 + _colour_table_bytes(data[10])
-    yield data[:at]
-    while data[at] != _GIF_END:
-        kind = data[at]
-        if kind == _GIF_IMAGE:
-            # Ten bytes of descriptor, a colour table perhaps, the code size, then the picture's blocks.
-            end = _end_of_blocks(data, at + 10 + _colour_table_bytes(data[at + 9]) + 1)
-        elif kind == _GIF_EXTENSION:
-            end = _end_of_blocks(data, at + 2)
-        else:
-            raise ResultInvalidError(_BROKEN)
-        if kind == _GIF_IMAGE or _is_kept_extension(data, at):
-            yield data[at:end]
-        at = end
-    yield data[at : at + 1]
-
-
-def _colour_table_bytes(flags: int) -> int:
-    return 3 * 2 ** ((flags & 0x07) + 1) if flags & 0x80 else 0
-
-
-def _end_of_blocks(data: bytes, at: int) -> int:
-    while data[at]:
-        at += 1 + data[at]
-    return at + 1
-
-
-def _is_kept_extension(data: bytes, at: int) -> bool:
-    label = data[at + 1]
-    if label == _GIF_APPLICATION:
-        return data[at + 3 : at + 14] in _GIF_LOOPS
-    return label not in (_GIF_COMMENT, _GIF_TEXT)
+def _clean_gif(data: bytes, like: Like | None) -> tuple[gif_blocks.Gif, str]:
+    """The clean GIF, and why it has not the timing of its target; "" when it has, or was not to have it."""
+    gif = gif_blocks.read_gif(data)
+    if like is None or like.kind.kind is not MediaKind.GIF or Keeps.FPS not in like.keeps:
+        return gif, ""
+    try:
+        target = gif_blocks.read_gif(like.path.read_bytes(), lenient=True)
+    except ResultInvalidError:
+        return gif, "the target cannot be taken apart"
+    timed = gif_blocks.timed_like(gif, target)
+    return (gif, "another number of frames") if timed is None else (timed, "")

@@ -64,16 +64,16 @@ def rewrite(folder, name, file, old, new):
 
 
 async def test_shipped_templates_load_without_a_problem(catalog):
-    assert catalog.names() == ("faceswap_image", "faceswap_video")
+    assert catalog.names() == ("faceswap_gif", "faceswap_image", "faceswap_video")
     assert catalog.problems() == {}
-    assert [template.name for template in catalog.templates()] == ["faceswap_image", "faceswap_video"]
+    assert [template.name for template in catalog.templates()] == ["faceswap_gif", "faceswap_image", "faceswap_video"]
 
 
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
         (MediaKind.VIDEO, "faceswap_video"),
-        (MediaKind.GIF, "faceswap_video"),
+        (MediaKind.GIF, "faceswap_gif"),
         (MediaKind.IMAGE, "faceswap_image"),
     ],
 )
@@ -104,11 +104,11 @@ async def test_bad_template_is_named_and_the_others_serve(folder, shelf):
     rewrite(folder, "faceswap_video", "graph.json", '"Swap face"', '"Swap the face"')
     catalog = Catalog(folder, shelf, FrozenClock())
     await catalog.load()
-    assert catalog.names() == ("faceswap_image",)
+    assert catalog.names() == ("faceswap_gif", "faceswap_image")
     assert "'Swap face'" in catalog.problems()["faceswap_video"]
     with pytest.raises(TemplateError, match="Swap face"):
         catalog.get("faceswap_video")
-    assert [name for name, _, _ in shelf.saved] == ["faceswap_image"]
+    assert [name for name, _, _ in shelf.saved] == ["faceswap_gif", "faceswap_image"]
 
 
 async def test_bad_edit_leaves_the_last_good_version_serving(catalog, folder):
@@ -148,7 +148,7 @@ async def test_only_the_templates_named_are_read_again(catalog, folder):
 async def test_all_serve_on_while_the_folder_itself_cannot_be_read(catalog, folder):
     away = folder.rename(folder.with_name("away"))
     await catalog.reload()
-    assert catalog.names() == ("faceswap_image", "faceswap_video")
+    assert catalog.names() == ("faceswap_gif", "faceswap_image", "faceswap_video")
     (reason,) = catalog.problems().values()
     assert reason.endswith("what was read before goes on serving")
 
@@ -160,7 +160,7 @@ async def test_all_serve_on_while_the_folder_itself_cannot_be_read(catalog, fold
 async def test_removed_template_stops_serving(catalog, folder):
     shutil.rmtree(folder / "faceswap_video")
     await catalog.reload()
-    assert catalog.names() == ("faceswap_image",)
+    assert catalog.names() == ("faceswap_gif", "faceswap_image")
     assert catalog.problems() == {}
 
 
@@ -168,7 +168,7 @@ async def test_version_is_in_the_store_before_it_serves_and_once(catalog, shelf)
     template = catalog.get("faceswap_image")
     assert ("faceswap_image", template.version, 1_700_000_000.0) in shelf.saved
     await catalog.reload()
-    assert len(shelf.saved) == 2
+    assert len(shelf.saved) == 3
 
 
 async def test_version_that_the_store_cannot_keep_does_not_serve(catalog, folder, shelf, monkeypatch):
@@ -236,7 +236,7 @@ async def test_unreadable_file_is_a_problem_that_tells_no_path(folder, shelf, fi
         path.write_bytes(data)
     catalog = Catalog(folder, shelf, FrozenClock())
     await catalog.load()
-    assert catalog.names() == ("faceswap_video",)
+    assert catalog.names() == ("faceswap_gif", "faceswap_video")
     problem = catalog.problems()["faceswap_image"]
     assert reason in problem
     assert str(folder) not in problem

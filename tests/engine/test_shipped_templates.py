@@ -15,7 +15,7 @@ from gateway.interfaces import Capabilities
 from gateway.template import load_template, missing_on
 
 
-@pytest.mark.parametrize("name", ["faceswap_image", "faceswap_video"])
+@pytest.mark.parametrize("name", ["faceswap_gif", "faceswap_image", "faceswap_video"])
 def test_embedded_worker_can_run_every_shipped_template(name, tmp_path: Path):
     folder = shipped_workflows() / name
     template = load_template(name, (folder / "template.toml").read_text(), (folder / "graph.json").read_text())

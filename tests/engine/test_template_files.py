@@ -67,16 +67,16 @@ def test_reading_keeps_the_marks_from_before_it(folder, monkeypatch):
 
     monkeypatch.setattr(template_files, "load_template", load_while_it_is_edited)
     reading = read_folder(folder)
-    assert reading.templates.keys() == {"faceswap_image", "faceswap_video"}
+    assert reading.templates.keys() == {"faceswap_gif", "faceswap_image", "faceswap_video"}
     now = marks(folder)
     assert all(reading.marks[name] != now[name] for name in now)
 
 
 def test_templates_beyond_the_limit_are_named_and_left_out(folder, monkeypatch):
-    monkeypatch.setattr(template_files, "MAX_TEMPLATES", 1)
+    monkeypatch.setattr(template_files, "MAX_TEMPLATES", 2)
     reading = read_folder(folder)
-    assert reading.templates.keys() == {"faceswap_image"}
-    assert "more than 1 templates" in reading.problems["faceswap_video"].message
+    assert reading.templates.keys() == {"faceswap_gif", "faceswap_image"}
+    assert "more than 2 templates" in reading.problems["faceswap_video"].message
     before = marks(folder)
     shutil.rmtree(folder / "faceswap_image")
     assert marks(folder)["faceswap_video"] != before["faceswap_video"], "its turn has come, so it must be read"

@@ -168,7 +168,7 @@ async def test_bad_template_that_is_taken_away_is_no_problem_any_more(watch, cat
     shutil.rmtree(folder / "faceswap_image")
     await look_until_live(watch)
     assert catalog.problems() == {}
-    assert catalog.names() == ("faceswap_video",)
+    assert catalog.names() == ("faceswap_gif", "faceswap_video")
 
 
 async def test_removed_template_is_not_offered_and_its_jobs_keep_their_version(watch, catalog, folder):
@@ -176,7 +176,7 @@ async def test_removed_template_is_not_offered_and_its_jobs_keep_their_version(w
     shutil.rmtree(folder / "faceswap_image")
     with structlog.testing.capture_logs() as logs:
         await look_until_live(watch)
-    assert catalog.names() == ("faceswap_video",)
+    assert catalog.names() == ("faceswap_gif", "faceswap_video")
     assert [(line["event"], line["template"]) for line in logs] == [("template_removed", "faceswap_image")]
     assert (await catalog.pinned("faceswap_image", old.version)).graph_text == old.graph_text
 
@@ -184,7 +184,7 @@ async def test_removed_template_is_not_offered_and_its_jobs_keep_their_version(w
 async def test_new_template_is_offered(watch, catalog, folder):
     shutil.copytree(folder / "faceswap_image", folder / "another")
     await look_until_live(watch)
-    assert catalog.names() == ("another", "faceswap_image", "faceswap_video")
+    assert catalog.names() == ("another", "faceswap_gif", "faceswap_image", "faceswap_video")
 
 
 async def test_folder_that_is_replaced_does_not_interrupt_service(watch, catalog, folder):
@@ -193,7 +193,7 @@ async def test_folder_that_is_replaced_does_not_interrupt_service(watch, catalog
     price(fresh, 7)
     folder.rename(folder.with_name("old"))
     await look_until_live(watch)
-    assert catalog.names() == ("faceswap_image", "faceswap_video")
+    assert catalog.names() == ("faceswap_gif", "faceswap_image", "faceswap_video")
     assert len(catalog.problems()) == 1
 
     fresh.rename(folder)

@@ -29,7 +29,7 @@ def shipped(name):
     return load_template(name, (folder / "template.toml").read_text(), (folder / "graph.json").read_text())
 
 
-VIDEO, IMAGE = shipped("faceswap_video"), shipped("faceswap_image")
+GIF, VIDEO, IMAGE = shipped("faceswap_gif"), shipped("faceswap_video"), shipped("faceswap_image")
 
 
 def upstream(swap=None, restore=None):
@@ -221,7 +221,7 @@ def test_staged_names_of_an_upstream_that_renames_are_taken():
     assert inputs_of(bound_to(inputs={**STAGED, "face": "gw/x (1).png"}), "Face photo")["image"] == "gw/x (1).png"
 
 
-@pytest.mark.parametrize("name", ["faceswap_video", "faceswap_image"])
+@pytest.mark.parametrize("name", ["faceswap_gif", "faceswap_video", "faceswap_image"])
 def test_examples_can_be_bound(name):
     template = shipped(name)
     example = json.loads((ROOT / "workflows" / name / "example.json").read_text())
@@ -245,7 +245,7 @@ PARAMETERS = st.fixed_dictionaries(
 )
 
 
-@given(st.sampled_from([VIDEO, IMAGE]), SWAP, RESTORE, PARAMETERS, WORD, WORD, WORD)
+@given(st.sampled_from([GIF, VIDEO, IMAGE]), SWAP, RESTORE, PARAMETERS, WORD, WORD, WORD)
 def test_binding_replaces_every_placeholder_and_nothing_else(template, swap, restore, parameters, target, face, prefix):
     before = copy.deepcopy(dict(template.graph))
     staged = {"target": f"s/{target}", "face": f"s/{face}"}

@@ -17,7 +17,7 @@ from gateway.template import ProblemKind, load_template, missing_on
 
 ROOT = Path(__file__).parents[2]
 REAL = json.loads((ROOT / "tests/data/object_info/real.json").read_text(encoding="utf-8"))
-VIDEO, IMAGE = "faceswap_video", "faceswap_image"
+GIF, VIDEO, IMAGE = "faceswap_gif", "faceswap_video", "faceswap_image"
 
 
 def texts(name):
@@ -69,14 +69,14 @@ def kinds(problems):
 # ------------------------------------------------------------------------------------------------- what comes with us
 
 
-@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+@pytest.mark.parametrize("name", [GIF, VIDEO, IMAGE])
 def test_shipped_templates_fit_recorded_nodes(name):
     template = shipped(name)
     assert check(template, REAL) == []
     assert missing_on(template, capabilities(REAL)) == ()
 
 
-@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+@pytest.mark.parametrize("name", [GIF, VIDEO, IMAGE])
 @pytest.mark.parametrize(
     ("swap", "restore"),
     [
@@ -96,14 +96,23 @@ def test_video_template_says_what_it_is():
     template = shipped(VIDEO)
     output = template.outputs["result"]
     assert (template.task, template.swaps_faces, template.swap_nodes) == ("face_swap", True, ("4",))
-    assert template.inputs["target"].entry.accepts == {MediaKind.VIDEO, MediaKind.GIF}
+    assert template.inputs["target"].entry.accepts == {MediaKind.VIDEO}
     assert (output.node_id, output.title, output.kind, output.crf) == ("6", "Result", MediaKind.VIDEO, 20)
     assert output.keeps == set(Keeps)
     assert output.swaps_faces
     assert template.titles["4"] == "Swap face"
 
 
-@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+def test_gif_template_says_what_it_is():
+    template = shipped(GIF)
+    output = template.outputs["result"]
+    assert (template.task, template.swaps_faces, template.swap_nodes) == ("face_swap", True, ("4",))
+    assert template.inputs["target"].entry.accepts == {MediaKind.GIF}
+    assert (output.node_id, output.title, output.kind, output.crf) == ("5", "Result", MediaKind.GIF, None)
+    assert output.keeps == {Keeps.FRAMES, Keeps.SIZE, Keeps.FPS}
+
+
+@pytest.mark.parametrize("name", [GIF, VIDEO, IMAGE])
 def test_shipped_graphs_leave_no_option_of_the_swap_to_chance(name):
     """ReActor keeps options on its node objects, so one that a graph leaves out may be another job's."""
     for node in shipped(name).nodes.values():
@@ -123,7 +132,7 @@ def test_shipped_video_graph_keeps_rate_sound_and_secrets():
     assert (result["audio"].node_id, result["audio"].slot) == (nodes["Target video"].id, 2)
 
 
-@pytest.mark.parametrize("name", [VIDEO, IMAGE])
+@pytest.mark.parametrize("name", [GIF, VIDEO, IMAGE])
 def test_every_model_that_is_preferred_has_its_licence_named(name):
     template = shipped(name)
     named = {licence.model for licence in template.licences}

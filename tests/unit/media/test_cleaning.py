@@ -5,9 +5,12 @@ import pytest
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
+from gateway.audit import KEEPS_ALL, Keeps
 from gateway.errors import ResultInvalidError
 from gateway.media import cleaning
+from gateway.media.remuxing import Like
 from gateway.sniffing import GIF, JPEG, PNG, WEBP
+from tests.tools import gifs
 
 PROMPT = '{"3": {"inputs": {"image": "private-name.jpg"}}}'
 
@@ -112,3 +115,34 @@ def test_a_result_cut_short_is_said_to_be_damaged(studio, picture, suffix, kind)
         cut = studio.write("cut", data[: int(len(data) * share)])
         with pytest.raises(ResultInvalidError):
             cleaning.clean_picture(cut, kind, studio.folder / "out")
+
+
+def like_a_gif(studio, result: bytes, target: bytes, keeps=KEEPS_ALL) -> tuple[str, dict[str, object]]:
+    """Why the result was left as it came, and its timing afterwards."""
+    out = studio.folder / "out.gif"
+    like = Like(studio.write("target.gif", target), GIF, keeps)
+    given_up = cleaning.clean_picture(studio.write("result.gif", result), GIF, out, like)
+    return given_up, gifs.timing(out)
+
+
+def test_a_gif_takes_the_delays_and_the_loop_of_its_target(studio):
+    target = gifs.gif(studio.frames(3), [5, 77, 9], loop=4)
+    given_up, timing = like_a_gif(studio, gifs.gif(studio.frames(3), [10] * 3, loop=0), target)
+    assert (given_up, timing["delays"], timing["loop"]) == ("", [5, 77, 9], 4)
+
+
+@pytest.mark.parametrize(
+    ("frames", "keeps", "reason"),
+    [(2, KEEPS_ALL, "another number of frames"), (3, frozenset({Keeps.FRAMES}), "")],
+    ids=["other frames", "timing not promised"],
+)
+def test_a_gif_keeps_its_own_timing_otherwise(studio, frames, keeps, reason):
+    result = gifs.gif(studio.frames(3), [10] * 3, loop=0)
+    given_up, timing = like_a_gif(studio, result, gifs.gif(studio.frames(frames), [7] * frames, loop=4), keeps)
+    assert (given_up, timing["delays"], timing["loop"]) == (reason, [10] * 3, 0)
+
+
+def test_a_target_that_cannot_be_taken_apart_is_no_fault_of_the_result(studio):
+    target = gifs.gif(studio.frames(1), [7], loop=4)[:-20]
+    given_up, timing = like_a_gif(studio, gifs.gif(studio.frames(1), [10], loop=0), target)
+    assert (given_up, timing["delays"]) == ("the target cannot be taken apart", [10])

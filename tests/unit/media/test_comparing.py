@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
 
+from gateway.audit import movement_limit
 from gateway.media import comparing, movies
 from gateway.sniffing import GIF, JPEG, MP4, PNG
 
@@ -127,3 +128,23 @@ def test_a_photo_is_compared_as_comfyui_loads_it(studio):
     Image.fromarray(picture).convert("RGBA").save(studio.folder / "phone.png", exif=exif)
     Image.fromarray(np.rot90(picture, -1)).save(studio.folder / "result.png")
     assert not compare(studio.folder / "phone.png", studio.folder / "result.png").changed
+
+
+def written_by_pillow(path, pictures):
+    """As VideoHelperSuite writes a GIF."""
+    first, *others = [Image.fromarray(picture) for picture in pictures]
+    first.save(path, save_all=True, append_images=others, duration=100, loop=0, disposal=2)
+    return path
+
+
+def test_a_gif_written_anew_from_a_gif_is_unchanged_and_a_faint_swap_in_it_is_seen(studio):
+    before = written_by_pillow(studio.folder / "target.gif", studio.frames(4))
+    with Image.open(before) as image:
+        pictures = [np.asarray(page.convert("RGB")).copy() for page in ImageSequence.Iterator(image)]
+    again = written_by_pillow(studio.folder / "again.gif", pictures)
+    assert not compare(before, again, crf=None, all_frames=True).changed
+    faint = [swapped(picture, contrast=20) for picture in pictures]
+    found = compare(before, written_by_pillow(studio.folder / "faint.gif", faint), crf=None)
+    assert found.changed
+    # What reducing a video's colours moves would have hidden it.
+    assert found.largest_movement < movement_limit(None, palette=True)
