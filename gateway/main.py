@@ -22,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
+from sqlalchemy.exc import DatabaseError
 from starlette.applications import Starlette
 from uuid_utils.compat import uuid7
 
@@ -174,6 +175,10 @@ async def _open_store(settings: Settings, folder: Path) -> SqlStore:
         )
     except GatewayError as error:
         raise StartError(error.message) from error
+    except DatabaseError as error:
+        raise StartError(
+            f"The database in {folder} cannot be read (it may be damaged): restore a backup, or set GATEWAY_DATA_DIR."
+        ) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise StartError(

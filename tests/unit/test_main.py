@@ -113,6 +113,13 @@ async def test_a_database_of_a_later_version_is_told(tmp_path) -> None:
             pass
 
 
+async def test_a_damaged_database_is_told(tmp_path) -> None:
+    (tmp_path / "gateway.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StartError, match="restore a backup"):
+        async with open_gateway(from_mapping({"data_dir": tmp_path, "embedded_workers": 0})):
+            pass
+
+
 async def test_leftovers_of_a_killed_gateway_are_cleared_when_the_next_one_holds_the_directory(tmp_path) -> None:
     left = tmp_path / "scratch" / "result-x"
     left.mkdir(parents=True)
