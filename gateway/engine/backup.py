@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import shutil
 import tarfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
@@ -83,7 +83,7 @@ async def open_backup(
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _tar(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncIterator[bytes]:
+async def _tar(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncGenerator[bytes]:
     written = 0
     async with aclosing(_members(store, blobs, copy, now)) as pieces:
         async for piece in pieces:
@@ -93,7 +93,7 @@ async def _tar(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncIt
     yield bytes(end + -(written + end) % RECORD_BYTES)
 
 
-async def _members(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncIterator[bytes]:
+async def _members(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncGenerator[bytes]:
     size_bytes = (await asyncio.to_thread(copy.stat)).st_size
     async for piece in _file(DATABASE, copy, size_bytes, now):
         yield piece
