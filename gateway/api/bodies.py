@@ -82,14 +82,15 @@ class Body:
         received = 0
         pieces = aiter(self._request.stream())
         while True:
+            # Beside the watch in _next: pieces that are there at once leave it no turn of the loop.
+            if received and received != self.announced_bytes and self._stopping.is_set():
+                raise _stops()
             try:
                 chunk = await self._next(pieces)
             except StopAsyncIteration:
                 return
             except TimeoutError:
                 raise (_stops() if self._stopping.is_set() else _too_slow()) from None
-            if self._stopping.is_set():  # pieces that are there at once leave the watch no turn of the loop
-                raise _stops()
             received += len(chunk)
             self._require_pace(received, self._monotonic() - started)
             yield chunk
