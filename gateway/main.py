@@ -223,7 +223,12 @@ def _fetcher(
 def local_url(host: str, port: int, *, is_encrypted: bool) -> str:
     """Where a listener is reached from its own machine: a wildcard answers on loopback too."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    shown = f"[{name}]" if ":" in name else name
+    return base_url(name, port, is_encrypted=is_encrypted)
+
+
+def base_url(host: str, port: int, *, is_encrypted: bool) -> str:
+    """The URL of a listener by the address it is bound to."""
+    shown = f"[{host}]" if ":" in host else host
     return f"{'https' if is_encrypted else 'http'}://{shown}:{port}"
 
 

@@ -23,7 +23,7 @@ import structlog
 import uvicorn
 
 from gateway.data_dir import StartError
-from gateway.main import Gateway, open_gateway
+from gateway.main import Gateway, base_url, open_gateway
 from gateway.portability import Platform, lacks
 from gateway.settings import Settings
 from gateway.tls import server_context
@@ -91,7 +91,7 @@ async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] 
         async with open_gateway(settings, listeners=((host, port),)) as gateway:
             server = _Server(_config(gateway, tls))
             with _signals_stop(gateway, server):
-                url = _base_url(host, port, is_encrypted=tls is not None)
+                url = base_url(host, port, is_encrypted=tls is not None)
                 ready = asyncio.create_task(_tell_when_ready(server, gateway, url, on_ready), name="tell when ready")
                 try:
                     await server.serve(sockets=[listener])
@@ -106,11 +106,6 @@ def _tls(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return server_context(settings.tls_cert, settings.tls_key)
-
-
-def _base_url(host: str, port: int, *, is_encrypted: bool) -> str:
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if is_encrypted else 'http'}://{shown}:{port}"
 
 
 def _this_platform() -> Platform:

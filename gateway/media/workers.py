@@ -41,7 +41,7 @@ _GIB: Final = 1024**3
 #: A still of the largest size decodes in about a second; a video is read whole, so its time grows with its bytes.
 _PROBE_SECONDS: Final = 10.0
 _PROBE_SECONDS_PER_GIB: Final = 50.0
-#: Comparing may decode both files whole, about 14 pairs of 4096x2304 or 55 of 1920x1080 a second; mostly the first
+#: Comparing may decode both files whole, about 14 pairs of 4096x2304 a second; mostly the first
 #: frame is enough.
 _COMPARE_SECONDS: Final = 900.0
 _COMPARE_SECONDS_PER_GIB: Final = 300.0

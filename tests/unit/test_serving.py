@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from gateway import serving
 from gateway.data_dir import StartError
-from gateway.serving import _base_url, _signals_stop, listen
+from gateway.main import base_url
+from gateway.serving import _signals_stop, listen
 from gateway.settings import from_mapping
 
 
@@ -67,8 +68,8 @@ async def test_first_signal_ends_streams_and_then_the_server_and_the_second_wait
 
 
 def test_base_url_says_how_to_reach_it() -> None:
-    assert _base_url("127.0.0.1", 8000, is_encrypted=False) == "http://127.0.0.1:8000"
-    assert _base_url("::1", 8443, is_encrypted=True) == "https://[::1]:8443"
+    assert base_url("127.0.0.1", 8000, is_encrypted=False) == "http://127.0.0.1:8000"
+    assert base_url("::1", 8443, is_encrypted=True) == "https://[::1]:8443"
 
 
 async def test_what_the_platform_lacks_is_logged_a_line_each_before_anything_else(monkeypatch, tmp_path) -> None:
