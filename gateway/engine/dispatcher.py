@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -177,7 +178,8 @@ class Dispatcher:
         if upstream is None:  # removed since the slots were listed
             return
         # Once dispatched it is off the queue, and the next of its lane comes into the window.
-        work = self._runner.run(candidate.task_id, upstream, on_dispatched=self.wake)
+        ended = partial(self._pool.prompt_ended, name, candidate.task_id)
+        work = self._runner.run(candidate.task_id, upstream, on_dispatched=self.wake, on_prompt_ended=ended)
         self._own(candidate.task_id, candidate.job_id, name, work, charged=candidate)
 
     def _stage_ahead(self, assignment: scheduling.Assignment) -> None:
@@ -260,7 +262,8 @@ class Dispatcher:
             return
         self._runner.expect(found)
         log.info("task_taken_up", task=found.task.id, job=found.job.id, upstream=name)
-        self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream))
+        ended = partial(self._pool.prompt_ended, name, found.task.id)
+        self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream, on_prompt_ended=ended))
 
     async def _mend(self) -> None:
         """Take up tasks whose runner broke, lest they stay dispatched with nobody to follow them."""

@@ -1,7 +1,8 @@
 """The pool: all upstreams, who is busy with what, and which could take more.
 
 One prompt of ours runs per upstream; the queue is ours. An upstream takes work when it answers, has said what it can do,
-is not drained, and has no prompts of others in its queue. Beside real upstreams an embedded worker finds faces and does
+is not drained, and has no prompts of others in its queue. It is free for the next prompt when the last one has left it;
+fetching, checking and storing results goes on beside that, as long as it does not fall behind. Beside real upstreams an embedded worker finds faces and does
 nothing else: nobody who has a GPU shall get a preview by chance.
 """
 
@@ -30,6 +31,9 @@ ONLY_DETECTION = "beside other upstreams an embedded worker only detects faces"
 #: Tasks whose refusals are kept in mind; one that is forgotten costs a try.
 MAX_REFUSED_TASKS = 1024
 _MAX_REQUIREMENTS = 1024
+#: Ended prompts of one upstream whose results may be on their way before it waits for them. It bounds the scratch space
+#: that results take: where checking is slower than making, the makers wait.
+MAX_COLLECTING = 4
 
 
 @dataclass(slots=True)
@@ -43,6 +47,8 @@ class Member:
     runner: asyncio.Task[None]
     #: Task id -> job id of what is at work there. More than one only after a start that found more.
     at_work: dict[str, str] = field(default_factory=dict)
+    #: Tasks whose prompt has ended there and whose results are being fetched and checked.
+    collecting: set[str] = field(default_factory=set)
     _known: Capabilities | None = None
     _lacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -61,6 +67,11 @@ class Member:
     def is_available(self) -> bool:
         """Whether it works or could."""
         return self.upstream.status().reachable and not self.draining
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a prompt given to it now would run now."""
+        return not self.at_work and len(self.collecting) <= MAX_COLLECTING
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,17 +147,25 @@ class Pool:
         """Mark an upstream busy with a task."""
         self._members[name].at_work[task_id] = job_id
 
+    def prompt_ended(self, name: str, task_id: str) -> None:
+        """That task's prompt has left the upstream; its results are still to be fetched from there."""
+        member = self._members.get(name)
+        if member is not None and member.at_work.pop(task_id, None) is not None:
+            member.collecting.add(task_id)
+        self._on_change()
+
     def release(self, name: str, task_id: str) -> None:
-        """That task no longer keeps it busy."""
+        """That task no longer needs it."""
         member = self._members.get(name)
         if member is not None:
             member.at_work.pop(task_id, None)
+            member.collecting.discard(task_id)
         self._on_change()
 
     def is_busy(self, name: str) -> bool:
-        """Whether a task of ours is at work there."""
+        """Whether a task of ours is at work there, or still needs results from there."""
         member = self._members.get(name)
-        return member is not None and bool(member.at_work)
+        return member is not None and bool(member.at_work or member.collecting)
 
     def note_refusal(self, task_id: str, name: str) -> None:
         """This task shall not be tried there again."""
@@ -182,7 +201,7 @@ class Pool:
         return [
             self._slot(name, member, capabilities, needs)
             for name, member in sorted(self._members.items())
-            if name not in without and bool(member.at_work) == busy and (capabilities := _ready(member)) is not None
+            if name not in without and member.is_free != busy and (capabilities := _ready(member)) is not None
         ]
 
     def _slot(self, name: str, member: Member, capabilities: Capabilities, needs: Mapping[str, Need]) -> Slot:

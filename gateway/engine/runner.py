@@ -112,8 +112,22 @@ class Runner:
         except (GatewayError, OSError) as error:
             log.info("staging_ahead_failed", task=task_id, upstream=upstream.name, error=type(error).__name__)
 
-    async def run(self, task_id: str, upstream: Upstream, *, on_dispatched: Callable[[], None]) -> Ending:
-        """Run a queued task on an upstream; comes back when it has ended, is queued again, or was canceled."""
+    async def run(
+        self,
+        task_id: str,
+        upstream: Upstream,
+        *,
+        on_dispatched: Callable[[], None],
+        on_prompt_ended: Callable[[], None],
+    ) -> Ending:
+        """Run a queued task on an upstream; comes back when it has ended, is queued again, or was canceled.
+
+        Args:
+            task_id: the task.
+            upstream: where.
+            on_dispatched: called when it is off the queue.
+            on_prompt_ended: called when the upstream is done with it and results are to be fetched; not after a loss.
+        """
         found = await self._store.queued_task(task_id)
         if found is None:
             return Ending.SETTLED
@@ -128,9 +142,9 @@ class Runner:
                 return await self._report(attempt, Report(TaskEvent.CANCELED))
             graph, number = attempt.bound.graph, attempt.number
             messages = upstream.run(attempt.prompt_id, graph, job_id=job.id, attempt=number)
-            return await self._see_through(attempt, messages)
+            return await self._see_through(attempt, messages, on_prompt_ended)
 
-    async def adopt(self, found: OpenTask, upstream: Upstream) -> Ending:
+    async def adopt(self, found: OpenTask, upstream: Upstream, *, on_prompt_ended: Callable[[], None]) -> Ending:
         """Take up what an earlier process, or an earlier run that broke, has dispatched."""
         with self._canceling.listen(found.job.id) as canceling, self._live(found.job.id, found.task.prompt_id or ""):
             # Read again: a cancel that was recorded before anybody listened is found here.
@@ -148,8 +162,9 @@ class Runner:
             )
             attempt.adopted = True
             if found.outputs is not None:
+                on_prompt_ended()
                 return await self._finish(attempt, found.outputs)
-            return await self._see_through(attempt, upstream.adopt(attempt.prompt_id))
+            return await self._see_through(attempt, upstream.adopt(attempt.prompt_id), on_prompt_ended)
 
     @contextmanager
     def _live(self, job_id: str, prompt_id: str) -> Iterator[None]:
@@ -237,8 +252,13 @@ class Runner:
 
     # --------------------------------------------------------------------------------------------------- settling it
 
-    async def _see_through(self, attempt: Attempt, messages: AsyncIterator[Message]) -> Ending:
-        return await self._settle(attempt, await self._follower.follow(attempt, messages))
+    async def _see_through(
+        self, attempt: Attempt, messages: AsyncIterator[Message], on_prompt_ended: Callable[[], None]
+    ) -> Ending:
+        outcome = await self._follower.follow(attempt, messages)
+        if isinstance(outcome, Succeeded):
+            on_prompt_ended()  # what is left is ours to do: the upstream need not wait for it
+        return await self._settle(attempt, outcome)
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> Ending:
         """Turn an outcome into a report.

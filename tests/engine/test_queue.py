@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.engine.needs import Need, requirement_of, split_requirement
-from gateway.engine.pool import FORM_BYTES, Pool
+from gateway.engine.pool import FORM_BYTES, MAX_COLLECTING, Pool
 from gateway.engine.service import HealthStatus
 from gateway.errors import (
     ConflictError,
@@ -253,6 +253,48 @@ async def test_a_name_that_is_taken_is_refused_before_anything_is_remembered(eng
         await engine.service.add_upstream("http://gpu-9:8188", "gpu-1")
     view = await engine.service.add_upstream("http://gpu-9:8188", "gpu-9")
     assert view.status.name == "gpu-9"
+
+
+async def test_the_next_prompt_does_not_wait_for_the_last_ones_results(engine):
+    gpu = engine.new_upstream()
+    gpu.fetch_gate = asyncio.Event()
+    await engine.start(gpu)
+    first, second = await engine.submit(b"image:1"), await engine.submit(b"image:2")
+    engine.finish(gpu)
+    await engine.until("finishing", first)
+    await engine.until("dispatched", second)
+    assert len(gpu.prompts) == 2
+    gpu.fetch_gate.set()
+    await engine.until("succeeded", first)
+
+
+async def test_an_upstream_waits_when_results_pile_up_and_goes_on_when_one_is_stored(engine):
+    gpu = engine.new_upstream()
+    gpu.fetch_gate = asyncio.Event()
+    await engine.start(gpu)
+    for number in range(MAX_COLLECTING + 3):
+        await engine.submit(b"image:%d" % number)
+    for _ in range(MAX_COLLECTING + 1):
+        engine.finish(gpu)
+        await engine.settle()
+    assert len(gpu.prompts) == MAX_COLLECTING + 1
+    gpu.fetch_gate.set()
+    await engine.settle()
+    assert len(gpu.prompts) == MAX_COLLECTING + 2
+
+
+async def test_an_upstream_that_still_has_results_of_ours_is_not_removed(engine):
+    gpu = engine.new_upstream()
+    gpu.fetch_gate = asyncio.Event()
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.finish(gpu)
+    await engine.until("finishing", job_id)
+    with pytest.raises(ConflictError):
+        await engine.service.remove_upstream("gpu-1")
+    gpu.fetch_gate.set()
+    await engine.until("succeeded", job_id)
+    await engine.service.remove_upstream("gpu-1")
 
 
 async def test_an_upstream_with_two_tasks_is_free_when_both_have_left():
