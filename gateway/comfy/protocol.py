@@ -158,6 +158,11 @@ class Session:
         """Prompts without an Outcome."""
         return frozenset(self._prompts)
 
+    @property
+    def waiting_prompts(self) -> frozenset[str]:
+        """Prompts that the upstream has, or may have, and that have not begun as far as is known."""
+        return frozenset(key for key, prompt in self._prompts.items() if not prompt.narrator.has_started)
+
     # ---------------------------------------------------------------------------------------------------------- prompts
 
     def submitting(self, prompt_id: str, *, now: float) -> None:

@@ -19,9 +19,9 @@ import structlog
 from gateway import scheduling
 from gateway.engine.catalog import Catalog
 from gateway.engine.needs import Need, split_requirement
-from gateway.engine.pool import Pool
+from gateway.engine.pool import Pool, Room
 from gateway.engine.recorder import Recorder
-from gateway.engine.runner import Ending, Runner
+from gateway.engine.runner import Ending, Runner, Stages
 from gateway.errors import TemplateError
 from gateway.interfaces import Candidate, Clock, OpenTask, Report, Store
 from gateway.job import TaskEvent
@@ -125,18 +125,23 @@ class Dispatcher:
         if self._stopping:
             return
         now = self._clock.monotonic()
-        slots = self._pool.slots(needs, without=self._resting(now))
-        shares = self._shares.snapshot({candidate.submitter for candidate in candidates}, now)
         refusals = self._refusals(candidates, needs)
-        assigned = scheduling.assign(candidates, slots, shares, refusals)
-        for assignment in assigned:
-            self._shares.charge(assignment.candidate.submitter, assignment.candidate.cost_seconds, now)
-            self._start(assignment)
-        taken = {assignment.candidate.task_id for assignment in assigned}
-        left = [candidate for candidate in candidates if candidate.task_id not in taken]
-        shares = self._shares.snapshot({candidate.submitter for candidate in left}, now)
-        for assignment in scheduling.assign(left, self._pool.slots(needs, busy=True), shares, refusals):
+        resting = self._resting(now)
+        for room in Room:
+            slots = self._pool.slots(needs, room, without=frozenset() if room is Room.LATER else resting)
+            shares = self._shares.snapshot({candidate.submitter for candidate in candidates}, now)
+            assigned = scheduling.assign(candidates, slots, shares, refusals)
+            for assignment in assigned:
+                self._give(assignment, room, now)
+            taken = {assignment.candidate.task_id for assignment in assigned}
+            candidates = [candidate for candidate in candidates if candidate.task_id not in taken]
+
+    def _give(self, assignment: scheduling.Assignment, room: Room, now: float) -> None:
+        if room is Room.LATER:
             self._stage_ahead(assignment)
+        else:
+            self._shares.charge(assignment.candidate.submitter, assignment.candidate.cost_seconds, now)
+            self._start(assignment, is_ahead=room is Room.SOON)
 
     async def _candidates(self) -> list[Candidate]:
         found = await self._store.candidates(limit=WINDOW)
@@ -172,15 +177,21 @@ class Dispatcher:
             and self._pool.could_take(candidate.task_id, candidate.requirement, needs[candidate.requirement])
         }
 
-    def _start(self, assignment: scheduling.Assignment) -> None:
+    def _start(self, assignment: scheduling.Assignment, *, is_ahead: bool) -> None:
         candidate, name = assignment.candidate, assignment.upstream
         upstream = self._pool.get(name)
         if upstream is None:  # removed since the slots were listed
             return
-        # Once dispatched it is off the queue, and the next of its lane comes into the window.
-        ended = partial(self._pool.prompt_ended, name, candidate.task_id)
-        work = self._runner.run(candidate.task_id, upstream, on_dispatched=self.wake, on_prompt_ended=ended)
+        stages = self._stages(name, candidate.task_id)
+        work = self._runner.run(candidate.task_id, upstream, stages, is_ahead=is_ahead)
         self._own(candidate.task_id, candidate.job_id, name, work, charged=candidate)
+
+    def _stages(self, name: str, task_id: str) -> Stages:
+        return Stages(
+            dispatched=self.wake,
+            ending=partial(self._pool.prompt_ending, name, task_id),
+            ended=partial(self._pool.prompt_ended, name, task_id),
+        )
 
     def _stage_ahead(self, assignment: scheduling.Assignment) -> None:
         name = assignment.upstream
@@ -233,7 +244,7 @@ class Dispatcher:
             return
         ending = done.result()
         self._breaks.pop(task_id, None)
-        if ending in {Ending.REFUSED, Ending.UNPLACED} and charged is not None:
+        if ending in {Ending.REFUSED, Ending.UNPLACED, Ending.GIVEN_BACK} and charged is not None:
             self._shares.charge(charged.submitter, -charged.cost_seconds, now)
         if ending in {Ending.UNPLACED, Ending.LOST}:
             self._rest(name, now)
@@ -262,8 +273,8 @@ class Dispatcher:
             return
         self._runner.expect(found)
         log.info("task_taken_up", task=found.task.id, job=found.job.id, upstream=name)
-        ended = partial(self._pool.prompt_ended, name, found.task.id)
-        self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream, on_prompt_ended=ended))
+        stages = self._stages(name, found.task.id)
+        self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream, stages))
 
     async def _mend(self) -> None:
         """Take up tasks whose runner broke, lest they stay dispatched with nobody to follow them."""

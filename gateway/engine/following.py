@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -31,6 +31,9 @@ log = structlog.get_logger(__name__)
 LOG_LINES = 200
 #: A silent upstream gets this long to let go of a prompt.
 LET_GO_SECONDS = 30.0
+#: With this much left by the estimate an attempt is about to end. Enough for the way to an upstream, where the next one
+#: then waits, and little to wait should a better one become free meanwhile.
+ENDING_SECONDS = 2.0
 #: ``Upstream.cancel`` comes back when the prompt is gone, or when the upstream is. Until the outcome is known it is asked
 #: again this long afterwards.
 CANCEL_AGAIN_SECONDS = 5.0
@@ -52,6 +55,10 @@ class Attempt:
     canceling: asyncio.Event
     #: Taken up from an earlier process.
     adopted: bool = False
+    #: Sent while another was about to end on its upstream.
+    is_ahead: bool = False
+    #: Called while it is about to end.
+    on_ending: Callable[[], None] = lambda: None
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     #: The upstream said anything of it, so that we watched it.
     heard: bool = False
@@ -106,6 +113,13 @@ class Follower:
             title = attempt.bound.titles.get(snapshot.node or "")
             fraction, sentence = whole_job(snapshot.fraction), describe(title, snapshot)
             await self._bars.show(attempt.job, attempt.task, fraction, sentence, snapshot=snapshot, title=title)
+            self._foresee_end(attempt)
+
+    def _foresee_end(self, attempt: Attempt) -> None:
+        latest = self._bus.latest(attempt.job.id)
+        left = latest.eta_seconds if latest else None
+        if attempt.started and left is not None and left <= ENDING_SECONDS:
+            attempt.on_ending()
 
     # ---------------------------------------------------------------------------------------------------------- cancel
 

@@ -1,9 +1,10 @@
 """The pool: all upstreams, who is busy with what, and which could take more.
 
 One prompt of ours runs per upstream; the queue is ours. An upstream takes work when it answers, has said what it can do,
-is not drained, and has no prompts of others in its queue. It is free for the next prompt when the last one has left it;
-fetching, checking and storing results goes on beside that, as long as it does not fall behind. Beside real upstreams an embedded worker finds faces and does
-nothing else: nobody who has a GPU shall get a preview by chance.
+is not drained, and has no prompts of others in its queue. The next prompt is sent when the last one is about to end, and
+waits there for that moment, lest the upstream stand still while it is on its way. Fetching, checking and storing results
+goes on beside, as long as it does not fall behind. Beside real upstreams an embedded worker finds faces and does nothing
+else: nobody who has a GPU shall get a preview by chance.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 import structlog
 
@@ -36,6 +38,16 @@ _MAX_REQUIREMENTS = 1024
 MAX_COLLECTING = 4
 
 
+class Room(Enum):
+    """When an upstream would run what it is given."""
+
+    #: It has nothing to do.
+    NOW = auto()
+    #: What it has to do is about to end, and nothing waits behind it.
+    SOON = auto()
+    LATER = auto()
+
+
 @dataclass(slots=True)
 class Member:
     """An upstream in the pool."""
@@ -47,6 +59,8 @@ class Member:
     runner: asyncio.Task[None]
     #: Task id -> job id of what is at work there. More than one only after a start that found more.
     at_work: dict[str, str] = field(default_factory=dict)
+    #: Those of them whose prompt is about to end.
+    ending: set[str] = field(default_factory=set)
     #: Tasks whose prompt has ended there and whose results are being fetched and checked.
     collecting: set[str] = field(default_factory=set)
     _known: Capabilities | None = None
@@ -69,9 +83,13 @@ class Member:
         return self.upstream.status().reachable and not self.draining
 
     @property
-    def is_free(self) -> bool:
-        """Whether a prompt given to it now would run now."""
-        return not self.at_work and len(self.collecting) <= MAX_COLLECTING
+    def room(self) -> Room:
+        """When a prompt given to it now would run."""
+        if len(self.collecting) > MAX_COLLECTING:
+            return Room.LATER
+        if not self.at_work:
+            return Room.NOW
+        return Room.SOON if len(self.at_work) == 1 and self.at_work.keys() <= self.ending else Room.LATER
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +165,18 @@ class Pool:
         """Mark an upstream busy with a task."""
         self._members[name].at_work[task_id] = job_id
 
+    def prompt_ending(self, name: str, task_id: str) -> None:
+        """That task's prompt is about to end: the next may be sent, so that nothing stands still in between."""
+        member = self._members.get(name)
+        if member is not None and task_id in member.at_work and task_id not in member.ending:
+            member.ending.add(task_id)
+            self._on_change()  # once: it is said again with every tick
+
     def prompt_ended(self, name: str, task_id: str) -> None:
         """That task's prompt has left the upstream; its results are still to be fetched from there."""
         member = self._members.get(name)
         if member is not None and member.at_work.pop(task_id, None) is not None:
+            member.ending.discard(task_id)
             member.collecting.add(task_id)
         self._on_change()
 
@@ -159,6 +185,7 @@ class Pool:
         member = self._members.get(name)
         if member is not None:
             member.at_work.pop(task_id, None)
+            member.ending.discard(task_id)
             member.collecting.discard(task_id)
         self._on_change()
 
@@ -189,19 +216,19 @@ class Pool:
         )
 
     def slots(
-        self, needs: Mapping[str, Need], *, busy: bool = False, without: frozenset[str] = frozenset()
+        self, needs: Mapping[str, Need], room: Room = Room.NOW, *, without: frozenset[str] = frozenset()
     ) -> list[Slot]:
         """Room for work among the needs named by requirement.
 
         Args:
             needs: by requirement.
-            busy: what works now, instead of what is free.
+            room: of which upstreams.
             without: names of upstreams to leave out.
         """
         return [
             self._slot(name, member, capabilities, needs)
             for name, member in sorted(self._members.items())
-            if name not in without and member.is_free != busy and (capabilities := _ready(member)) is not None
+            if name not in without and member.room is room and (capabilities := _ready(member)) is not None
         ]
 
     def _slot(self, name: str, member: Member, capabilities: Capabilities, needs: Mapping[str, Need]) -> Slot:

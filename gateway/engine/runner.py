@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import assert_never
 
@@ -53,8 +53,22 @@ class Ending(Enum):
     REFUSED = auto()
     #: It was not dispatched: something went wrong on the way there.
     UNPLACED = auto()
+    #: It came back before it began, and waits again.
+    GIVEN_BACK = auto()
     #: The attempt was lost there.
     LOST = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """Whom to tell how far a run is."""
+
+    #: It is off the queue; the next of its lane comes into the window.
+    dispatched: Callable[[], None]
+    #: The upstream is about to be done with it. May come never, or more than once.
+    ending: Callable[[], None]
+    #: The upstream is done with it, and its results are to be fetched. Does not come after a loss.
+    ended: Callable[[], None]
 
 
 class Runner:
@@ -112,21 +126,14 @@ class Runner:
         except (GatewayError, OSError) as error:
             log.info("staging_ahead_failed", task=task_id, upstream=upstream.name, error=type(error).__name__)
 
-    async def run(
-        self,
-        task_id: str,
-        upstream: Upstream,
-        *,
-        on_dispatched: Callable[[], None],
-        on_prompt_ended: Callable[[], None],
-    ) -> Ending:
+    async def run(self, task_id: str, upstream: Upstream, stages: Stages, *, is_ahead: bool = False) -> Ending:
         """Run a queued task on an upstream; comes back when it has ended, is queued again, or was canceled.
 
         Args:
             task_id: the task.
             upstream: where.
-            on_dispatched: called when it is off the queue.
-            on_prompt_ended: called when the upstream is done with it and results are to be fetched; not after a loss.
+            stages: told on the way.
+            is_ahead: sent while another is about to end there, behind which it waits.
         """
         found = await self._store.queued_task(task_id)
         if found is None:
@@ -137,14 +144,16 @@ class Runner:
             attempt = await self._placed(job, task, upstream, prompt_id, canceling)
             if isinstance(attempt, Ending):
                 return attempt
-            on_dispatched()
+            attempt.is_ahead = is_ahead
+            attempt.on_ending = stages.ending
+            stages.dispatched()
             if canceling.is_set():  # before a byte of it went out
                 return await self._report(attempt, Report(TaskEvent.CANCELED))
             graph, number = attempt.bound.graph, attempt.number
             messages = upstream.run(attempt.prompt_id, graph, job_id=job.id, attempt=number)
-            return await self._see_through(attempt, messages, on_prompt_ended)
+            return await self._see_through(attempt, messages, stages)
 
-    async def adopt(self, found: OpenTask, upstream: Upstream, *, on_prompt_ended: Callable[[], None]) -> Ending:
+    async def adopt(self, found: OpenTask, upstream: Upstream, stages: Stages) -> Ending:
         """Take up what an earlier process, or an earlier run that broke, has dispatched."""
         with self._canceling.listen(found.job.id) as canceling, self._live(found.job.id, found.task.prompt_id or ""):
             # Read again: a cancel that was recorded before anybody listened is found here.
@@ -161,10 +170,11 @@ class Runner:
                 job, found.task, upstream, found.task.prompt_id or "", template, as_dispatched(template), canceling
             )
             attempt.adopted = True
+            attempt.on_ending = stages.ending
             if found.outputs is not None:
-                on_prompt_ended()
+                stages.ended()
                 return await self._finish(attempt, found.outputs)
-            return await self._see_through(attempt, upstream.adopt(attempt.prompt_id), on_prompt_ended)
+            return await self._see_through(attempt, upstream.adopt(attempt.prompt_id), stages)
 
     @contextmanager
     def _live(self, job_id: str, prompt_id: str) -> Iterator[None]:
@@ -252,12 +262,10 @@ class Runner:
 
     # --------------------------------------------------------------------------------------------------- settling it
 
-    async def _see_through(
-        self, attempt: Attempt, messages: AsyncIterator[Message], on_prompt_ended: Callable[[], None]
-    ) -> Ending:
+    async def _see_through(self, attempt: Attempt, messages: AsyncIterator[Message], stages: Stages) -> Ending:
         outcome = await self._follower.follow(attempt, messages)
         if isinstance(outcome, Succeeded):
-            on_prompt_ended()  # what is left is ours to do: the upstream need not wait for it
+            stages.ended()  # what is left is ours to do: the upstream need not wait for it
         return await self._settle(attempt, outcome)
 
     async def _settle(self, attempt: Attempt, outcome: Outcome) -> Ending:
@@ -268,7 +276,7 @@ class Runner:
         * Interrupted: canceled when we asked. Else somebody at the upstream did it, and the attempt is lost; but one that
           never began, or whose inputs were not there any more, has cost nothing.
         * Lost: the attempt is lost when we watched it; what was gone before we came back, or went with a worker that was
-          stopped, was interrupted.
+          stopped, or had not begun behind another, was interrupted.
         """
         match outcome:
             case Succeeded(outputs=outputs):
@@ -280,20 +288,27 @@ class Runner:
                 return await self._failed(attempt, outcome)
             case Interrupted():
                 return await self._stopped_there(attempt)
-            case Lost(reason=reason, by_our_stop=by_our_stop):
-                log.warning("attempt_lost", job=attempt.job.id, attempt=attempt.number, reason=reason)
-                if by_our_stop:
-                    return await self._interrupted(attempt, "The worker that ran it was stopped.")
-                return await self._lost(attempt, "The worker that ran it was lost.")
+            case Lost():
+                return await self._gone(attempt, outcome)
             case _:
                 assert_never(outcome)
+
+    async def _gone(self, attempt: Attempt, outcome: Lost) -> Ending:
+        log.warning("attempt_lost", job=attempt.job.id, attempt=attempt.number, reason=outcome.reason)
+        if outcome.by_our_stop:
+            return await self._interrupted(attempt, "The worker that ran it was stopped.")
+        if attempt.is_ahead and not attempt.started:
+            await self._interrupted(attempt, "The worker was lost before it began.")
+            return Ending.GIVEN_BACK
+        return await self._lost(attempt, "The worker that ran it was lost.")
 
     async def _stopped_there(self, attempt: Attempt) -> Ending:
         if attempt.canceling.is_set():
             return await self._report(attempt, Report(TaskEvent.CANCELED))
         if attempt.started:
             return await self._lost(attempt, "It was interrupted on the worker.")
-        return await self._interrupted(attempt, "The worker gave it back before it began.")
+        await self._interrupted(attempt, "The worker gave it back before it began.")
+        return Ending.GIVEN_BACK
 
     async def _failed(self, attempt: Attempt, outcome: Failed) -> Ending:
         log.warning(

@@ -107,6 +107,8 @@ class RemoteUpstream:
         self._reason = "not connected yet"
         self._socket_reason = ""
         self._foreign_prompts = 0
+        #: Held while a prompt is on its way there, and while one is being interrupted.
+        self._no_interrupt = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
         self._running: asyncio.Task[None] | None = None
         self._is_closed = False
@@ -227,7 +229,8 @@ class RemoteUpstream:
 
     async def _submit(self, prompt_id: str, body: object) -> None:
         try:
-            answer = await self._client.post("/prompt", body, answer_seconds=SUBMIT_SECONDS)
+            async with self._no_interrupt:
+                answer = await self._client.post("/prompt", body, answer_seconds=SUBMIT_SECONDS)
         except ConnectionError as error:
             self._session.submission_failed(prompt_id, was_sent=not isinstance(error, NotSentError), now=self._now())
         else:
@@ -250,33 +253,47 @@ class RemoteUpstream:
         begun = self._now()
         answered_at = begun
         tries = 0
+        pulled: set[str] = set()
         while self._now() - begun < CANCEL_LIMIT_SECONDS and self._now() - answered_at < DEAD_SECONDS:
             try:
-                await self._remove(prompt_id)
+                pulled |= await self._remove(prompt_id)
                 queue = await self._ask_queue()
             except ConnectionError:
                 queue = None
             if queue is not None:
                 answered_at = self._now()
-                if not queue.holds(prompt_id):
-                    self._session.dequeued(prompt_id)
-                    self._pump()
-                    if not self._session.is_submitting(prompt_id):
-                        return
+                self._note_dequeued({prompt_id, *pulled}, queue)
+                if not queue.holds(prompt_id) and not self._session.is_submitting(prompt_id):
+                    return
             await self._clock.sleep(CANCEL_SECONDS[min(tries, len(CANCEL_SECONDS) - 1)])
             tries += 1
         log.warning("upstream keeps a canceled prompt", upstream=self.name, prompt_id=prompt_id)
 
-    async def _remove(self, prompt_id: str) -> None:
-        """One try; never an interrupt that could hit another prompt."""
+    async def _remove(self, prompt_id: str) -> frozenset[str]:
+        """One try; never an interrupt that could hit another prompt.
+
+        Returns:
+            Prompts of ours that waited there and were pulled back with it, as far as they had not begun. ComfyUI looks
+            which prompt runs and interrupts what runs then: a prompt that begins in between would be hit. So nothing of
+            ours waits there while it is done, and nothing is on its way.
+        """
         if self._cancels_by_job:
             answer = await self._client.post(f"/api/jobs/{prompt_id}/cancel", {})
             if answer.status == answers.OK:
-                return
+                return frozenset()
             self._cancels_by_job = False  # it lists jobs but cannot cancel them: 0.6 to 0.25
-        # In this order: a prompt that starts in between is caught by the interrupt.
-        await self._client.post("/queue", {"delete": [prompt_id]})
-        await self._client.post("/interrupt", {"prompt_id": prompt_id})
+        async with self._no_interrupt:
+            pulled = self._session.waiting_prompts - {prompt_id}
+            # In this order: a prompt that starts in between is caught by the interrupt.
+            await self._client.post("/queue", {"delete": [prompt_id, *sorted(pulled)]})
+            await self._client.post("/interrupt", {"prompt_id": prompt_id})
+        return pulled
+
+    def _note_dequeued(self, prompt_ids: Collection[str], queue: answers.QueueSnapshot) -> None:
+        for prompt_id in prompt_ids:
+            if not queue.holds(prompt_id):
+                self._session.dequeued(prompt_id)
+        self._pump()
 
     async def clear_stale(self) -> None:
         """Remove prompts of ours that nobody wants any more."""
@@ -286,10 +303,13 @@ class RemoteUpstream:
         if queue is None:
             return
         wanted = {*self._wanted(), *self._session.live_prompts}
+        pulled: set[str] = set()
         for item in (*queue.pending, *queue.running):
             if self._is_ours(item) and item.gateway_job is not None and item.prompt_id not in wanted:
                 log.info("removing a stale prompt", upstream=self.name, prompt_id=item.prompt_id)
-                await self._remove(item.prompt_id)
+                pulled |= await self._remove(item.prompt_id)
+        if pulled and (queue := await self._ask_queue()) is not None:
+            self._note_dequeued(pulled, queue)
 
     # --------------------------------------------------------------------------------------------- what the socket says
 

@@ -190,6 +190,56 @@ async def test_cancel_of_a_running_prompt_interrupts_it_by_name(has_jobs_api):
     assert server.calls.count(f"interrupt {PROMPT}") == (0 if has_jobs_api else 3)
 
 
+async def test_what_waits_behind_a_canceled_prompt_is_pulled_back_before_the_interrupt(server, upstream):
+    first = await begun(server, upstream)
+    second = submitted(upstream, OTHER)
+    await server.until(lambda: len(server.pending) == 1)
+    await upstream.cancel(PROMPT)
+    assert (await first)[-1] == Interrupted(PROMPT)
+    assert await second == [Interrupted(OTHER)]
+    deleted = server.calls.index(f"delete {[PROMPT, OTHER]}")
+    assert deleted < server.calls.index(f"interrupt {PROMPT}")
+    assert f"interrupt {OTHER}" not in server.calls
+
+
+async def test_a_server_that_cancels_by_job_keeps_what_waits_behind(tmp_path):
+    server = scripted_comfyui.ScriptedComfyUI()
+    server.has_jobs_api = True
+    async with server.serve() as url, connected(server, url) as upstream:
+        first = await begun(server, upstream)
+        second = submitted(upstream, OTHER)
+        await server.until(lambda: len(server.pending) == 1)
+        await upstream.cancel(PROMPT)
+        assert (await first)[-1] == Interrupted(PROMPT)
+        await server.start(OTHER)
+        await server.finish(OTHER, **{"9": RESULT})
+        assert isinstance((await second)[-1], Succeeded)
+
+
+async def test_no_prompt_is_sent_while_another_is_being_interrupted(server, upstream, monkeypatch):
+    first = await begun(server, upstream)
+    held, interrupted = asyncio.Event(), asyncio.Event()
+    plain = server._interrupt
+
+    async def slow(prompt_id):
+        interrupted.set()
+        await held.wait()
+        await plain(prompt_id)
+
+    monkeypatch.setattr(server, "_interrupt", slow)
+    canceling = asyncio.create_task(upstream.cancel(PROMPT))
+    await interrupted.wait()
+    second = submitted(upstream, OTHER)
+    assert (await upstream._client.get("/queue")).status == 200, "time enough for a prompt to arrive"
+    assert server.pending == []
+    held.set()
+    await canceling
+    assert (await first)[-1] == Interrupted(PROMPT)
+    await server.until(lambda: len(server.pending) == 1)
+    await server.finish(OTHER, **{"9": RESULT})
+    assert isinstance((await second)[-1], Succeeded)
+
+
 async def test_partly_accepted_graph_is_refused_and_dequeued(server, upstream):
     server.prompt_answer = "partly"
     (failed,) = await collect(upstream.run(PROMPT, GRAPH, job_id="job", attempt=1))
