@@ -18,6 +18,7 @@
     ├── BusyError                   the gateway is at fault for now; try again later
     │   ├── QueueFullError          queue_full              503
     │   ├── ShuttingDownError       shutting_down           503
+    │   │   └── LeaseLostError      shutting_down           503, another gateway has taken over
     │   └── StorageFullError        storage_full            507
     ├── TemplateError               template_error          500, a template on disk is at fault
     └── JobError                    why a job ended as failed; never an HTTP status of its own
@@ -173,6 +174,10 @@ class ShuttingDownError(BusyError):
     """The gateway is about to stop and takes nothing new."""
 
     code = "shutting_down"
+
+
+class LeaseLostError(ShuttingDownError):
+    """Another gateway has taken over what this one held: nothing was written, and this one is about to end."""
 
 
 class StorageFullError(BusyError):

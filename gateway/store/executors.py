@@ -8,6 +8,9 @@ them all. Readers have connections of their own, which refuse to write, and see 
 ``InlineExecutor`` runs the same queries on SQLite in memory, in the caller's thread, one transaction each, so that a
 simulation replays exactly. Unlike production it never reads an older state while a write is under way.
 
+Both can hold a **lease** (``gateway/lease.py``): then each transaction that writes asks first whether it still is ours,
+and writes nothing when somebody else has taken over, now or ever again.
+
 Source: SQLite 3.40, "Write-Ahead Logging" and "PRAGMA synchronous"; -wal and -shm files get the mode of the database
 file, which is therefore made here before SQLite opens it.
 """
@@ -31,8 +34,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from gateway.errors import ShuttingDownError, StorageFullError
+from gateway.lease import Lease
 from gateway.store import migrations
 from gateway.store.copying import copy_database
+from gateway.store.queries import leases
 from gateway.store.schema import metadata
 
 _P = ParamSpec("_P")
@@ -51,6 +56,11 @@ BUSY_TIMEOUT_MS = 5000
 class Executor(Protocol):
     """Runs queries, each in one transaction."""
 
+    @property
+    def lease(self) -> Lease | None:
+        """The lease it writes under, as it was taken; None for one that needs none."""
+        ...
+
     async def read(self, query: Query[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """What a query that changes nothing says of the last committed state."""
         ...
@@ -59,6 +69,9 @@ class Executor(Protocol):
         """What a query says once its changes are durable; when it raises, nothing changed.
 
         A caller that is cancelled meanwhile does not learn which of the two it was.
+
+        Raises:
+            LeaseLostError: somebody else has taken over.
         """
         ...
 
@@ -74,16 +87,39 @@ class Executor(Protocol):
 # -------------------------------------------------------------------------------------------------------------- inline
 
 
-class InlineExecutor:
-    """SQLite in memory, in the caller's thread. For tests and simulations."""
+class MemoryDatabase:
+    """A database in memory, on one connection."""
 
     def __init__(self) -> None:
         self._engine = create_engine("sqlite://", poolclass=StaticPool)
         _prepare(self._engine, "foreign_keys=ON")
-        self._connection = self._engine.connect()
-        with self._connection.begin():
+        self.connection = self._engine.connect()
+        with self.connection.begin():
             # A test holds this equal to what the migrations make, in a tenth of their time.
-            metadata.create_all(self._connection)
+            metadata.create_all(self.connection)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.connection.close()
+        self._engine.dispose()
+
+
+class InlineExecutor:
+    """SQLite in memory, in the caller's thread. For tests and simulations.
+
+    Args:
+        claim: the lease to take and to write under.
+        beside: the executor of another gateway on the same database, which closes it.
+    """
+
+    def __init__(self, claim: leases.Claim | None = None, *, beside: InlineExecutor | None = None) -> None:
+        self.database = MemoryDatabase() if beside is None else beside.database
+        self._owns = beside is None
+        self._connection = self.database.connection
+        self.lease: Lease | None = None
+        if claim is not None:
+            with self._connection.begin():
+                self.lease = leases.take(self._connection, claim)
 
     async def read(self, query: Query[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """See ``Executor``."""
@@ -95,18 +131,17 @@ class InlineExecutor:
     async def write(self, query: Query[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """See ``Executor``."""
         with self._connection.begin():
+            _check(self._connection, self.lease)
             return query(self._connection, *args, **kwargs)
 
     async def copy_to(self, path: Path) -> None:
         """See ``Executor``."""
-        raw = self._connection.connection.driver_connection
-        assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - tells mypy what the URL made sure of
-        copy_database(raw, path)
+        copy_database(_raw(self._connection), path)
 
     async def close(self) -> None:
         """Forget everything."""
-        self._connection.close()
-        self._engine.dispose()
+        if self._owns:
+            self.database.close()
 
 
 # ----------------------------------------------------------------------------------------------------- writer, readers
@@ -133,10 +168,18 @@ class _Write:
 
 
 class SqliteExecutor:
-    """A database file, its one writer thread and its readers. Call ``start`` first, and use it from one loop."""
+    """A database file, its one writer thread and its readers. Call ``start`` first, and use it from one loop.
 
-    def __init__(self, path: Path, *, readers: int = READERS) -> None:
+    Args:
+        path: of the file.
+        readers: how many read at a time.
+        claim: the lease to take at the start and to write under.
+    """
+
+    def __init__(self, path: Path, *, readers: int = READERS, claim: leases.Claim | None = None) -> None:
         self._path = path
+        self._claim = claim
+        self.lease: Lease | None = None
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._room = asyncio.Semaphore(MAX_PENDING_WRITES)
         self._closed = False
@@ -151,9 +194,12 @@ class SqliteExecutor:
         self.writes = 0
 
     async def start(self) -> None:
-        """Open the file, make or migrate its tables, start the writer.
+        """Open the file, make or migrate its tables, take the lease, start the writer.
+
+        One transaction: who does not get the lease has migrated nothing.
 
         Raises:
+            LeaseMovedError: the lease was to be taken over, and its holder lives.
             SchemaTooNewError: a newer version of the gateway wrote the file.
             OSError: the file cannot be made or opened.
         """
@@ -248,6 +294,8 @@ class SqliteExecutor:
             connection = engine.connect()
             with connection.begin():
                 migrations.upgrade(connection)
+                taken = None if self._claim is None else leases.take(connection, self._claim)
+            self.lease = taken
         except Exception as error:  # noqa: BLE001 - this is the edge of the thread: whoever waits for start() gets it
             ready.error = error
             _tell([ready])
@@ -280,6 +328,7 @@ class SqliteExecutor:
         """One transaction for the group. Every write has its result or its error afterwards."""
         try:
             with connection.begin():
+                _check(connection, self.lease)
                 for write in group:
                     _run_in_savepoint(connection, write)
         except Exception as error:  # noqa: BLE001 - the edge of the thread: every caller of the group gets it
@@ -290,10 +339,21 @@ class SqliteExecutor:
         self.writes += len(group)
 
 
-def _run_in_savepoint(connection: Connection, write: _Write) -> None:
-    """Keep result or error; raises only when the whole transaction is gone."""
+def _check(connection: Connection, lease: Lease | None) -> None:
+    """Once a transaction, in it: nobody takes over while it is open, for SQLite has one writer at a time."""
+    if lease is not None:
+        leases.check(_raw(connection), lease)
+
+
+def _raw(connection: Connection) -> sqlite3.Connection:
     raw = connection.connection.driver_connection
     assert isinstance(raw, sqlite3.Connection)  # noqa: S101 - tells mypy what _url made sure of
+    return raw
+
+
+def _run_in_savepoint(connection: Connection, write: _Write) -> None:
+    """Keep result or error; raises only when the whole transaction is gone."""
+    raw = _raw(connection)
     # Not Connection.begin_nested: the same two statements at a fifth of the price.
     raw.execute("SAVEPOINT write")
     try:

@@ -307,3 +307,15 @@ upstreams = Table(
     Column("updated_at", Double, nullable=False),
     UniqueConstraint("client_id"),
 )
+
+#: Who may act for what; ``gateway/lease.py`` tells the rules.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("counter", BigInteger, nullable=False),
+    CheckConstraint("token > 0", name="token"),
+    CheckConstraint("counter >= 0", name="counter"),
+)

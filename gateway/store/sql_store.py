@@ -12,9 +12,10 @@ from gateway.comfy.messages import OutputFile
 from gateway.events import Event
 from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Purged, Recorded, Report, Swept, UpstreamRow
 from gateway.job import Job, JobResult, JobState, RetryLimits, Task
+from gateway.lease import Lease
 from gateway.store.copying import blobs_of
 from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
-from gateway.store.queries import assets, creating, jobs, purging, queue, recording, sweeping, upstreams
+from gateway.store.queries import assets, creating, jobs, leases, purging, queue, recording, sweeping, upstreams
 
 
 def _random_id() -> str:
@@ -46,14 +47,28 @@ class SqlStore:
         self._after_lane = ""
 
     @classmethod
-    async def open(cls, path: Path, *, result_retention_seconds: float, asset_retention_seconds: float) -> Self:
+    async def open(
+        cls,
+        path: Path,
+        *,
+        result_retention_seconds: float,
+        asset_retention_seconds: float,
+        claim: leases.Claim | None = None,
+    ) -> Self:
         """The store in the SQLite file at ``path``, made or migrated first; its folder exists and is private.
 
+        Args:
+            path: of the file.
+            result_retention_seconds: see the class.
+            asset_retention_seconds: see the class.
+            claim: the lease to take, and to write under from then on.
+
         Raises:
+            LeaseMovedError: the lease was to be taken over, and its holder lives; nothing was changed.
             SchemaTooNewError: a newer version of the gateway wrote the file.
             OSError: the file cannot be made or opened.
         """
-        executor = SqliteExecutor(path)
+        executor = SqliteExecutor(path, claim=claim)
         try:
             await executor.start()
         except BaseException:
@@ -72,14 +87,39 @@ class SqlStore:
         result_retention_seconds: float = 86_400.0,
         asset_retention_seconds: float = 86_400.0,
         new_client_id: Callable[[], str] = _random_id,
+        claim: leases.Claim | None = None,
+        beside: SqlStore | None = None,
     ) -> Self:
-        """A store for tests and simulations: the same SQL, in memory, in the caller's thread."""
+        """A store for tests and simulations: the same SQL, in memory, in the caller's thread.
+
+        Args:
+            result_retention_seconds: see the class.
+            asset_retention_seconds: see the class.
+            new_client_id: see the class.
+            claim: the lease to take, and to write under from then on.
+            beside: another store in memory, to be the second gateway on its database.
+        """
+        other = None if beside is None else beside._executor  # noqa: SLF001 - shared by the two
+        if not (other is None or isinstance(other, InlineExecutor)):
+            raise TypeError("only a database in memory can be shared")
         return cls(
-            InlineExecutor(),
+            InlineExecutor(claim, beside=other),
             result_retention_seconds=result_retention_seconds,
             asset_retention_seconds=asset_retention_seconds,
             new_client_id=new_client_id,
         )
+
+    # ---- its lease
+
+    @property
+    def lease(self) -> Lease | None:
+        """The lease that it writes under, as it was taken; None when it was opened without."""
+        return self._executor.lease
+
+    async def raise_counter(self) -> None:
+        """Show others that the holder of the lease lives. Raises LeaseLostError."""
+        if (held := self._executor.lease) is not None:
+            await self._executor.write(leases.raise_counter, held)
 
     # ---- a job's life
 
