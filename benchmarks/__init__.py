@@ -1,0 +1,1 @@
+"""Speed, measured against floors in the same run: ``python -m benchmarks all``. Told in ``__main__``."""
