@@ -4,6 +4,10 @@ What is written goes to ``<root>/parts/`` first and is moved under its hash when
 exists holds all of its bytes, after a power cut too. Parts that a killed gateway left are swept by ``prepare``. Who
 refers to a blob, and when nobody does any more, is for the store to know.
 
+To delete is to rename first, into ``parts/``, then to ask once more whether this process still may, and to put the bytes
+back when not. So a gateway that was stopped at any moment of it, and taken over meanwhile, cannot take from the new
+holder what that one was given since. Asking first would leave a moment between the answer and the deed.
+
 All disk work runs in a few threads of this store's own, so that slow disks hold up neither the event loop nor name
 look-ups in the default executor.
 """
@@ -12,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import os
 import re
 import secrets
@@ -44,6 +49,7 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NO_ROOM_SENTENCE: Final = "The gateway's disk has no room for this file."
 _PARTS: Final = "parts"
+_DOOMED: Final = ".doomed"
 #: How many recent commits can be taken back; far more than requests in flight.
 _FRESH_LIMIT: Final = 4096
 
@@ -63,12 +69,19 @@ class LocalBlobs:
         root: the folder; made by ``prepare`` with mode 0700, files have 0600.
         floor_bytes: free bytes that are left to others.
         free: asks how many bytes are free; a parameter for tests.
+        holds: whether this process still holds the folder; asked in the threads.
     """
 
     def __init__(
-        self, root: Path, *, floor_bytes: int = DEFAULT_FLOOR_BYTES, free: Callable[[Path], int] = free_bytes
+        self,
+        root: Path,
+        *,
+        floor_bytes: int = DEFAULT_FLOOR_BYTES,
+        free: Callable[[Path], int] = free_bytes,
+        holds: Callable[[], bool] = lambda: True,
     ) -> None:
         self._root = root
+        self._holds = holds
         self._floor_bytes = floor_bytes
         self._free = free
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="blobs")
@@ -167,7 +180,11 @@ class LocalBlobs:
             folder.chmod(0o700)
         left = list(parts.iterdir())
         for part in left:
-            part.unlink()
+            blob_hash = part.name.partition(".")[0]
+            if part.suffix == _DOOMED and _HASH.fullmatch(blob_hash):
+                self._put_back(part, self.path(blob_hash))  # whether it should go is decided anew
+            else:
+                part.unlink()
         return len(left)
 
     def _require_room(self, needed_bytes: int) -> None:
@@ -210,8 +227,7 @@ class LocalBlobs:
             if left != 0:  # somebody else committed it too, or it was there before
                 return False
             del self._fresh[blob_hash]
-            path.unlink(missing_ok=True)
-        return True
+            return self._take_away(path)
 
     def _untouched(self, since: float) -> list[str]:
         found: list[str] = []
@@ -225,11 +241,28 @@ class LocalBlobs:
             try:
                 if path.stat().st_mtime >= untouched_since:
                     return False
-                path.unlink()
-                self._fresh.pop(path.name, None)
             except FileNotFoundError:
                 return False
+            self._fresh.pop(path.name, None)
+            return self._take_away(path, untouched_since=untouched_since)
+
+    def _take_away(self, path: Path, *, untouched_since: float = math.inf) -> bool:
+        """Delete it unless somebody else holds the folder by now, or has touched it; whether it is gone by our doing."""
+        doomed = self._root / _PARTS / f"{path.name}.{secrets.token_hex(4)}{_DOOMED}"
+        try:
+            path.rename(doomed)
+            if not self._holds() or doomed.stat().st_mtime >= untouched_since:
+                self._put_back(doomed, path)
+                return False
+            doomed.unlink()
+        except FileNotFoundError:  # the new holder has swept our parts: it is no matter of ours any more
+            return False
         return True
+
+    def _put_back(self, doomed: Path, path: Path) -> None:
+        """Undo the rename. Where it was committed again meanwhile, the same bytes replace the same bytes."""
+        self._stamp(doomed)
+        doomed.rename(path)
 
 
 class LocalBlobWriter:

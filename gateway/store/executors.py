@@ -113,7 +113,7 @@ class InlineExecutor:
     """
 
     def __init__(self, claim: leases.Claim | None = None, *, beside: InlineExecutor | None = None) -> None:
-        self.database = MemoryDatabase() if beside is None else beside.database
+        self.database: MemoryDatabase = MemoryDatabase() if beside is None else beside.database
         self._owns = beside is None
         self._connection = self.database.connection
         self.lease: Lease | None = None

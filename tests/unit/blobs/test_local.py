@@ -200,6 +200,71 @@ async def test_discard_spares_bytes_that_somebody_committed_since(blobs):
     assert await blobs.exists(first.hash)
 
 
+async def former_holder(tmp_path, holds):
+    """Blobs of a gateway that is taken over when it asks whether it still holds the folder: after its rename."""
+    made = LocalBlobs(tmp_path / "blobs", free=lambda _folder: 10**12, holds=holds)
+    await made.prepare()
+    return made
+
+
+@pytest.mark.parametrize("way", ["delete", "discard"])
+@pytest.mark.parametrize("commits_again", [True, False])
+async def test_former_holder_takes_no_bytes_from_the_new_one(tmp_path, blobs, way, commits_again):
+    """Stopped between the rows and the bytes of a sweep, it must not delete what the new holder was given since."""
+
+    def taken_over():
+        if commits_again:
+            asyncio.run(put(blobs, b"shared"))
+        return False
+
+    former = await former_holder(tmp_path, taken_over)
+    blob = await put(former, b"shared")
+    if way == "delete":
+        assert not await former.delete(blob.hash, untouched_since=2.0**40)
+    else:
+        assert not await former.discard(blob)
+    assert everything(tmp_path) == [f"{blob.hash[:2]}/{blob.hash}"]
+    assert blobs.path(blob.hash).read_bytes() == b"shared"
+    await former.close()
+
+
+async def test_bytes_that_were_touched_while_they_went_come_back_as_new(tmp_path, blobs):
+    blob = await put(blobs, b"shared")
+    os.utime(blobs.path(blob.hash), (1000, 1000))
+
+    def touched():
+        [doomed] = (tmp_path / "blobs" / "parts").iterdir()
+        os.utime(doomed, (3000, 3000))
+        return True
+
+    other = LocalBlobs(tmp_path / "blobs", holds=touched)
+    assert not await other.delete(blob.hash, untouched_since=2000.0)
+    assert blobs.path(blob.hash).stat().st_mtime > 3000
+    await other.close()
+
+
+async def test_former_holder_finds_its_parts_swept_by_the_new_one_and_lets_go(tmp_path, blobs):
+    blob = await put(blobs, b"x")
+
+    def swept():
+        assert asyncio.run(LocalBlobs(tmp_path / "blobs").prepare()) == 1
+        return True
+
+    former = LocalBlobs(tmp_path / "blobs", holds=swept)
+    assert not await former.delete(blob.hash, untouched_since=2.0**40)
+    assert everything(tmp_path) == [f"{blob.hash[:2]}/{blob.hash}"], "the new one decides anew"
+    await former.close()
+
+
+async def test_deletion_that_a_kill_cut_short_is_undone_by_prepare(tmp_path, blobs):
+    blob = await put(blobs, b"x")
+    blobs.path(blob.hash).rename(tmp_path / "blobs" / "parts" / f"{blob.hash}.0123.doomed")
+    (tmp_path / "blobs" / "parts" / "no hash.doomed").touch()
+    assert await LocalBlobs(tmp_path / "blobs").prepare() == 2
+    assert everything(tmp_path) == [f"{blob.hash[:2]}/{blob.hash}"]
+    assert blobs.path(blob.hash).read_bytes() == b"x"
+
+
 async def test_untouched_lists_old_blobs_only(blobs):
     old, new = await put(blobs, b"old"), await put(blobs, b"new")
     os.utime(blobs.path(old.hash), (1000, 1000))
