@@ -510,8 +510,24 @@ class Subscription(Protocol):
         ...
 
 
+class Watcher(Protocol):
+    """Hears of every change of any job."""
+
+    def __call__(self, job_id: str | None, *, is_event: bool) -> None:
+        """A job changed (None: any may have). Args: is_event: by a durable event, not by a snapshot."""
+        ...
+
+
 class Bus(Protocol):
     """Tells those who watch a job that there is something new."""
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have it called on every change of any job, whoever caused it; it must be quick, and stays for good."""
+        ...
+
+    def doubt_all(self) -> None:
+        """Jobs changed without an event."""
+        ...
 
     def announce(self, job_id: str, number: int) -> None:
         """A durable event was committed."""

@@ -41,6 +41,7 @@ from gateway.api.problems import (
     from_http_exception,
     problem,
 )
+from gateway.api.ready import ReadyAnswers
 from gateway.api.sse import disable_library_shutdown
 from gateway.api.window import Call, Dialect, Endpoint, Holds, Slots, SocketEndpoint, Window
 from gateway.errors import GatewayError, ShuttingDownError, UpgradeRequiredError
@@ -90,6 +91,7 @@ def create_app(
     app = Starlette(
         routes=[route for endpoint in endpoints for route in _routes(endpoint, window, doors)],
         middleware=[
+            Middleware(ReadyAnswers, prefixes=_polled_prefixes(endpoints), service=service),
             Middleware(LingeringClose),
             Middleware(Edge, doors=doors, dialects=dialects, stopping=service.stopping),
         ],
@@ -116,6 +118,11 @@ def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> Non
         if claim in claimed:
             raise ValueError(f"two endpoints claim {method} {endpoint.path}")
         claimed.add(claim)
+
+
+def _polled_prefixes(endpoints: Iterable[Endpoint | SocketEndpoint]) -> tuple[str, ...]:
+    polled = (endpoint for endpoint in endpoints if isinstance(endpoint, Endpoint) and endpoint.is_polled)
+    return tuple(endpoint.path.partition("{")[0] for endpoint in polled)
 
 
 def _routes(endpoint: Endpoint | SocketEndpoint, window: Window, doors: Doors) -> list[BaseRoute]:

@@ -16,7 +16,7 @@ from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
 from gateway.events import Event, Progress
-from gateway.interfaces import Blob, BlobWriter, Clock, Subscription
+from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
 
 __all__ = [
@@ -124,6 +124,10 @@ class Service(Protocol):
 
     def subscribe(self, job_id: str) -> Subscription:
         """Listen to a job from now on."""
+        ...
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have it called on every change of any job; it stays for good."""
         ...
 
     def progress(self, job_id: str) -> Progress | None:

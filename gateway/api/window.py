@@ -143,6 +143,8 @@ class Endpoint:
     handler: HttpHandler
     access: Access = Access.OWNER
     holds: Holds = Holds.NOTHING
+    #: Its handler says ``may_be_kept`` (``ready.py``); the path ends in the job's id.
+    is_polled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,22 +17,32 @@ class Archive:
 
     Args:
         scratch: folder for the copy of the database, with room for it once more.
+        on_purge: called when something was forgotten.
     """
 
-    def __init__(self, store: Store, blobs: Blobs, clock: Clock, scratch: Path) -> None:
+    def __init__(
+        self, store: Store, blobs: Blobs, clock: Clock, scratch: Path, *, on_purge: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._blobs = blobs
         self._clock = clock
         self._scratch = scratch
+        self._on_purge = on_purge
         self._is_backing_up = False
 
     async def purge_job(self, job_id: str) -> Purge:
         """Forget an ended job and its files, whoever owns it. Raises NotFoundError, ConflictError."""
-        return await purge_job(self._store, self._blobs, job_id)
+        try:
+            return await purge_job(self._store, self._blobs, job_id)
+        finally:  # rows go first, so a purge that broke may have forgotten a job all the same
+            self._on_purge()
 
     async def purge_owner(self, owner: str) -> Purge:
         """Forget all jobs and files of an owner. Raises ConflictError while one has not ended."""
-        return await purge_owner(self._store, self._blobs, owner)
+        try:
+            return await purge_owner(self._store, self._blobs, owner)
+        finally:
+            self._on_purge()
 
     @asynccontextmanager
     async def backup(self) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -11,6 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from gateway.events import Passing, PreviewImage, Progress
+from gateway.interfaces import Watcher
 
 
 @dataclass(slots=True)
@@ -27,9 +28,23 @@ class LocalBus:
 
     def __init__(self) -> None:
         self._channels: dict[str, _Channel] = {}
+        self._watchers: list[Watcher] = []
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have it called on every change of any job, at once; it must be quick, and stays for good."""
+        self._watchers.append(watcher)
+
+    def doubt_all(self) -> None:
+        """Jobs changed without an event: they were purged."""
+        self._tell(None, is_event=False)
+
+    def _tell(self, job_id: str | None, *, is_event: bool) -> None:
+        for watcher in self._watchers:
+            watcher(job_id, is_event=is_event)
 
     def announce(self, job_id: str, number: int) -> None:
         """A durable event was committed."""
+        self._tell(job_id, is_event=True)
         channel = self._channels.get(job_id)
         if channel is None:
             return
@@ -38,6 +53,7 @@ class LocalBus:
 
     def show(self, passing: Passing) -> None:
         """A passing event takes the place of the one before it."""
+        self._tell(passing.job_id, is_event=False)
         channel = self._channels.setdefault(passing.job_id, _Channel())
         if isinstance(passing, Progress):
             channel.progress = passing
@@ -59,6 +75,7 @@ class LocalBus:
 
     def forget(self, job_id: str) -> None:
         """The job has ended: its snapshot goes at once, the channel with its last listener."""
+        self._tell(job_id, is_event=False)
         channel = self._channels.get(job_id)
         if channel is None:
             return

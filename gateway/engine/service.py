@@ -24,7 +24,7 @@ from gateway.engine.recorder import Recorder
 from gateway.engine.results import take_back
 from gateway.errors import ConflictError, GatewayError, NotFoundError, ShuttingDownError, TooLargeError
 from gateway.events import Event, Progress
-from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream
+from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
 from gateway.naming import safe_output_name
 from gateway.settings import Settings
@@ -163,7 +163,7 @@ class Service:
         self.blobs = blobs
         self.clock = clock
         self.stopping = asyncio.Event()
-        self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch")
+        self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self._store = store
         self._media = media
         self._fetcher = fetcher
@@ -306,6 +306,10 @@ class Service:
     def subscribe(self, job_id: str) -> Subscription:
         """Listen to a job from now on; close it when done."""
         return self._bus.subscribe(job_id)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Have it called on every change of any job; it stays for good."""
+        self._bus.watch(watcher)
 
     def progress(self, job_id: str) -> Progress | None:
         """The newest snapshot of a job at work."""

@@ -22,7 +22,7 @@ from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError
 from gateway.events import Event, EventKind, Progress
-from gateway.interfaces import Blob, UpstreamStatus
+from gateway.interfaces import Blob, UpstreamStatus, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
 from gateway.naming import safe_output_name
 from gateway.settings import Settings
@@ -273,6 +273,9 @@ class FakeService:
 
     def subscribe(self, job_id: str) -> Any:
         return self.bus.subscribe(job_id)
+
+    def watch(self, watcher: Watcher) -> None:
+        self.bus.watch(watcher)
 
     def progress(self, job_id: str) -> Progress | None:
         return self.bus.latest(job_id)

@@ -17,6 +17,7 @@ from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs
 from gateway.api.following import Frame, Signal, frames_of
 from gateway.api.problems import json_response
+from gateway.api.ready import may_be_kept
 from gateway.api.uploads import receive_form
 from gateway.api.window import Call
 from gateway.job import Job, JobState
@@ -60,6 +61,7 @@ async def get_status(request: Request, call: Call) -> Response:
     service = call.service
     job = await call.job(request.path_params["prompt_id"], "prompt_id")
     position = await service.queue_position(job.id) if job.state is JobState.QUEUED else None
+    may_be_kept(request, job)
     return json_response(translation.status_body(job, service.progress(job.id), position, call.window.link_prefix))
 
 

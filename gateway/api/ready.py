@@ -1,0 +1,213 @@
+"""Answers kept ready: what a client that polls gets again, as bytes, in front of the framework.
+
+A status is asked for far more often than it changes. So the last answer to each polled path is kept as it went out, and
+goes out again until the job changes. Whoever may have it is not judged a second time either: only a request with the very
+same headers from the same address as one that was let in before gets a ready answer, and only its own owner's. All
+others, and all that carry an ``Origin`` or a request id of their own, take the usual way, which decides.
+
+What makes an answer stale: any event or snapshot of its job, any event at all where the answer tells a place in the
+queue, a purge, and ``FRESH_SECONDS``, which bounds what nobody announces (a file whose time is past).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final, TypeAlias
+from uuid import uuid4
+
+import structlog
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.api.facade import Service
+from gateway.job import Job, JobState
+
+log = structlog.get_logger(__name__)
+
+FRESH_SECONDS: Final = 1.0
+#: Answers kept, and headers that are known to be let in. Both at most a few KiB each.
+MAX_ANSWERS: Final = 4096
+MAX_BODY_BYTES: Final = 16 * 1024
+MAX_KNOWN: Final = 1024
+MAX_HEADER_BYTES: Final = 4096
+_NOTE: Final = "gateway.ready"
+#: Headers that change the answer or how it is let in beyond what is compared.
+_UNUSUAL: Final = frozenset({b"origin", b"x-request-id"})
+
+_Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What a handler says of its answer."""
+
+    owner: str
+    job_id: str
+    is_queued: bool
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Set on an answer in the making when its job changes meanwhile."""
+
+    is_stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    owner: str
+    job_id: str
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    #: Monotonic seconds.
+    fresh_until: float
+    #: Number of the newest event of any job, where the answer depends on it.
+    at_event: int | None
+
+
+@dataclass(slots=True)
+class _Copy:
+    """What went out, as far as it may be kept."""
+
+    send: Send
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    body: bytes | None = None
+
+    async def pass_on(self, message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
+            self.headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
+        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            body = message.get("body", b"")
+            self.body = body if self.headers and len(body) <= MAX_BODY_BYTES else None
+        await self.send(message)
+
+
+def may_be_kept(request: Request, job: Job) -> None:
+    """Say that the answer to this request holds until the job changes."""
+    request.scope[_NOTE] = _Note(job.owner, job.id, job.state is JobState.QUEUED)
+
+
+class ReadyAnswers:
+    """The layer in front of everything.
+
+    Args:
+        app: who answers what is not ready.
+        prefixes: of the paths that are polled; what follows is the job's id.
+        service: tells what has changed, and the time.
+    """
+
+    def __init__(self, app: ASGIApp, *, prefixes: tuple[str, ...], service: Service) -> None:
+        self._app = app
+        self._prefixes = prefixes
+        self._clock = service.clock
+        self._answers: OrderedDict[str, _Ready] = OrderedDict()
+        self._paths: dict[str, set[str]] = {}
+        self._known: OrderedDict[tuple[_Headers, str], str] = OrderedDict()
+        self._making: dict[str, list[_Mark]] = {}
+        self._events = 0
+        service.watch(self._changed)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer at once what is ready; pass on the rest, and keep what may be kept of it."""
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "GET"
+            or not scope["path"].startswith(self._prefixes)
+            or scope["query_string"]
+        ):
+            await self._app(scope, receive, send)
+            return
+        client = scope.get("client")
+        asked = (tuple(scope["headers"]), client[0] if client else "")
+        ready = self._ready(scope["path"], asked)
+        if ready is None:
+            await self._make(scope, receive, send, asked)
+            return
+        request_id = uuid4().hex
+        headers = [*ready.headers, (b"x-request-id", request_id.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": ready.body})
+        log.debug("request", method="GET", ready=True, status=200, request_id=request_id)
+
+    def _ready(self, path: str, asked: tuple[_Headers, str]) -> _Ready | None:
+        ready = self._answers.get(path)
+        if ready is None or self._known.get(asked) != ready.owner:
+            return None
+        if ready.fresh_until <= self._clock.monotonic() or ready.at_event not in {None, self._events}:
+            self._drop(path, ready)
+            return None
+        self._answers.move_to_end(path)
+        self._known.move_to_end(asked)
+        return ready
+
+    async def _make(self, scope: Scope, receive: Receive, send: Send, asked: tuple[_Headers, str]) -> None:
+        path: str = scope["path"]
+        copy = _Copy(send)
+        events = self._events
+        with self._marked(path.rpartition("/")[2]) as mark:
+            await self._app(scope, receive, copy.pass_on)
+        note: _Note | None = scope.get(_NOTE)
+        if note is None or copy.body is None or mark.is_stale:
+            return
+        if any(name in _UNUSUAL for name, _ in asked[0]) or sum(map(_size, asked[0])) > MAX_HEADER_BYTES:
+            return
+        until = self._clock.monotonic() + FRESH_SECONDS
+        at_event = events if note.is_queued else None
+        self._keep(path, _Ready(note.owner, note.job_id, copy.headers, copy.body, until, at_event))
+        self._known[asked] = note.owner
+        if len(self._known) > MAX_KNOWN:
+            self._known.popitem(last=False)
+
+    def _keep(self, path: str, ready: _Ready) -> None:
+        self._answers[path] = ready
+        self._answers.move_to_end(path)
+        self._paths.setdefault(ready.job_id, set()).add(path)
+        if len(self._answers) > MAX_ANSWERS:
+            self._drop(*next(iter(self._answers.items())))
+
+    def _drop(self, path: str, ready: _Ready) -> None:
+        self._answers.pop(path, None)
+        paths = self._paths.get(ready.job_id, set())
+        paths.discard(path)
+        if not paths:
+            self._paths.pop(ready.job_id, None)
+
+    # ------------------------------------------------------------------------------------------------------- changes
+
+    @contextmanager
+    def _marked(self, job_id: str) -> Iterator[_Mark]:
+        """Whether something happens to a job while its answer is being made."""
+        mark = _Mark()
+        marks = self._making.setdefault(job_id, [])
+        marks.append(mark)
+        try:
+            yield mark
+        finally:
+            marks.remove(mark)
+            if not marks:
+                self._making.pop(job_id, None)
+
+    def _changed(self, job_id: str | None, *, is_event: bool) -> None:
+        if job_id is None:
+            self._answers.clear()
+            self._paths.clear()
+            for marks in self._making.values():
+                _make_stale(marks)
+            return
+        self._events += is_event
+        for path in self._paths.pop(job_id, ()):
+            self._answers.pop(path, None)
+        _make_stale(self._making.get(job_id, []))
+
+
+def _make_stale(marks: Iterable[_Mark]) -> None:
+    for mark in marks:
+        mark.is_stale = True
+
+
+def _size(pair: tuple[bytes, bytes]) -> int:
+    return len(pair[0]) + len(pair[1])
