@@ -1,6 +1,8 @@
 """The page for people, and the files it is made of: read once from the package, served from memory.
 
-The policy lets the page load from here and nowhere else, and run no inline script; nothing may frame it.
+The policy lets the page load from here and nowhere else, and run no inline script; nothing may frame it. ``blob:`` is for
+the visitor's own files, which the page shows before they are sent and beside their results. Every address in the page
+is relative, so it works below whatever path a proxy gives it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,12 @@ from gateway.api.auth import Access
 from gateway.api.window import Call, Endpoint
 from gateway.errors import NotFoundError
 
-_TYPES: Final = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript"}
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 _POLICY: Final = (
     "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
@@ -48,9 +55,9 @@ async def get_file(request: Request, call: Call) -> Response:
 
 
 async def get_index(request: Request, call: Call) -> Response:
-    """``GET /-/ui/``."""
+    """``GET /-/ui/``: the page lives at the root, from where its relative addresses lead right."""
     del request, call
-    return index_page()
+    return Response(status_code=308, headers={"Location": "../../"})
 
 
 ENDPOINTS: Final = (

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -22,30 +21,14 @@ import httpx
 import pytest
 from PIL import Image
 
+from tests.browser.node import required_tools, run_script
+
 pytestmark = pytest.mark.browser
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-TOOLS = Path(os.environ.get("COMFYGATE_NODE_TOOLS", ROOT / ".node-tools"))
-CHROMIUM = os.environ.get("COMFYGATE_CHROMIUM") or next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
+ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
-BROWSER_SECONDS = 240
 FOREIGN = ("another site", "another port", "a rebound name")
 OWN = "the gateway's own"
-
-
-def required_tools() -> str:
-    """Node's path; skips with the reason where something is missing."""
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("Node is not installed (.ci/run installs it)")
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (.ci/run installs it)")
-    if not (TOOLS / "node_modules" / "playwright-core").is_dir():
-        pytest.skip("playwright-core is not installed (.ci/run installs it)")
-    return node
 
 
 @dataclass(frozen=True)
@@ -134,22 +117,15 @@ def link_of(result: object) -> str:
 
 def visit(gateway: Gateway, *pages: str) -> dict[str, dict[str, object]]:
     """page -> attempt -> what became of it."""
-    given = {
-        "tools": str(TOOLS),
-        "chromium": CHROMIUM,
-        "gateway": gateway.url,
-        "job": gateway.waiting_job,
-        "download": gateway.download,
-        "face": base64.b64encode(gateway.face).decode(),
-        "target": base64.b64encode(gateway.target).decode(),
-        "pages": pages,
-    }
-    result = subprocess.run(
-        [required_tools(), HERE / "foreign_pages.mjs"], input=json.dumps(given),
-        capture_output=True, text=True, timeout=BROWSER_SECONDS, check=False,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return run_script(
+        "foreign_pages.mjs",
+        gateway=gateway.url,
+        job=gateway.waiting_job,
+        download=gateway.download,
+        face=base64.b64encode(gateway.face).decode(),
+        target=base64.b64encode(gateway.target).decode(),
+        pages=pages,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -1,130 +1,105 @@
-// The page: sends the form, shows the stream. What the server says is only ever shown as text.
-// Every job's stream is read with fetch, because EventSource cannot send a token.
+// The page: what to swap, one job on the stage, the jobs of this browser, the pool. The address' hash names the job on
+// the stage, so a reload, a bookmark and the back button all lead to it. What the server or a file says is only ever
+// shown as text.
 
-const byId = (id) => document.getElementById(id);
-const RETRY_MILLISECONDS = 3000;
+import * as compose from "./compose.js";
+import { byId, say } from "./dom.js";
+import * as gateway from "./gateway.js";
+import * as jobs from "./jobs.js";
+import * as memory from "./memory.js";
+import * as pool from "./pool.js";
+import * as stage from "./stage.js";
 
-function authorization() {
-  const token = byId("token").value.trim();
-  return token ? { Authorization: `Bearer ${token}` } : {};
-}
+const POLL_MILLISECONDS = 3000;
 
-function say(message, isFailure = false) {
-  byId("job").hidden = false;
-  byId("message").textContent = message;
-  byId("message").classList.toggle("failed", isFailure);
-}
+const hashId = () => (memory.JOB_ID.test(location.hash.slice(1)) ? location.hash.slice(1) : null);
 
-function show(event, data) {
-  switch (event) {
-    case "queued":
-      say(data.message);
-      break;
-    case "executing":
-      byId("note").textContent = data.message ?? "";
-      break;
-    case "progress":
-      byId("bar").value = data.percentage;
-      say(data.message);
-      break;
-    case "completed":
-      say(data.message);
-      byId("note").textContent = data.engine === "preview"
-        ? "Made by the built-in CPU preview, not by a GPU model." : "";
-      byId("download").href = data.download_url;
-      byId("result").hidden = false;
-      break;
-    case "error":
-      say(data.detail, true);
-      break;
-  }
-}
+// ------------------------------------------------------------------------------------------------------------ the link
 
-// Reads Server-Sent Events from a response; resolves to true when the job has ended.
-async function read(response, cursor) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let buffer = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return false;
-    buffer += value;
-    let end;
-    while ((end = buffer.indexOf("\n\n")) >= 0) {
-      const block = buffer.slice(0, end);
-      buffer = buffer.slice(end + 2);
-      const fields = {};
-      for (const line of block.split("\n")) {
-        const colon = line.indexOf(":");
-        if (colon > 0) fields[line.slice(0, colon)] = line.slice(colon + 1).replace(/^ /, "");
-      }
-      if (fields.id) cursor.id = fields.id;
-      if (!fields.event) continue;
-      show(fields.event, JSON.parse(fields.data));
-      if (fields.event === "completed" || fields.event === "error") return true;
-    }
-  }
-}
+let isClosed = true; // the gateway has not answered yet, or wants a token that it was not given
 
-async function refusal(response) {
-  if (response.status === 401) byId("key").hidden = false;
-  const body = await response.json().catch(() => ({}));
-  return body.detail ?? `The gateway answered ${response.status}.`;
-}
-
-async function watch(id) {
-  const cursor = { id: "" };
-  byId("cancel").hidden = false;
-  byId("cancel").onclick = () => cancel(id);
-  for (;;) {
-    try {
-      const headers = cursor.id ? { "Last-Event-ID": cursor.id, ...authorization() } : authorization();
-      const response = await fetch(`/events/${id}`, { headers, cache: "no-store" });
-      if (response.status === 204) break;
-      if (response.status >= 400 && response.status < 500) {
-        say(await refusal(response), true);
-        break;
-      }
-      if (response.ok && await read(response, cursor)) break;
-    } catch {
-      byId("note").textContent = "The connection was lost; trying again.";
-    }
-    await new Promise((resolve) => setTimeout(resolve, RETRY_MILLISECONDS));
-  }
-  byId("cancel").hidden = true;
-  byId("start").disabled = false;
-}
-
-async function cancel(id) {
-  byId("cancel").hidden = true;
-  const response = await fetch(`/-/jobs/${id}`, { method: "DELETE", headers: authorization() });
-  if (!response.ok && response.status !== 409) say(await refusal(response), true);
-}
-
-async function submit(event) {
-  event.preventDefault();
-  const target = byId("target").files[0];
-  const form = new FormData();
-  const isStill = target.type.startsWith("image/") && target.type !== "image/gif";
-  form.append(isStill ? "target_image" : "video", target);
-  form.append("image", byId("face").files[0]);
-  form.append("output_name", byId("output_name").value);
-  form.append("return_prompt_id_only", "true");
-  byId("start").disabled = true;
-  byId("result").hidden = true;
-  byId("bar").value = 0;
-  byId("note").textContent = "";
-  say("Uploading…");
+async function pollHealth() {
+  let health;
   try {
-    const response = await fetch("/face-swap", { method: "POST", body: form, headers: authorization() });
-    if (!response.ok) throw new Error(await refusal(response));
-    const { prompt_id: id } = await response.json();
-    location.hash = id; // so that a reload finds the job again
-    await watch(id);
+    health = await gateway.health();
   } catch (error) {
-    say(error.message, true);
-    byId("start").disabled = false;
+    pool.showAway();
+    showLost(error instanceof gateway.Unreachable ? "" : error.message);
+    return;
   }
+  byId("offline_banner").hidden = true;
+  pool.show(health);
+  const wasClosed = isClosed;
+  isClosed = health.upstreams === undefined;
+  compose.setClosed(isClosed);
+  byId("key_form").hidden = !isClosed;
+  if (isClosed) say(byId("token_error"), gateway.token() ? "The gateway does not accept this token." : "");
+  if (wasClosed && !isClosed) await enter();
 }
 
-byId("swap").addEventListener("submit", submit);
-if (/^#[0-9a-f-]{36}$/.test(location.hash)) watch(location.hash.slice(1));
+function showLost(reason) {
+  const banner = byId("offline_banner");
+  banner.hidden = false;
+  say(banner, reason || "The gateway does not answer. Jobs that it accepted go on there; this page goes on by itself once it is back.");
+}
+
+/** What is shown once the gateway lets us in: the job that the address names, else what is still at work. */
+async function enter() {
+  jobs.clear();
+  const [latest] = memory.remembered();
+  if (!hashId() && latest) {
+    const body = await jobs.refresh(latest.id).catch(() => null);
+    if (body && !gateway.ENDS.has(body.state)) history.replaceState(null, "", `#${latest.id}`);
+  }
+  await showHash();
+}
+
+// Nothing is asked for before a token is there: every answer would be a refusal.
+const showHash = () => stage.open(isClosed ? null : hashId());
+const pollJobs = async () => { if (!isClosed) await jobs.poll(); };
+
+// ----------------------------------------------------------------------------------------------------------- the token
+
+async function useToken(event) {
+  event.preventDefault();
+  gateway.setToken(byId("token").value.trim());
+  byId("token").value = "";
+  await pollHealth();
+  if (isClosed) byId("token").focus();
+  else if (!hashId()) byId("target").focus();
+  await pollJobs();
+}
+
+// --------------------------------------------------------------------------------------------------------------- start
+
+/** Calls act again and again, each time after the last has ended, and not while nobody looks. */
+async function repeat(act) {
+  if (!document.hidden) await act();
+  setTimeout(() => repeat(act), POLL_MILLISECONDS);
+}
+
+function goHome(event) {
+  event.preventDefault();
+  if (location.hash) location.hash = "";
+  byId("main").focus();
+}
+
+// A token that is accepted no more is met by whoever asks first; how the gateway is tells the rest.
+compose.prepare({ onStarted: (id) => { location.hash = id; }, onUnauthorized: pollHealth });
+// When a job changes its state, so does the worker that it is on.
+stage.prepare({ onUnauthorized: pollHealth, onState: pollHealth });
+byId("jobs_title").tabIndex = -1;
+byId("key_form").addEventListener("submit", useToken);
+byId("again").addEventListener("click", goHome);
+byId("home").addEventListener("click", goHome);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // its hash would name no job
+  byId("main").focus();
+});
+window.addEventListener("hashchange", showHash);
+window.addEventListener("storage", jobs.show);
+document.addEventListener("visibilitychange", () => document.hidden || (pollHealth(), pollJobs()));
+
+jobs.show();
+repeat(pollHealth);
+repeat(pollJobs);
