@@ -65,9 +65,15 @@ class Staging:
         if upload is None:
             upload = asyncio.create_task(self._upload(key, blob, path), name=f"upload {blob.hash[:12]}")
             self._uploads[key] = upload
-            upload.add_done_callback(lambda _: self._uploads.pop(key, None))
+            upload.add_done_callback(lambda done: self._ended(key, done))
         # One who stops waiting does not stop the upload of the others; `close` awaits what is left.
         return await asyncio.shield(upload)
+
+    def _ended(self, key: tuple[str, str], upload: asyncio.Task[str]) -> None:
+        self._uploads.pop(key, None)
+        if not upload.cancelled():
+            # Whoever waits gets its error. Where all have left, nobody wants it: it would be logged as forgotten.
+            upload.exception()
 
     async def close(self) -> None:
         """Stop the uploads."""
