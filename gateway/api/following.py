@@ -11,10 +11,12 @@ left, which closes the generator and never touches the job.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import TypeAlias
 
 from gateway.api.facade import Service
 from gateway.events import Event, Progress
@@ -37,18 +39,66 @@ class Signal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One thing to tell a client."""
+    """One thing to tell a client, or all who watch."""
 
     name: str
     data: dict[str, object]
     #: The durable event's number; None on what is passing.
     number: int | None = None
+    _encoded: dict[Encode, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    def encoded(self, encode: Encode) -> bytes:
+        """This frame on a wire, worked out once however many get it. ``data`` must not change after that."""
+        known = self._encoded.get(encode)
+        if known is None:
+            known = self._encoded[encode] = encode(self)
+        return known
+
+
+#: How a wire spells a frame.
+Encode: TypeAlias = Callable[[Frame], bytes]
 
 
 Item = Event | Progress | Signal
 
-#: A dialect's third function. Args: what happened; the job as it was when the stream began; the snapshot shown before.
+#: A dialect's third function. Args: what happened; the job as it was when the stream began; the snapshot shown before. Of
+#: that one only ``node`` may decide what is told of a snapshot, and of the job only what never changes.
 Translate = Callable[[Event | Progress, Job, Progress | None], tuple[Frame, ...]]
+
+
+class ToldOnce:
+    """A ``Translate`` that puts each snapshot into words once, however many watch.
+
+    Args:
+        translate: done once per snapshot and node shown before. Durable events are few, and go through as they are.
+    """
+
+    #: Jobs whose newest words are kept; one forgotten costs doing it again.
+    MAX_JOBS = 1024
+
+    def __init__(self, translate: Translate) -> None:
+        self._translate = translate
+        self._newest: OrderedDict[str, tuple[Progress, dict[str | None, tuple[Frame, ...]]]] = OrderedDict()
+
+    def __call__(self, item: Event | Progress, job: Job, previous: Progress | None) -> tuple[Frame, ...]:
+        """The frames; the same objects for all who were shown the same node before."""
+        if not isinstance(item, Progress):
+            return self._translate(item, job, previous)
+        told = self._told(item)
+        node = previous.node if previous is not None else None
+        if node not in told:
+            told[node] = self._translate(item, job, previous)
+        return told[node]
+
+    def _told(self, item: Progress) -> dict[str | None, tuple[Frame, ...]]:
+        newest = self._newest.get(item.job_id)
+        if newest is not None and newest[0] is item:
+            return newest[1]
+        told: dict[str | None, tuple[Frame, ...]] = {}
+        self._newest[item.job_id] = (item, told)
+        if newest is None and len(self._newest) > self.MAX_JOBS:
+            self._newest.popitem(last=False)
+        return told
 
 
 async def follow(

@@ -5,7 +5,6 @@ What belongs to an owner is shown to the owner; what changes the pool wants the 
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 from starlette.requests import Request
@@ -66,7 +65,7 @@ async def get_job_events(request: Request, call: Call) -> Response:
     cursor = sse.cursor_of(request, job)
     if cursor is None:
         return sse.nothing_more()
-    return sse.event_stream(frames_of(call.service, job, cursor, partial(frames, prefix=call.window.link_prefix)))
+    return sse.event_stream(frames_of(call.service, job, cursor, call.window.told_once(frames)))
 
 
 async def _job(request: Request, call: Call) -> Job:

@@ -38,6 +38,10 @@ def encode(item: Frame | Signal) -> bytes:
     """One block on the wire; signals are comments, which clients skip."""
     if isinstance(item, Signal):
         return b": shutdown\n\n" if item is Signal.STOPPING else b": keep-alive\n\n"
+    return item.encoded(_block)
+
+
+def _block(item: Frame) -> bytes:
     number = b"" if item.number is None else b"id: %d\n" % item.number
     # JSON escapes every control character, so the data is one line whatever is in it.
     return number + b"event: " + item.name.encode() + b"\ndata: " + to_json(item.data) + b"\n\n"

@@ -78,9 +78,13 @@ class Peer:
 
     async def send(self, body: dict[str, object]) -> None:
         """Send one message; returns when it is on its way."""
+        await self.send_encoded(to_json(body))
+
+    async def send_encoded(self, body: bytes) -> None:
+        """Send one message that is JSON already."""
         try:
             async with asyncio.timeout(SEND_SECONDS), self._sending:
-                await self._websocket.send_text(to_json(body).decode())
+                await self._websocket.send_text(body.decode())
         except (TimeoutError, RuntimeError, WebSocketDisconnect):
             # Starlette raises a RuntimeError when the peer left between two frames.
             raise HangUp(None) from None

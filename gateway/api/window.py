@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from starlette.websockets import WebSocket
 
 from gateway.api.auth import Access, Caller
 from gateway.api.facade import Service
+from gateway.api.following import Frame, ToldOnce
 from gateway.api.problems import Envelope
 from gateway.api.shown import job_id, no_such_job
 from gateway.api.uploads import FormLimits
@@ -61,6 +63,13 @@ class Window:
     service: Service
     settings: Settings
     slots: Slots = field(default_factory=Slots)
+    _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
+
+    def told_once(self, frames: Callable[..., tuple[Frame, ...]]) -> ToldOnce:
+        """A dialect's third function, shared by all streams; it is given our ``link_prefix`` as ``prefix``."""
+        if frames not in self._told:
+            self._told[frames] = ToldOnce(partial(frames, prefix=self.link_prefix))
+        return self._told[frames]
 
     @property
     def link_prefix(self) -> str:

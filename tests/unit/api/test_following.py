@@ -2,7 +2,8 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
-from gateway.api.following import Signal, follow
+from gateway.api.dialects.faceswap import translation
+from gateway.api.following import Signal, ToldOnce, follow, frames_of
 from gateway.events import Event, EventKind, Progress
 from gateway.settings import from_mapping
 from tests.fakes.fake_service import FakeService
@@ -84,3 +85,56 @@ async def test_leaving_lets_go_of_the_bus():
         await anext(items)
         assert service.bus._channels
     assert not service.bus._channels
+
+
+async def test_a_snapshot_is_put_into_words_and_encoded_once_for_all_who_watch():
+    service = make()
+    job = service.put()
+    told, encoded = [], []
+
+    def translate(item, job, previous):
+        told.append(item)
+        return translation.frames(item, job, previous)
+
+    def spelled(frame):
+        encoded.append(frame)
+        return frame.name.encode()
+
+    once = ToldOnce(translate)
+    streams = [frames_of(service, job, 1, once) for _ in range(50)]
+    for fraction, node in ((0.1, "5"), (0.2, "5"), (0.3, "6")):
+        service.show(job.id, fraction, node=node, node_class="Swap")
+        for stream in streams:
+            frame = await anext(stream)
+            if frame.name == "executing":
+                assert frame.encoded(spelled) == b"executing"
+                frame = await anext(stream)
+            assert frame.encoded(spelled) == b"progress"
+    for stream in streams:
+        await stream.aclose()
+    assert len(told) == 3
+    assert [frame.name for frame in encoded] == ["executing", "progress", "progress", "executing", "progress"]
+
+
+async def test_one_who_comes_later_is_told_the_node_that_others_know():
+    service = make()
+    job = service.put()
+    once = ToldOnce(translation.frames)
+    async with (
+        aclosing(frames_of(service, job, 1, once)) as first,
+        aclosing(frames_of(service, job, 1, once)) as second,
+    ):
+        for fraction in (0.1, 0.2):
+            service.show(job.id, fraction, node="5", node_class="Swap")
+            seen = [(await anext(first)).name]
+        assert [(await anext(second)).name, (await anext(second)).name] == ["executing", "progress"]
+        assert seen == ["progress"]
+
+
+def test_words_are_kept_for_so_many_jobs_only(monkeypatch):
+    monkeypatch.setattr(ToldOnce, "MAX_JOBS", 3)
+    job = make().put()
+    once = ToldOnce(translation.frames)
+    for number in range(9):
+        once(Progress(f"job-{number}", 0.5, "Working"), job, None)
+    assert len(once._newest) == 3

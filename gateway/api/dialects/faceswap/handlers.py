@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,7 +40,7 @@ async def post_face_swap(request: Request, call: Call) -> Response:
 
 def job_frames(call: Call, job: Job, after: int) -> AsyncGenerator[Frame | Signal]:
     """A job's stream in this dialect's words."""
-    return frames_of(call.service, job, after, partial(translation.frames, prefix=call.window.link_prefix))
+    return frames_of(call.service, job, after, call.window.told_once(translation.frames))
 
 
 async def _transferred(call: Call, wanted: SwapRequest) -> AsyncGenerator[Frame | Signal]:

@@ -25,6 +25,7 @@ from gateway.api.dialects.faceswap.handlers import job_frames
 from gateway.api.dialects.faceswap.obtaining import check_urls, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
+from gateway.api.problems import to_json
 from gateway.api.shown import job_id
 from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
@@ -57,6 +58,10 @@ def body_of(frame: Frame) -> dict[str, object]:
     """A frame as a message."""
     body: dict[str, object] = {"event": frame.name, "data": frame.data}
     return {**body, "type": frame.name, **frame.data} if frame.name in _FLAT else body
+
+
+def _message(frame: Frame) -> bytes:
+    return to_json(body_of(frame))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ class _Conversation:
                 if item is Signal.STOPPING:
                     return Close.RESTART
                 if isinstance(item, Frame):
-                    await self._peer.send(body_of(item))
+                    await self._peer.send_encoded(item.encoded(_message))
         return Close.DONE
 
     async def _frames(self, opening: Attach | SwapRequest) -> AsyncGenerator[Frame | Signal]:
