@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from statistics import median
-from typing import Any
+from typing import Any, assert_never
+
+
+class Side(Enum):
+    """Whose value it is."""
+
+    OURS = "ours"
+    FLOOR = "floor"
+    PEER = "peer"
 
 
 class Bound(Enum):
@@ -67,7 +75,9 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Median over the rounds; None without a floor."""
+        """Median over the rounds; None without a floor, or where the target is not one of a ratio."""
+        if self.target is not None and not self.target.is_ratio:
+            return None
         rounds = self.ratios or [mine / base for mine, base in zip(self.ours, self.floor, strict=False) if base]
         return median(rounds) if rounds else None
 
@@ -142,6 +152,18 @@ class Sheet:
         ):
             if value is not None:
                 values.append(value)
+
+    def add_from(self, side: Side, name: str, unit: str, value: float, *, target: Target | None = None) -> None:
+        """One round's value of a figure on one side."""
+        match side:
+            case Side.OURS:
+                self.add(name, unit, ours=value, target=target)
+            case Side.FLOOR:
+                self.add(name, unit, floor=value, target=target)
+            case Side.PEER:
+                self.add(name, unit, peer=value, target=target)
+            case _:
+                assert_never(side)
 
 
 HEAD = ("figure", "ours", "floor", "ratio", "target", "met", "comfy-api-proxy")

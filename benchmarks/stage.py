@@ -22,6 +22,7 @@ from benchmarks.processes import BenchmarkError, Measured, announced, first_line
 
 #: Whatever is waited for on an idle machine takes a second or two.
 PATIENCE_SECONDS = 60.0
+BOUNDARY = "----comfygate-benchmark"
 
 
 @dataclass
@@ -198,31 +199,29 @@ async def bare(folder: Path, upstream_ports: Sequence[int] = ()) -> AsyncIterato
 
 def swap_form(face: bytes, target: bytes, *, is_video: bool) -> bytes:
     """``POST /face-swap`` with two files, answered by the job's id."""
-    boundary = "----comfygate-benchmark"
     field, name, kind = ("video", "t.mp4", "video/mp4") if is_video else ("target_image", "t.jpg", "image/jpeg")
     body = (
-        _part(boundary, "return_prompt_id_only", b"true")
-        + _part(boundary, "image", face, filename="f.jpg", content_type="image/jpeg")
-        + _part(boundary, field, target, filename=name, content_type=kind)
-        + f"--{boundary}--\r\n".encode()
+        _part("return_prompt_id_only", b"true")
+        + _part("image", face, filename="f.jpg", content_type="image/jpeg")
+        + _part(field, target, filename=name, content_type=kind)
+        + f"--{BOUNDARY}--\r\n".encode()
     )
-    return wire.request_bytes("POST", "/face-swap", body=body, content_type=f"multipart/form-data; boundary={boundary}")
+    return wire.request_bytes("POST", "/face-swap", body=body, content_type=f"multipart/form-data; boundary={BOUNDARY}")
 
 
 def upload_form(name: str, data: bytes) -> bytes:
     """``POST /upload/image`` to a ComfyUI."""
-    boundary = "----comfygate-benchmark"
     body = (
-        _part(boundary, "type", b"input")
-        + _part(boundary, "subfolder", b"bench")
-        + _part(boundary, "image", data, filename=name, content_type="application/octet-stream")
-        + f"--{boundary}--\r\n".encode()
+        _part("type", b"input")
+        + _part("subfolder", b"bench")
+        + _part("image", data, filename=name, content_type="application/octet-stream")
+        + f"--{BOUNDARY}--\r\n".encode()
     )
     return wire.request_bytes(
-        "POST", "/upload/image", body=body, content_type=f"multipart/form-data; boundary={boundary}"
+        "POST", "/upload/image", body=body, content_type=f"multipart/form-data; boundary={BOUNDARY}"
     )
 
 
-def _part(boundary: str, name: str, data: bytes, *, filename: str = "", content_type: str = "") -> bytes:
+def _part(name: str, data: bytes, *, filename: str = "", content_type: str = "") -> bytes:
     file = f'; filename="{filename}"\r\nContent-Type: {content_type}' if filename else ""
-    return f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + data + b"\r\n"
+    return f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + data + b"\r\n"

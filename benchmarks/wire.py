@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Collect until the answer is whole."""
         self._buffer += data
-        answer = _whole_answer(self._buffer)
+        answer = whole_answer(self._buffer)
         if answer is not None and self._waiter is not None and not self._waiter.done():
             self._buffer.clear()
             self._waiter.set_result(answer)
@@ -105,7 +105,8 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
 
-def _whole_answer(buffer: bytearray) -> Answer | None:
+def whole_answer(buffer: bytearray) -> Answer | None:
+    """The answer that these bytes are; None while there are too few."""
     end = buffer.find(_HEAD_END)
     if end < 0:
         return None
