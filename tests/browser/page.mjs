@@ -131,10 +131,10 @@ const scenarios = {
     const spokenBefore = await page.evaluate(() => window.spoken);
     const streamsBefore = await streams(page);
     const before = await barOf(page);
-    const isHeldByReload = page.waitForRequest((request) => request.url().endsWith(`/-/jobs/${id}/events`));
+    const isHeldByReload = page.waitForRequest((request) => request.url().includes(`/-/jobs/${id}/events`));
     await page.reload();
     await isHeldByReload;
-    await page.waitForFunction(() => document.querySelector("#bar").value > 0);
+    await page.waitForFunction(() => / of /.test(document.querySelector("#step").textContent));
     const after = await barOf(page);
     const stateAfterReload = await textOf(page, "#job_state");
     await shown(page, "#download");
@@ -184,6 +184,7 @@ const scenarios = {
     const runningMeanwhile = await textOf(page, "#job_state");
     await page.click("#cancel");
     await stateIs(page, "Canceled");
+    await page.waitForFunction(() => document.querySelector("#stage").textContent.includes("There is no result."));
     return {
       running, waiting, step, runningMeanwhile, rows: await rows(page), streams: await streams(page), complaints: page.complaints,
       controls: await page.locator("#job .actions > :visible").allInnerTexts(),
@@ -294,7 +295,7 @@ const scenarios = {
     const outcome = {
       id, closed, wrong, lost, streams: await streams(page), complaints: page.complaints, elsewhere: page.elsewhere, final: page.url(),
       kept: await page.evaluate(() => [Object.values(localStorage).join(), Object.values(sessionStorage).join()]),
-      eventRequests: proxy.paths.filter((path) => path.endsWith("/events")).length,
+      eventRequests: proxy.paths.filter((path) => path.includes("/events")).length,
     };
     proxy.close();
     return outcome;

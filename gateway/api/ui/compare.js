@@ -7,10 +7,11 @@ const DRIFT_SECONDS = 0.08;
 const GONE = "The result is no longer kept on the gateway.";
 
 /**
- * The comparison as an element. before: a File or null; after: {url, type, isKept} or null while the job works, isKept
- * telling whether the result is still there. Returns {element, close}; close gives the memory back.
+ * The comparison as an element. before: a File or null; after: {url, type, isKept} or null, isKept telling whether the
+ * result is still there; isOver: whether there is nothing more to wait for. Returns {element, close}; close gives the
+ * memory back.
  */
-export function comparison(before, after) {
+export function comparison(before, after, isOver) {
   const address = before && URL.createObjectURL(before);
   const beforeType = before?.type || "";
   const close = () => {
@@ -23,7 +24,7 @@ export function comparison(before, after) {
   } else {
     const left = address ? media(address, beforeType, "Before") : null;
     const right = after ? media(after.url, after.type, "After") : null;
-    if (left || right) made.append(pair(left, right, after));
+    if (left || right) made.append(pair(left, right, { after, isOver }));
     if (left?.tagName === "IMG" && right?.tagName === "IMG") startTogether(left, right);
     const films = [left, right].filter((each) => each instanceof HTMLVideoElement);
     if (films.length > 0 && after) made.append(controls(films));
@@ -40,13 +41,12 @@ function media(address, type, label) {
   });
 }
 
-function pair(left, right, after) {
-  const missing = after ? "The original is not kept in this browser." : "The result appears here.";
+function pair(left, right, { after, isOver }) {
   const sayWhy = async () => (await after.isKept() ? "This browser cannot show this format. Download the file to see it." : GONE);
   return element(
     "div", { className: "pair" },
-    figure(left, "Before", missing, async () => "This browser cannot show this format."),
-    figure(right, "After", missing, sayWhy),
+    figure(left, "Before", "The original is not kept in this browser.", async () => "This browser cannot show this format."),
+    figure(right, "After", isOver ? "There is no result." : "The result appears here.", sayWhy),
   );
 }
 

@@ -127,21 +127,22 @@ export function submit(form, { onProgress, signal }) {
 // ------------------------------------------------------------------------------------------------------------- streams
 
 /**
- * A job's events until it ends or stop() is called: onEvent(name, data), then once onEnd(refusal or null). Nothing is
- * called after stop(). EventSource where the gateway is open; where it wants a token, which EventSource cannot send, the
+ * A job's events after number `after` until it ends or stop() is called: onEvent(name, data), then once onEnd(refusal or
+ * null). Nothing is called after stop(). EventSource where the gateway is open; where it wants a token, which EventSource cannot send, the
  * same stream is read with fetch.
  */
-export function follow(id, listener) {
-  return isOpen === false ? followWithToken(id, listener) : followOpen(id, listener);
+export function follow(id, after, listener) {
+  return isOpen === false ? followWithToken(id, after, listener) : followOpen(id, after, listener);
 }
 
 // A refusal that another try would meet again.
 const isFinal = (error) => error instanceof Refusal && error.status < 500 && error.status !== 429;
 
-function followOpen(id, { onEvent, onEnd }) {
+function followOpen(id, after, { onEvent, onEnd }) {
   let isStopped = false;
   let source = null;
   let timer = null;
+  let cursor = after;
 
   const stop = () => {
     isStopped = true;
@@ -165,10 +166,12 @@ function followOpen(id, { onEvent, onEnd }) {
     if (!isStopped) timer = setTimeout(connect, RETRY_MILLISECONDS);
   };
   const connect = () => {
-    source = new EventSource(url(`-/jobs/${id}/events`));
+    // When the browser comes back by itself it says the number of the last event, which counts more than this one.
+    source = new EventSource(url(`-/jobs/${id}/events?last_event_id=${cursor}`));
     for (const name of [...EVENTS, ...ENDS]) {
       source.addEventListener(name, (event) => {
         if (isStopped) return;
+        cursor = event.lastEventId || cursor;
         onEvent(name, JSON.parse(event.data));
         if (ENDS.has(name) && !isStopped) end(null);
       });
@@ -181,7 +184,7 @@ function followOpen(id, { onEvent, onEnd }) {
   return { stop };
 }
 
-function followWithToken(id, { onEvent, onEnd }) {
+function followWithToken(id, after, { onEvent, onEnd }) {
   const leaving = new AbortController();
   const isStopped = () => leaving.signal.aborted;
   const end = (refusal) => {
@@ -190,10 +193,10 @@ function followWithToken(id, { onEvent, onEnd }) {
     onEnd(refusal);
   };
   const run = async () => {
-    let cursor = "";
+    let cursor = String(after);
     while (!isStopped()) {
       try {
-        const headers = { ...authorization(), Accept: "text/event-stream", ...(cursor && { "Last-Event-ID": cursor }) };
+        const headers = { ...authorization(), Accept: "text/event-stream", "Last-Event-ID": cursor };
         const answer = await ask("GET", `-/jobs/${id}/events`, { headers, signal: leaving.signal });
         if (answer.status === 204) end(null);
         else {

@@ -33,14 +33,14 @@ async function pollHealth() {
   isClosed = health.upstreams === undefined;
   compose.setClosed(isClosed);
   byId("key_form").hidden = !isClosed;
-  if (isClosed) say(byId("token_error"), gateway.token() ? "The gateway does not accept this token." : "");
+  if (isClosed) showTokenError(gateway.token() ? "The gateway does not accept this token." : "");
   if (wasClosed && !isClosed) await enter();
 }
 
 function showLost(reason) {
   const banner = byId("offline_banner");
   banner.hidden = false;
-  say(banner, reason || "The gateway does not answer. Jobs that it accepted go on there; this page goes on by itself once it is back.");
+  say(banner, reason || "The gateway does not answer. Jobs that it has accepted are safe; this page goes on by itself once it is back.");
 }
 
 /** What is shown once the gateway lets us in: the job that the address names, else what is still at work. */
@@ -59,6 +59,12 @@ const showHash = () => stage.open(isClosed ? null : hashId());
 const pollJobs = async () => { if (!isClosed) await jobs.poll(); };
 
 // ----------------------------------------------------------------------------------------------------------- the token
+
+function showTokenError(text) {
+  say(byId("token_error"), text);
+  if (text) byId("token").setAttribute("aria-invalid", "true");
+  else byId("token").removeAttribute("aria-invalid");
+}
 
 async function useToken(event) {
   event.preventDefault();
@@ -86,8 +92,8 @@ function goHome(event) {
 
 // A token that is accepted no more is met by whoever asks first; how the gateway is tells the rest.
 compose.prepare({ onStarted: (id) => { location.hash = id; }, onUnauthorized: pollHealth });
-// When a job changes its state, so does the worker that it is on.
-stage.prepare({ onUnauthorized: pollHealth, onState: pollHealth });
+// When one job changes its state, its worker and the jobs behind it do too.
+stage.prepare({ onUnauthorized: pollHealth, onState: () => { pollHealth(); pollJobs(); } });
 byId("jobs_title").tabIndex = -1;
 byId("key_form").addEventListener("submit", useToken);
 byId("again").addEventListener("click", goHome);

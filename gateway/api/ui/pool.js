@@ -10,7 +10,8 @@ export function show(health) {
   showPill(health.status, WORDS[health.status] ?? health.status);
   byId("preview_banner").hidden = health.engine !== "preview";
   showUpstreams(health);
-  const faults = (health.templates ?? []).map(({ name, problem }) => [`Template ${name}`, problem]);
+  // The gateway's sentence may begin with the name that the note has as its title.
+  const faults = (health.templates ?? []).map(({ name, problem }) => [`Template ${name}`, problem.replace(`template '${name}', `, "")]);
   showNotes([...faults, ...(health.warnings ?? []).map((warning) => [null, warning])]);
 }
 

@@ -21,16 +21,16 @@ export async function open(id) {
   jobs.setCurrent(id);
   if (!id) return;
   const current = {
-    id, stream: null, view: null, original: null, fraction: 0, endsAt: null, startedAt: null, lastSpoken: 0, isShown: false,
+    id, stream: null, view: null, original: null, fraction: 0, endsAt: null, startedAt: null, lastSpoken: null, isShown: false,
   };
   stage = current;
   clear(id);
   current.original = await memory.original(id);
   if (stage !== current) return;
   showComparison(null);
-  let isOver = false;
+  let body = null;
   try {
-    isOver = gateway.ENDS.has((await jobs.refresh(id)).state);
+    body = await jobs.refresh(id);
   } catch (error) {
     if (stage !== current) return;
     if (error instanceof gateway.Refusal) {
@@ -38,7 +38,8 @@ export async function open(id) {
       return;
     }
   }
-  if (stage === current && !isOver) attach(current);
+  // What happened until now is shown; the stream tells the rest, or all when the gateway did not answer.
+  if (stage === current && !gateway.ENDS.has(body?.state)) attach(current, body?.last_event ?? 0);
 }
 
 function close() {
@@ -59,8 +60,8 @@ function clear(id) {
   byId("job_title").focus();
 }
 
-function attach(current) {
-  current.stream = gateway.follow(current.id, {
+function attach(current, after) {
+  current.stream = gateway.follow(current.id, after, {
     onEvent: (name, data) => stage === current && showEvent(current, name, data),
     onEnd: async (refusal) => {
       if (stage !== current) return;
@@ -104,6 +105,7 @@ function showProgress({ fraction, message, eta_seconds: eta }) {
   showLeft();
   document.title = `${percentage} % · comfygate`;
   const quarter = Math.floor(percentage / 25);
+  stage.lastSpoken ??= quarter; // where a job stood when it was opened is seen, not news
   if (quarter > stage.lastSpoken) {
     stage.lastSpoken = quarter;
     announce(`${quarter * 25} percent done`);
@@ -154,7 +156,7 @@ function showBody(body) {
     return;
   }
   if (body.fraction > stage.fraction) showProgress({ fraction: body.fraction, message: body.step });
-  if (body.state === "queued" && !body.cancel_requested) say(byId("step"), waitText(body.queue_position));
+  if (body.state === "queued" && !body.cancel_requested) say(byId("step"), waitText(body.queue_position, body.expected_start_seconds));
 }
 
 function factsText(body) {
@@ -165,9 +167,10 @@ function factsText(body) {
   return parts.join(" · ");
 }
 
-function waitText(ahead) {
-  if (!ahead) return "Waiting for a free worker";
-  return ahead === 1 ? "Waiting, 1 job ahead" : `Waiting, ${ahead} jobs ahead`;
+function waitText(ahead, seconds) {
+  const start = Number.isFinite(seconds) && seconds >= 1 ? `; starts in about ${durationText(seconds)}` : "";
+  if (!ahead) return `Waiting for a free worker${start}`;
+  return `Waiting, ${ahead} ${ahead === 1 ? "job" : "jobs"} ahead${start}`;
 }
 
 function showEnd(body) {
@@ -177,7 +180,10 @@ function showEnd(body) {
   // The button that had the focus is gone: it goes to what tells of the end.
   if (document.activeElement === document.body) byId("job_title").focus();
   const [result] = body.results;
-  if (!result) return;
+  if (!result) {
+    showComparison(null, { isOver: true });
+    return;
+  }
   byId("download").href = gateway.downloadUrl(result.link);
   byId("download").hidden = false;
   showComparison({
@@ -185,9 +191,9 @@ function showEnd(body) {
   });
 }
 
-function showComparison(after) {
+function showComparison(after, { isOver = Boolean(after) } = {}) {
   stage.view?.close();
-  stage.view = after || stage.original ? comparison(stage.original, after) : null;
+  stage.view = after || stage.original ? comparison(stage.original, after, isOver) : null;
   byId("stage").replaceChildren(...(stage.view ? [stage.view.element] : []));
 }
 
