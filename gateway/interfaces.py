@@ -16,6 +16,7 @@ from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.comfy.messages import Message, OutputFile
 from gateway.events import Event, Passing, PreviewImage, Progress
 from gateway.job import Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
+from gateway.timings import Key, Row
 
 # ---------------------------------------------------------------------------------------------------------------- time
 
@@ -293,6 +294,10 @@ class Store(Protocol):
         """How many tasks were queued before it, from 0; None when it does not wait."""
         ...
 
+    async def seconds_ahead(self, job_id: str) -> float | None:
+        """Predicted seconds of the tasks queued before it; None when it does not wait."""
+        ...
+
     async def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state."""
         ...
@@ -355,6 +360,14 @@ class Store(Protocol):
         self, name: str, *, removed: bool | None = None, draining: bool | None = None, now: float
     ) -> UpstreamRow | None:
         """Change what is remembered; None when there is no such upstream."""
+        ...
+
+    async def timings(self) -> Sequence[Row]:
+        """All that was learned of how long nodes take."""
+        ...
+
+    async def save_timings(self, changed: Sequence[Row], gone: Sequence[Key], repriced: Mapping[str, float]) -> None:
+        """Keep and forget learned rows; multiply the cost of what is queued of the templates in ``repriced``."""
         ...
 
     async def sweep(

@@ -1,9 +1,10 @@
 """How far along: a prompt's messages in, one honest fraction out.
 
-One number from 0 to 1 for the whole graph that never falls. It counts work, not time: each node has a share by its class,
-a node that ticks in several passes divides its share among the passes it is expected to make, and whatever was not
-foreseen makes the bar wait instead of run back or ahead. It reaches 1 here only at ``Succeeded``; the job's own 1.0 is
-for the commit that makes the result downloadable (``whole_job``).
+One number from 0 to 1 for the whole graph that never falls. Each node has a share of it, and a node that ticks in several
+passes divides its share among the passes it is expected to make: by the seconds that were learned of them where there are
+any (``timings.py`` learns them from the laps measured here), else by class. Whatever was not foreseen makes the bar wait
+instead of run back or ahead. It reaches 1 here only at ``Succeeded``; the job's own 1.0 is for the commit that makes the
+result downloadable (``whole_job``).
 
 ComfyUI's facts this stands on (0.3.64, ReActor 6ad6b35):
 
@@ -13,12 +14,12 @@ ComfyUI's facts this stands on (0.3.64, ReActor 6ad6b35):
 * A node starts only when everything it depends on has finished, so a start proves its ancestors done even when the
   frames that said so were lost.
 
-Pure: no clock. A property test feeds it messages in any order.
+Pure: no clock, the time of each message is handed in. A property test feeds it messages in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.comfy.messages import (
@@ -52,6 +53,18 @@ SWAP_CLASSES = frozenset({"ReActorFaceSwap", "ReActorFaceSwapOpt", "GatewayCpuFa
 #: What of the whole job's bar belongs to the upstream; before it inputs are staged, after it results are fetched,
 #: audited and stored.
 RUN_FROM, RUN_TO = 0.02, 0.96
+#: Where it may end once it was learned how long results take: bars of all jobs look alike enough, and none seems done.
+LEAST_RUN_TO, MOST_RUN_TO = 0.5, 0.98
+
+#: (class, pass) -> predicted seconds, None where nothing is known. Pass 0 is what a node takes without or after its ticks.
+SecondsOf = Callable[[str, int], float | None]
+#: Passes looked for behind a class of which nobody knows how many it makes.
+MAX_LEARNED_PASSES = 8
+#: A prediction is one when the classes with at least this much of the work by ``CLASS_SHARES`` are known.
+KNOWN_ENOUGH = 0.5
+#: Waiting for a pass's first tick beyond what its pace explains is the loading of a model, which the next run is spared:
+#: not more of it is counted than this many seconds, or than the ticks themselves took.
+LOAD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +77,20 @@ class Plan:
     parents: Mapping[str, frozenset[str]]
     #: node id -> share of the work, summing to 1.
     shares: Mapping[str, float]
-    #: node id -> the passes its counter is expected to make, each with its share of the node's work, summing to 1;
-    #: one pass where a node is not named.
+    #: node id -> the passes its counter is expected to make, each with its share of the node's work, summing to at most 1:
+    #: the rest comes after the last tick. One pass where a node is not named.
     passes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    #: Predicted seconds of the whole graph; the shares are of seconds then, else of work by class.
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lap:
+    """What was measured of a node: one of its passes, or (0) what it took without or after its ticks."""
+
+    node_class: str
+    pass_number: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +109,55 @@ class Snapshot:
     passes: int | None = None
 
 
-def plan_for(graph: Mapping[str, object], *, frames: int) -> Plan:
-    """The plan of an API-format graph whose moving pictures have ``frames`` frames."""
+def _nothing_learned(_node_class: str, _pass_number: int) -> None:
+    return None
+
+
+def plan_for(graph: Mapping[str, object], *, frames: int, seconds_of: SecondsOf = _nothing_learned) -> Plan:
+    """The plan of an API-format graph.
+
+    Args:
+        graph: as it is submitted.
+        frames: of its moving pictures; 1 for a still.
+        seconds_of: what was learned, for this target and where it will run.
+    """
     nodes = {key: node for key, node in graph.items() if isinstance(node, Mapping)}
     parents = {key: frozenset(_links(node) & nodes.keys()) for key, node in nodes.items()}
     classes = {key: str(node.get("class_type", "")) for key, node in nodes.items()}
-    raw = {key: CLASS_SHARES.get(name, DEFAULT_SHARE) for key, name in classes.items()}
-    total = sum(raw.values()) or 1.0
     passes = {key: _swap_passes(nodes, key, frames) for key, name in classes.items() if name in SWAP_CLASSES}
-    return Plan(classes, parents, {key: share / total for key, share in raw.items()}, passes)
+    raw = {key: CLASS_SHARES.get(name, DEFAULT_SHARE) for key, name in classes.items()}
+    laps = {key: _known_laps(name, passes.get(key), seconds_of) for key, name in classes.items()}
+    known = {key: sum(found) for key, found in laps.items() if found}
+    known_share, known_seconds = sum(raw[key] for key in known), sum(known.values())
+    if known_seconds <= 0.0 or known_share < KNOWN_ENOUGH * sum(raw.values()):
+        return Plan(classes, parents, _divided(raw), passes)
+    passes |= {key: _divided_passes(laps[key]) for key, seconds in known.items() if seconds > 0 and len(laps[key]) > 1}
+    # A class never met takes what its share would be beside those that were.
+    seconds = {key: known.get(key, share * known_seconds / known_share) for key, share in raw.items()}
+    return Plan(classes, parents, _divided(seconds), passes, sum(seconds.values()))
+
+
+def _divided(shares: Mapping[str, float]) -> dict[str, float]:
+    total = sum(shares.values()) or 1.0
+    return {key: share / total for key, share in shares.items()}
+
+
+def _known_laps(name: str, expected: tuple[float, ...] | None, seconds_of: SecondsOf) -> tuple[float, ...]:
+    """Seconds after the last tick, then of each pass; () where nothing is known."""
+    most = MAX_LEARNED_PASSES if expected is None else len(expected)
+    rest, found = seconds_of(name, 0), [seconds_of(name, number) for number in range(1, most + 1)]
+    if expected is None:
+        found = found[: next((place for place, seconds in enumerate(found) if seconds is None), most)]
+    known = [seconds for seconds in found if seconds is not None]
+    if not known:
+        return () if rest is None else (rest,)
+    mean = sum(known) / len(known)
+    return (rest or 0.0, *(mean if seconds is None else seconds for seconds in found))
+
+
+def _divided_passes(laps: tuple[float, ...]) -> tuple[float, ...]:
+    total = sum(laps)
+    return tuple(seconds / total for seconds in laps[1:])
 
 
 def _links(node: Mapping[str, object]) -> set[str]:
@@ -120,70 +184,164 @@ def _inputs(node: Mapping[str, object]) -> Mapping[str, object]:
 
 
 class Tracker:
-    """Feed it a prompt's messages; ask it for the snapshot."""
+    """Feed it a prompt's messages; ask it for the snapshot, the seconds left, and at the end for the laps."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, now: float) -> None:
         self._plan = plan
+        #: Monotonic seconds: when it began, or when we came.
+        self._begun = now
         self._done: set[str] = set()
+        #: Shares of what is done.
+        self._done_share = 0.0
+        #: Fractions of nodes that are not.
         self._within: dict[str, float] = {}
         self._counters: dict[str, _Counter] = {}
+        #: When nodes started, None for those that ran already when they were first heard of.
+        self._starts: dict[str, float | None] = {}
         self._current: str | None = None
         self._highest = 0.0
+        #: Shares that took none of the time watched: cached, or done before we came.
+        self._skipped = 0.0
+        self._laps: list[Lap] = []
 
-    def feed(self, message: Message) -> bool:
-        """Take a message; True when the snapshot may have changed."""
+    def feed(self, message: Message, now: float) -> bool:
+        """Take a message that came at ``now`` (monotonic seconds); True when the snapshot may have changed."""
         match message:
+            case NodeProgress(node_id=key) if key in self._plan.classes:
+                self._tick(message, now)
             case PromptStarted():
+                self._begun = now
                 return True
             case NodesCached(node_ids=ids):
-                self._done.update(key for key in ids if key in self._plan.classes)
+                self._pass_over(ids)
             case NodeStarted(node_id=key) if key in self._plan.classes:
-                self._prove_ancestors(key)
+                self._prove_ancestors(key, now)
+                self._starts.setdefault(key, now)
                 self._current = key
-            case NodeProgress(node_id=key) if key in self._plan.classes:
-                self._tick(message)
             case NodeFinished(node_id=key) | NodeOutput(node_id=key) if key in self._plan.classes:
-                self._done.add(key)
+                self._finish(key, now)
             case Succeeded():
-                self._done.update(self._plan.classes)
+                self._pass_over(self._plan.classes)
             case _:
                 return False
         return True
 
-    def _tick(self, message: NodeProgress) -> None:
-        key = message.node_id
-        self._prove_ancestors(key)
-        self._current = key
-        counter = self._counters.setdefault(key, _Counter(self._plan.passes.get(key, (1.0,))))
-        self._within[key] = max(self._within.get(key, 0.0), counter.take(message.value, message.maximum))
+    def _pass_over(self, node_ids: Iterable[str]) -> None:
+        """They are done, and when they ended is not known."""
+        for key in node_ids:
+            if key in self._plan.classes:
+                self._finish(key, None)
 
-    def _prove_ancestors(self, key: str) -> None:
+    def _tick(self, message: NodeProgress, now: float) -> None:
+        key = message.node_id
+        counter = self._counters.get(key)
+        if key != self._current or counter is None:
+            self._prove_ancestors(key, now)
+            self._current = key
+            if counter is None:
+                counter = self._counters[key] = _Counter(self._plan.passes.get(key, (1.0,)))
+        within = counter.take(message.value, message.maximum, now)
+        if key in self._done:
+            return
+        if key not in self._starts:
+            self._starts[key] = None
+            self._skipped += self._plan.shares[key] * within
+        self._within[key] = max(self._within.get(key, 0.0), within)
+
+    def _prove_ancestors(self, key: str, now: float) -> None:
         """All that ``key`` depends on is done. Stops at what was done before, so a job walks each link once."""
         waiting = list(self._plan.parents[key])
         while waiting:
             parent = waiting.pop()
             if parent not in self._done:
-                self._done.add(parent)
+                # When another ended than the last one we heard of is not known.
+                self._finish(parent, now if parent == self._current else None)
                 waiting.extend(self._plan.parents[parent])
+
+    def _finish(self, key: str, now: float | None) -> None:
+        """It is done, at ``now`` where that is known."""
+        if key in self._done:
+            return
+        self._done.add(key)
+        self._within.pop(key, None)
+        share = self._plan.shares[key]
+        self._done_share += share
+        if key not in self._starts:
+            self._skipped += share
+            return
+        start = self._starts[key]
+        if start is not None and now is not None:
+            counter = self._counters.get(key)
+            self._laps += _laps(self._plan.classes[key], start, now, counter.passes if counter else [])
 
     def snapshot(self) -> Snapshot:
         """Where the prompt is."""
         shares = self._plan.shares
-        reached = sum(shares[key] * (1.0 if key in self._done else self._within.get(key, 0.0)) for key in shares)
+        reached = self._done_share
+        for key, within in self._within.items():
+            reached += shares[key] * within
         self._highest = max(self._highest, min(reached, 1.0))
-        counter = self._counters.get(self._current or "")
-        at_work = self._current if self._current not in self._done else None
+        current = self._current
+        if current is None or current in self._done:
+            return Snapshot(self._highest, len(self._done), len(shares))
+        node_class = self._plan.classes[current]
+        counter = self._counters.get(current)
+        if counter is None:
+            return Snapshot(self._highest, len(self._done), len(shares), current, node_class)
         return Snapshot(
-            fraction=self._highest,
-            nodes_done=len(self._done),
-            nodes_total=len(shares),
-            node=at_work,
-            node_class=self._plan.classes.get(at_work or ""),
-            step=counter.value if counter and at_work else None,
-            steps=counter.maximum if counter and at_work else None,
-            pass_number=counter.number if counter and at_work else None,
-            passes=max(len(counter.shares), counter.number) if counter and at_work else None,
+            self._highest,
+            len(self._done),
+            len(shares),
+            current,
+            node_class,
+            counter.value,
+            counter.maximum,
+            counter.number,
+            max(len(counter.shares), counter.number),
         )
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds from ``now`` to the prompt's end; of the newest snapshot."""
+        elapsed = max(now - self._begun, 0.0)
+        gained = max(self._highest - self._skipped, 0.0)
+        return seconds_left(elapsed, gained, 1.0 - self._highest, predicted=self._plan.seconds)
+
+    @property
+    def fraction_left(self) -> float:
+        """Of the prompt, by the newest snapshot."""
+        return 1.0 - self._highest
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        """Of the whole prompt, as planned."""
+        return self._plan.seconds
+
+    def laps(self) -> tuple[Lap, ...]:
+        """What was measured of the nodes that began and ended under our eyes."""
+        return tuple(self._laps)
+
+
+def _laps(node_class: str, start: float, end: float, passes: list[_Pass]) -> list[Lap]:
+    laps, before = [], start
+    for number, one in enumerate(passes, 1):
+        span, ticks = one.last_at - one.first_at, one.last - one.first
+        head = one.first_at - before
+        if ticks > 0:
+            head = min(head, span / ticks * one.first + max(LOAD_SECONDS, span))
+        laps.append(Lap(node_class, number, max(head + span, 0.0)))
+        before = one.last_at
+    laps.append(Lap(node_class, 0, max(end - before, 0.0)))
+    return laps
+
+
+@dataclass(slots=True)
+class _Pass:
+    """First and last tick of a pass; monotonic seconds."""
+
+    first_at: float
+    first: float
+    last_at: float
+    last: float
 
 
 @dataclass(slots=True)
@@ -194,10 +352,13 @@ class _Counter:
     number: int = 1
     value: int = 0
     maximum: int = 1
+    passes: list[_Pass] = field(default_factory=list)
+    #: Shares of the passes before this one.
+    _before: float = 0.0
     _last: float = 0.0
     _fell_to_zero: bool = False
 
-    def take(self, value: float, maximum: float) -> float:
+    def take(self, value: float, maximum: float, now: float) -> float:
         """The node's fraction after this tick."""
         maximum = maximum if maximum > 0 else 1.0
         value = min(max(value, 0.0), maximum)
@@ -206,31 +367,52 @@ class _Counter:
         else:
             if self._fell_to_zero or value < self._last:
                 self.number += 1
+                self._before = sum(self.shares[: self.number - 1])
+            if len(self.passes) < self.number:
+                self.passes.append(_Pass(now, value, now, value))
+            newest = self.passes[-1]
+            newest.last_at, newest.last = now, value
             self._fell_to_zero, self._last = False, value
             self.value, self.maximum = int(value), int(maximum)
         if self.number > len(self.shares):
             return 0.0  # not foreseen: the caller keeps its highest, so the bar waits
-        return sum(self.shares[: self.number - 1]) + self.shares[self.number - 1] * self._last / maximum
+        return self._before + self.shares[self.number - 1] * self._last / maximum
 
 
-def whole_job(fraction: float) -> float:
-    """The whole job's fraction from the prompt's: room is left for staging before and for results after."""
-    return RUN_FROM + (RUN_TO - RUN_FROM) * min(max(fraction, 0.0), 1.0)
+def whole_job(fraction: float, run_to: float = RUN_TO) -> float:
+    """The whole job's fraction from the prompt's: room is left for staging before and for results after ``run_to``."""
+    return RUN_FROM + (run_to - RUN_FROM) * min(max(fraction, 0.0), 1.0)
 
 
-#: An estimate is given once this much of the work has been watched for this long: before, it would be a guess.
-ETA_SECONDS, ETA_FRACTION = 2.0, 0.05
+def run_to(run_seconds: float | None, after_seconds: float | None) -> float:
+    """Where a bar stands when the upstream is done, so that what comes after has its part by its predicted seconds."""
+    if not run_seconds or after_seconds is None:
+        return RUN_TO
+    part = run_seconds / (run_seconds + after_seconds)
+    return min(max(RUN_FROM + (1.0 - RUN_FROM) * part, LEAST_RUN_TO), MOST_RUN_TO)
 
 
-def eta_seconds(elapsed_seconds: float, begun_at: float, fraction: float) -> float | None:
-    """Seconds left if the rest goes as fast as what was watched; None while too little was.
+#: An estimate from an attempt's own pace alone is given once this much of the work was watched for this long: before, it
+#: would be a guess.
+PACE_SECONDS, PACE_FRACTION = 2.0, 0.05
+#: A prediction counts as much as this fraction of the job watched going at the predicted pace.
+PREDICTION_WEIGHT = 0.35
+
+
+def seconds_left(elapsed: float, gained: float, left: float, *, predicted: float | None) -> float | None:
+    """Seconds left; None while too little is known to tell.
+
+    With a prediction, its pace and the one watched are one mean, weighted by the work that each stands for: what was
+    predicted is told from the start, and what is watched outweighs it in the end. Smooth, because both sums are.
 
     Args:
-        elapsed_seconds: since the bar stood at ``begun_at``.
-        begun_at: fraction at which watching began.
-        fraction: where it stands now.
+        elapsed: seconds watched.
+        gained: fraction of the work that they were spent on.
+        left: fraction of the work left.
+        predicted: seconds of the whole work.
     """
-    gained = fraction - begun_at
-    if elapsed_seconds < ETA_SECONDS or gained < ETA_FRACTION:
+    if predicted is not None:
+        return left * (PREDICTION_WEIGHT * predicted + elapsed) / (PREDICTION_WEIGHT + gained)
+    if elapsed < PACE_SECONDS or gained < PACE_FRACTION:
         return None
-    return elapsed_seconds * (1.0 - fraction) / gained
+    return elapsed * left / gained

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from gateway.comfy.progress import Snapshot, eta_seconds
+from gateway.comfy.progress import Snapshot
 from gateway.events import Progress
 from gateway.interfaces import Bus, Clock, Store
 from gateway.job import Job, Task
@@ -32,8 +32,6 @@ class Bars:
         self._bus = bus
         self._clock = clock
         self._ceilings: dict[str, float] = {}
-        #: job id -> (when the attempt's own fraction was first heard, what it was): the pace that the rest is judged by.
-        self._paces: dict[str, tuple[float, float]] = {}
 
     async def show(
         self,
@@ -44,6 +42,7 @@ class Bars:
         *,
         snapshot: Snapshot | None = None,
         title: str | None = None,
+        left: float | None = None,
     ) -> None:
         """Tell how far a job is.
 
@@ -54,8 +53,8 @@ class Bars:
             sentence: what is being done.
             snapshot: where the prompt is.
             title: of the node at work.
+            left: seconds to the job's end, where they can be told.
         """
-        left = self._left(job.id, fraction) if snapshot else None
         latest = self._bus.latest(job.id)
         # What the store holds is the ceiling: it counts only where nobody remembers what was really shown.
         shown = latest.fraction if latest else job.fraction
@@ -66,12 +65,6 @@ class Bars:
             await self._raise_ceiling(job.id, fraction, sentence)
         self._bus.show(_progress(job.id, snapshot, fraction, sentence, title, left))
 
-    def _left(self, job_id: str, fraction: float) -> float | None:
-        """Seconds left by this attempt's own pace, which a bar that waits for it does not change."""
-        now = self._clock.monotonic()
-        begun, at = self._paces.setdefault(job_id, (now, fraction))
-        return eta_seconds(now - begun, at, fraction)
-
     async def _raise_ceiling(self, job_id: str, fraction: float, sentence: str) -> None:
         ceiling = min((math.floor(fraction / STEP) + 1) * STEP, HIGHEST)
         await self._store.save_progress([(job_id, ceiling, sentence)], now=self._clock.now())
@@ -80,7 +73,6 @@ class Bars:
     def rest(self, job_id: str) -> None:
         """The attempt has ended; the bar stays where it is for the next one."""
         self._ceilings.pop(job_id, None)
-        self._paces.pop(job_id, None)
 
     def forget(self, job_id: str) -> None:
         """The job has ended without an attempt."""
@@ -103,7 +95,7 @@ def _progress(
     job_id: str, snapshot: Snapshot | None, fraction: float, sentence: str, title: str | None, left: float | None
 ) -> Progress:
     if snapshot is None:
-        return Progress(job_id, fraction, sentence)
+        return Progress(job_id, fraction, sentence, eta_seconds=left)
     return Progress(
         job_id,
         fraction,

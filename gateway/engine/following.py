@@ -15,7 +15,7 @@ import structlog
 
 from gateway.binding import Bound
 from gateway.comfy.messages import Interrupted, LogLine, Lost, Message, Outcome, Preview, PromptStarted
-from gateway.comfy.progress import Tracker, whole_job
+from gateway.comfy.progress import RUN_FROM, Tracker, run_to, whole_job
 from gateway.engine.bars import Bars, describe
 from gateway.engine.recorder import Recorder
 from gateway.engine.streams import closing
@@ -64,6 +64,24 @@ class Attempt:
     heard: bool = False
     #: The upstream took it off its queue.
     started: bool = False
+    #: Predicted seconds from the upstream's success to the job's; None where nothing was learned.
+    after_seconds: float | None = None
+    #: Where the job's bar stands when the upstream is done.
+    run_to: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Divide the job's bar."""
+        self.run_to = run_to(self.tracker.predicted_seconds, self.after_seconds)
+
+    def with_results(self, left: float | None) -> float | None:
+        """Seconds to the job's end from those to the prompt's: as predicted, else by their part of the bar."""
+        if left is None:
+            return None
+        if self.after_seconds is not None:
+            return left + self.after_seconds
+        run_part, rest = self.run_to - RUN_FROM, 1.0 - self.run_to
+        fraction_left = self.tracker.fraction_left
+        return left * (fraction_left * run_part + rest) / (fraction_left * run_part) if fraction_left > 0 else None
 
 
 class Follower:
@@ -90,13 +108,13 @@ class Follower:
     async def _listen(self, attempt: Attempt, messages: AsyncIterator[Message], limit: asyncio.Timeout) -> Outcome:
         async with self._watchdog(attempt, limit) as watchdog:
             async for message in messages:
-                watchdog.heard_at = self._clock.monotonic()
+                watchdog.heard_at = now = self._clock.monotonic()
                 if isinstance(message, Outcome):
                     return message
-                await self._hear(attempt, message)
+                await self._hear(attempt, message, now)
         return Lost(attempt.prompt_id, "the upstream's messages ended without an outcome")
 
-    async def _hear(self, attempt: Attempt, message: Message) -> None:
+    async def _hear(self, attempt: Attempt, message: Message, now: float) -> None:
         attempt.heard = True
         match message:
             case PromptStarted():
@@ -108,18 +126,17 @@ class Follower:
                 self._bus.show(PreviewImage(attempt.job.id, kind, data))
             case _:
                 pass
-        if attempt.tracker.feed(message):
+        if attempt.tracker.feed(message, now):
             snapshot = attempt.tracker.snapshot()
+            prompt_left = attempt.tracker.seconds_left(now)
+            left = attempt.with_results(prompt_left)
             title = attempt.bound.titles.get(snapshot.node or "")
-            fraction, sentence = whole_job(snapshot.fraction), describe(title, snapshot)
-            await self._bars.show(attempt.job, attempt.task, fraction, sentence, snapshot=snapshot, title=title)
-            self._foresee_end(attempt)
-
-    def _foresee_end(self, attempt: Attempt) -> None:
-        latest = self._bus.latest(attempt.job.id)
-        left = latest.eta_seconds if latest else None
-        if attempt.started and left is not None and left <= ENDING_SECONDS:
-            attempt.on_ending()
+            fraction, sentence = whole_job(snapshot.fraction, attempt.run_to), describe(title, snapshot)
+            await self._bars.show(
+                attempt.job, attempt.task, fraction, sentence, snapshot=snapshot, title=title, left=left
+            )
+            if attempt.started and prompt_left is not None and prompt_left <= ENDING_SECONDS:
+                attempt.on_ending()
 
     # ---------------------------------------------------------------------------------------------------------- cancel
 

@@ -6,6 +6,7 @@ import structlog
 
 from gateway.engine.recorder import Recorder
 from gateway.engine.service import Service
+from gateway.engine.timing import LearnedTimings
 from gateway.interfaces import Blobs, Clock, Store
 
 log = structlog.get_logger(__name__)
@@ -13,6 +14,8 @@ log = structlog.get_logger(__name__)
 #: How old the counts in /health may be.
 ROUND_SECONDS = 1.0
 EXPIRE_EVERY = 5
+#: What a kill may forget of what was learned.
+SAVE_TIMINGS_EVERY = 30
 SWEEP_EVERY = 300
 #: Looking for bytes that the store has never heard of walks over all blobs; only a killed process leaves such.
 STRAYS_EVERY = 3600
@@ -31,6 +34,7 @@ class Maintenance:
         blobs: Blobs,
         recorder: Recorder,
         service: Service,
+        timings: LearnedTimings,
         clock: Clock,
         *,
         job_retention_seconds: float,
@@ -39,6 +43,7 @@ class Maintenance:
         self._blobs = blobs
         self._recorder = recorder
         self._service = service
+        self._timings = timings
         self._clock = clock
         self._job_retention_seconds = job_retention_seconds
 
@@ -60,8 +65,17 @@ class Maintenance:
             await self._recorder.expire()
         if number % SWEEP_EVERY == 0:
             await self.sweep()
+            self._forget_timings()
+        if number % SAVE_TIMINGS_EVERY == SAVE_TIMINGS_EVERY - 1:
+            await self._timings.save()
         if number % STRAYS_EVERY == 0:
             await self.sweep_strays()
+
+    def _forget_timings(self) -> None:
+        """Of templates and upstreams that are gone; what has a problem now may be mended."""
+        health = self._service.health()
+        templates = {*self._service.templates(), *health.template_problems}
+        self._timings.keep(templates, [view.status.name for view in health.upstreams])
 
     async def sweep(self) -> None:
         """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""

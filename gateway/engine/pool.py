@@ -235,6 +235,14 @@ class Pool:
         fitting = frozenset(key for key, need in needs.items() if self._lacks(member, key, need) == ())
         return Slot(name, fitting, member.upstream.staged(), _largest_file(capabilities))
 
+    def working_on(self, requirement: str, need: Need) -> list[tuple[str, ...]]:
+        """Of each upstream that works and fits a need: the jobs that are at work or wait there."""
+        return [
+            tuple(member.at_work.values())
+            for member in self._members.values()
+            if _ready(member) is not None and self._lacks(member, requirement, need) == ()
+        ]
+
     def could_take(self, task_id: str, requirement: str, need: Need, *, now: bool = False) -> bool:
         """Whether there is an upstream that has not refused this task and may fit it; ``now``: that fits and works."""
         refused = self._refusals.get(task_id, frozenset())

@@ -19,7 +19,7 @@ import structlog
 
 from gateway.binding import Bound, as_dispatched, bind
 from gateway.comfy.messages import Failed, Interrupted, Lost, Message, Outcome, Succeeded
-from gateway.comfy.progress import RUN_FROM, RUN_TO, Tracker, plan_for
+from gateway.comfy.progress import RUN_FROM, Tracker
 from gateway.engine.bars import Bars
 from gateway.engine.canceling import Cancellations, unless_canceled
 from gateway.engine.catalog import Catalog
@@ -28,6 +28,7 @@ from gateway.engine.needs import Need, requirement_of, split_requirement
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector, Files, ResultLostError
+from gateway.engine.timing import LearnedTimings
 from gateway.errors import (
     BusyError,
     GatewayError,
@@ -83,6 +84,7 @@ class Runner:
         pool: Pool,
         recorder: Recorder,
         collector: Collector,
+        timings: LearnedTimings,
         clock: Clock,
         *,
         stall_seconds: float,
@@ -93,6 +95,8 @@ class Runner:
         self._pool = pool
         self._recorder = recorder
         self._collector = collector
+        self._timings = timings
+        self._clock = clock
         self._canceling = Cancellations()
         self._live_prompts: set[str] = set()
         self.bars = Bars(store, bus, clock)
@@ -166,7 +170,7 @@ class Runner:
                 template = await self._catalog.pinned(job.template, job.template_version)
             except TemplateError as error:
                 return await self._fail(found.task, found.task.attempt, error)
-            attempt = _attempt(
+            attempt = self._attempt(
                 job, found.task, upstream, found.task.prompt_id or "", template, as_dispatched(template), canceling
             )
             attempt.adopted = True
@@ -246,7 +250,7 @@ class Runner:
         if recorded is None:  # canceled or expired while it was being staged
             self.bars.forget(job.id)
             return Ending.SETTLED
-        return _attempt(recorded.job, recorded.task, upstream, prompt_id, template, bound, canceling)
+        return self._attempt(recorded.job, recorded.task, upstream, prompt_id, template, bound, canceling)
 
     async def _too_large(self, job: Job, task: Task, upstream: Upstream, error: TooLargeError) -> Ending:
         """An upstream refused the inputs for their size: another may take them, and only where none could the job fails."""
@@ -259,6 +263,33 @@ class Runner:
 
     async def _has_inputs(self, job: Job) -> bool:
         return all([await self._blobs.exists(given.blob) for given in job.inputs.values()])
+
+    def _attempt(
+        self,
+        job: Job,
+        task: Task,
+        upstream: Upstream,
+        prompt_id: str,
+        template: Template,
+        bound: Bound,
+        canceling: asyncio.Event,
+    ) -> Attempt:
+        target = job.inputs.get("target")
+        facts = target.facts if target else None
+        return Attempt(
+            job=job,
+            task=task,
+            number=task.attempt,
+            prompt_id=prompt_id,
+            upstream=upstream,
+            template=template,
+            bound=bound,
+            tracker=Tracker(
+                self._timings.plan(template.name, bound.graph, facts, upstream.name), self._clock.monotonic()
+            ),
+            canceling=canceling,
+            after_seconds=self._timings.results_seconds(template.name, facts, upstream.name),
+        )
 
     # --------------------------------------------------------------------------------------------------- settling it
 
@@ -344,7 +375,8 @@ class Runner:
 
     async def _finish(self, attempt: Attempt, files: Files) -> Ending:
         """Fetch, audit, store, and say so. A cancel stops it at once; a result that was not recorded leaves no bytes."""
-        await self.bars.show(attempt.job, attempt.task, RUN_TO, "Checking and storing the result")
+        sentence, left, began = "Checking and storing the result", attempt.after_seconds, self._clock.monotonic()
+        await self.bars.show(attempt.job, attempt.task, attempt.run_to, sentence, left=left)
         work = self._collector.collect(attempt.job, attempt.bound, attempt.upstream, files, attempt.lines)
         try:
             collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")
@@ -366,7 +398,16 @@ class Runner:
         recorded = await self._record(attempt, Report(TaskEvent.SUCCEEDED, results=results, warnings=warnings))
         if recorded is None or recorded.task.state is not TaskState.SUCCEEDED:
             await self._collector.drop(results)
+        elif not attempt.adopted:
+            self._learn(attempt, self._clock.monotonic() - began)
         return Ending.SETTLED
+
+    def _learn(self, attempt: Attempt, results_seconds: float) -> None:
+        """Only what was watched from its start: of an attempt that was taken up, the times are those of our return."""
+        laps, target = attempt.tracker.laps(), attempt.job.inputs.get("target")
+        if laps:
+            facts = target.facts if target else None
+            self._timings.learn(attempt.template.name, attempt.upstream.name, facts, laps, results_seconds)
 
     async def _report(self, attempt: Attempt, report: Report) -> Ending:
         await self._record(attempt, report)
@@ -388,27 +429,3 @@ class Runner:
 def _need(template: Template, job: Job) -> tuple[str, Need]:
     requirement = requirement_of(template, job.parameters)
     return requirement, Need(template, split_requirement(requirement)[2])
-
-
-def _attempt(
-    job: Job,
-    task: Task,
-    upstream: Upstream,
-    prompt_id: str,
-    template: Template,
-    bound: Bound,
-    canceling: asyncio.Event,
-) -> Attempt:
-    target = job.inputs.get("target")
-    plan = plan_for(bound.graph, frames=target.facts.frames if target else 1)
-    return Attempt(
-        job=job,
-        task=task,
-        number=task.attempt,
-        prompt_id=prompt_id,
-        upstream=upstream,
-        template=template,
-        bound=bound,
-        tracker=Tracker(plan),
-        canceling=canceling,
-    )

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
 
-from gateway.audit import MediaFacts, MediaKind
+from gateway.audit import MediaKind
 from gateway.binding import check_parameters
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
@@ -22,6 +22,8 @@ from gateway.engine.needs import requirement_of
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import take_back
+from gateway.engine.timing import LearnedTimings
+from gateway.engine.timing_queue import Waits
 from gateway.errors import ConflictError, GatewayError, NotFoundError, ShuttingDownError, TooLargeError
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream, Watcher
@@ -30,10 +32,6 @@ from gateway.naming import safe_output_name
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
-
-#: Seconds that one frame of 640x360 is predicted to take where nothing has been learned; only proportions count.
-SECONDS_PER_FRAME = 0.1
-FRAME_PIXELS = 640 * 360
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +152,7 @@ class Service:
         pool: Pool,
         recorder: Recorder,
         bus: LocalBus,
+        timings: LearnedTimings,
         clock: Clock,
         cancel_at_work: CancelAtWork,
         make_upstream: UpstreamFactory,
@@ -171,6 +170,8 @@ class Service:
         self._pool = pool
         self._recorder = recorder
         self._bus = bus
+        self._timings = timings
+        self._waits = Waits(store, catalog, pool, timings, bus.latest)
         self._cancel_at_work = cancel_at_work
         self._taking_back: set[asyncio.Task[None]] = set()
         self._make_upstream = make_upstream
@@ -218,7 +219,7 @@ class Service:
             output_name=safe_output_name(submission.output_name, now),
             queue_deadline=now + self.settings.queue_ttl,
             requirement=requirement_of(template, parameters),
-            cost_seconds=_predicted_seconds(target),
+            cost_seconds=self._timings.cost_seconds(template, target),
             extra=submission.extra,
         )
         recorded = await self._recorder.create(new, max_queue=self.settings.max_queue)
@@ -319,6 +320,10 @@ class Service:
         """How many were queued before it; None when it does not wait."""
         return await self._store.queue_position(job_id)
 
+    async def expected_start_seconds(self, job: Job) -> float | None:
+        """Predicted seconds until a queued job starts, were it first come, first served; None where it cannot be told."""
+        return await self._waits.expected_start_seconds(job)
+
     async def result(self, link: str) -> tuple[Job, JobResult]:
         """A finished file by its capability name. Raises NotFoundError."""
         is_ours = len(link) <= MAX_LINK and link.isascii() and link.isprintable()
@@ -415,8 +420,3 @@ async def _caught(work: Awaitable[_T]) -> _T | GatewayError:
         return await work
     except GatewayError as error:
         return error
-
-
-def _predicted_seconds(target: MediaFacts) -> float:
-    pixels = target.width * target.height
-    return max(1.0, target.frames * SECONDS_PER_FRAME * pixels / FRAME_PIXELS)

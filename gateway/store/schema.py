@@ -294,6 +294,21 @@ templates = Table(
     Column("saved_at", Double, nullable=False),
 )
 
+#: What finished runs have taught (``gateway/timings.py``).
+timings = Table(
+    "timings",
+    metadata,
+    Column("template", Text, primary_key=True),
+    Column("node_class", Text, primary_key=True),
+    Column("pass_number", Integer, primary_key=True, autoincrement=False),
+    # "" for all of them together.
+    Column("upstream", Text, primary_key=True),
+    Column("sums", Text, nullable=False),
+    Column("turn", BigInteger, nullable=False),
+    CheckConstraint("pass_number >= 0", name="pass_number"),
+    sqlite_with_rowid=False,
+)
+
 upstreams = Table(
     "upstreams",
     metadata,

@@ -15,7 +15,19 @@ from gateway.job import Job, JobResult, JobState, RetryLimits, Task
 from gateway.lease import Lease
 from gateway.store.copying import blobs_of
 from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
-from gateway.store.queries import assets, creating, jobs, leases, purging, queue, recording, sweeping, upstreams
+from gateway.store.queries import (
+    assets,
+    creating,
+    jobs,
+    leases,
+    purging,
+    queue,
+    recording,
+    sweeping,
+    timings,
+    upstreams,
+)
+from gateway.timings import Key, Row
 
 
 def _random_id() -> str:
@@ -184,6 +196,10 @@ class SqlStore:
         """How many tasks were queued before it, from 0; None when it does not wait."""
         return await self._executor.read(queue.queue_position, job_id)
 
+    async def seconds_ahead(self, job_id: str) -> float | None:
+        """Predicted seconds of the tasks queued before it; None when it does not wait."""
+        return await self._executor.read(queue.seconds_ahead, job_id)
+
     async def queued_task(self, task_id: str) -> tuple[Job, Task] | None:
         """A task and its job, when it is still queued."""
         return await self._executor.read(queue.queued_task, task_id)
@@ -219,6 +235,14 @@ class SqlStore:
     ) -> UpstreamRow | None:
         """Change what is remembered; None when there is no such upstream."""
         return await self._executor.write(upstreams.set_upstream, name, removed=removed, draining=draining, now=now)
+
+    async def timings(self) -> Sequence[Row]:
+        """All that was learned of how long nodes take."""
+        return await self._executor.read(timings.all_timings)
+
+    async def save_timings(self, changed: Sequence[Row], gone: Sequence[Key], repriced: Mapping[str, float]) -> None:
+        """Keep and forget learned rows; multiply the cost of what is queued of the templates in ``repriced``."""
+        await self._executor.write(timings.save_timings, changed, gone, repriced)
 
     async def sweep(self, *, job_retention_seconds: float, blob_grace_seconds: float, now: float) -> Swept:
         """Forget expired assets, jobs past retention and blobs nobody refers to (committed longer ago than the grace).

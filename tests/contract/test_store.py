@@ -526,7 +526,7 @@ async def test_job_past_retention_goes_with_all_it_had(store):
     left = await everything(store)
     assert {table: len(rows) for table, rows in left.items() if table != "alembic_version"} == {
         "jobs": 1, "tasks": 1, "attempts": 0, "events": 1, "assets": 2, "blobs": 2, "job_inputs": 2, "templates": 0,
-        "upstreams": 0, "leases": 0,
+        "upstreams": 0, "leases": 0, "timings": 0,
     }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service, Submission, SubmittedFile
+from gateway.engine.timing import LearnedTimings
 from gateway.job import RetryLimits
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
@@ -103,6 +104,7 @@ class Engine:
             max_result_bytes=1000,
             new_id=lambda: next(self.ids),
         )
+        self.timings = await LearnedTimings(self.store).__aenter__()
         self.runner = Runner(
             self.store,
             self.blobs,
@@ -111,6 +113,7 @@ class Engine:
             self.pool,
             self.recorder,
             self.collector,
+            self.timings,
             self.clock,
             stall_seconds=STALL_SECONDS,
         )
@@ -125,6 +128,7 @@ class Engine:
             pool=self.pool,
             recorder=self.recorder,
             bus=self.bus,
+            timings=self.timings,
             clock=self.clock,
             cancel_at_work=self.dispatcher.cancel,
             make_upstream=self._make_upstream,
@@ -135,6 +139,7 @@ class Engine:
             self.blobs,
             self.recorder,
             self.service,
+            self.timings,
             self.clock,
             job_retention_seconds=self.settings.job_retention,
         )

@@ -386,7 +386,7 @@ async def test_a_finished_job_leaves_no_snapshot_behind(engine):
     await engine.settle()
     assert engine.service.progress(job_id) is None
     assert engine.bus._channels == {}
-    assert engine.runner.bars._ceilings == engine.runner.bars._paces == {}
+    assert engine.runner.bars._ceilings == {}
     assert engine.runner.live_prompts() == frozenset()
     assert len(engine.runner._canceling) == 0
 

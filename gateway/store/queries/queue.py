@@ -82,11 +82,20 @@ def open_tasks(connection: Connection) -> Sequence[OpenTask]:
 
 def queue_position(connection: Connection, job_id: str) -> int | None:
     """How many tasks were queued before the job's first waiting one, at most ``MAX_POSITION``; None: it does not wait."""
+    return None if (ahead := _ahead(connection, job_id)) is None else ahead[0]
+
+
+def seconds_ahead(connection: Connection, job_id: str) -> float | None:
+    """Predicted seconds of the same tasks."""
+    return None if (ahead := _ahead(connection, job_id)) is None else ahead[1]
+
+
+def _ahead(connection: Connection, job_id: str) -> tuple[int, float] | None:
     row = connection.execute(_PLACE, {"wanted": job_id}).one_or_none()
     if row is None:
         return None
-    values = {"queued_at": row.queued_at, "id": row.id}
-    return int(connection.execute(_AHEAD, values).scalar_one())
+    found = connection.execute(_AHEAD, {"queued_at": row.queued_at, "id": row.id}).one()
+    return int(found.number), float(found.seconds)
 
 
 def is_full(connection: Connection, max_queue: int) -> bool:
@@ -136,12 +145,13 @@ _PLACE = (
     .order_by(tasks.c.position)
     .limit(1)
 )
-_AHEAD = select(func.count()).select_from(
-    select(tasks.c.id)
+_BEFORE = (
+    select(tasks.c.cost_seconds)
     .where(_queued(tasks), tuple_(tasks.c.queued_at, tasks.c.id) < tuple_(bindparam("queued_at"), bindparam("id")))
     .limit(MAX_POSITION)
     .subquery()
 )
+_AHEAD = select(func.count().label("number"), func.coalesce(func.sum(_BEFORE.c.cost_seconds), 0.0).label("seconds"))
 _LAST_PLACE = select(tasks.c.id).where(_queued(tasks)).order_by(tasks.c.queued_at).limit(1).offset(bindparam("skip"))
 _OVERDUE = (
     select(tasks.c.id)

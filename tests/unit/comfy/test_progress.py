@@ -22,8 +22,8 @@ from gateway.comfy.progress import (
     RUN_FROM,
     RUN_TO,
     Tracker,
-    eta_seconds,
     plan_for,
+    seconds_left,
     whole_job,
 )
 
@@ -44,9 +44,9 @@ def ticks(values, maximum=24, node="3"):
 
 
 def run(messages, graph=GRAPH, frames=24):
-    tracker = Tracker(plan_for(graph, frames=frames))
+    tracker = Tracker(plan_for(graph, frames=frames), 0.0)
     for message in messages:
-        tracker.feed(message)
+        tracker.feed(message, 0.0)
     return tracker.snapshot()
 
 
@@ -150,10 +150,10 @@ MESSAGES = st.one_of(
 
 @given(st.lists(MESSAGES, max_size=60))
 def test_whatever_the_order_the_fraction_never_falls_and_stays_within_bounds(messages) -> None:
-    tracker = Tracker(plan_for(GRAPH, frames=24))
+    tracker = Tracker(plan_for(GRAPH, frames=24), 0.0)
     last = 0.0
     for message in messages:
-        tracker.feed(message)
+        tracker.feed(message, 0.0)
         snapshot = tracker.snapshot()
         assert last <= snapshot.fraction <= 1.0
         assert whole_job(snapshot.fraction) < 1.0
@@ -166,8 +166,8 @@ def test_whatever_the_order_the_fraction_never_falls_and_stays_within_bounds(mes
         assert last == 0.0
 
 
-def test_seconds_left_are_told_once_enough_was_watched() -> None:
-    assert eta_seconds(1.9, 0.0, 0.5) is None
-    assert eta_seconds(60.0, 0.30, 0.34) is None
-    assert eta_seconds(10.0, 0.0, 0.25) == pytest.approx(30.0)
-    assert eta_seconds(10.0, 0.5, 0.75) == pytest.approx(10.0)
+def test_without_a_prediction_seconds_left_are_told_once_enough_was_watched() -> None:
+    assert seconds_left(1.9, 0.5, 0.5, predicted=None) is None
+    assert seconds_left(60.0, 0.04, 0.66, predicted=None) is None
+    assert seconds_left(10.0, 0.25, 0.75, predicted=None) == pytest.approx(30.0)
+    assert seconds_left(10.0, 0.25, 0.25, predicted=None) == pytest.approx(10.0)
