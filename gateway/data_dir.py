@@ -1,7 +1,10 @@
-"""The data directory: made, held, and what lies in it for the command line: the admin token, the address.
+"""The data directory: made, locked, and what lies in it for the command line: the admin token, the address.
 
-One gateway holds a directory for as long as its process lives: the lock is the kernel's, so it is free the moment the
-holder is gone, however it went.
+Whoever works in a directory holds its lock for as long as its process lives: the lock is the kernel's, so it is free the
+moment the holder is gone, however it went. The file says who holds it: a gateway writes the id that its lease carries, a
+command nothing. Who takes over from a holder that is stopped cannot have that one's lock, so it puts a file of its own,
+locked already, in its place: the directory is locked again by the one who acts in it, and the old lock, when its holder
+ends, frees nothing that anybody looks at. ``holding.py`` says when.
 """
 
 from __future__ import annotations
@@ -11,17 +14,16 @@ import fcntl
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from gateway.settings import Settings
 
 ADDRESS: Final = "address"
-#: A command holds the directory for some microseconds to see whether it is held.
-GLANCE_SECONDS: Final = 0.02
+LOCK: Final = "lock"
 
 
 class StartError(Exception):
@@ -36,7 +38,7 @@ def prepare_data_dir(folder: Path) -> Path:
         for name in ("scratch", "blobs", "embedded"):
             (folder / name).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
     return folder.resolve()
 
 
@@ -49,7 +51,8 @@ def clear_scratch(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _unusable(folder: Path, error: OSError) -> StartError:
+def unusable(folder: Path, error: OSError) -> StartError:
+    """The refusal, with its remedy."""
     reason = error.strerror or type(error).__name__
     return StartError(
         f"The data directory {folder} cannot be used ({reason}): set GATEWAY_DATA_DIR to a folder you may write to."
@@ -60,38 +63,124 @@ class DataDirHeldError(StartError):
     """Another process holds the data directory."""
 
 
-@contextmanager
-def hold_data_dir(folder: Path, *, glances: int = 1) -> Iterator[None]:
-    """Keep any other gateway off the directory for as long as this process lives.
+class LockReplacedError(Exception):
+    """Somebody took over while we believed to hold the lock."""
 
-    Args:
-        folder: the data directory.
-        glances: how often to try. A command that asks whether somebody holds the directory holds it for a moment
-            itself; a gateway that starts just then should not be refused for it.
+
+class DirectoryLock:
+    """The lock of a data directory, held by this process until ``close``. Made by ``lock`` and ``replacement``."""
+
+    def __init__(self, folder: Path, descriptor: int, *, part: Path | None = None) -> None:
+        self._folder = folder
+        self._descriptor = descriptor
+        self._part = part
+
+    @classmethod
+    def lock(cls, folder: Path, holder: str = "") -> Self | None:
+        """The lock when it is free, else None.
+
+        Args:
+            folder: the data directory.
+            holder: the id of a gateway; "" for a command.
+
+        Raises:
+            OSError: the directory cannot be used.
+        """
+        while True:
+            made = cls(folder, os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            try:
+                fcntl.flock(made._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                made.close()
+                return None
+            if made.is_in_place():
+                made._write(holder)
+                return made
+            made.close()  # it was replaced between the two calls
+
+    @classmethod
+    def replacement(cls, folder: Path, holder: str) -> Self:
+        """A lock that is held, and that ``seal`` puts in the place of the other's. Raises OSError."""
+        part = folder / f"{LOCK}.{secrets.token_hex(4)}.part"
+        made = cls(folder, os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), part=part)
+        fcntl.flock(made._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        made._write(holder)
+        return made
+
+    def seal(self) -> None:
+        """Make sure that what we hold is the lock of the directory. In the transaction that takes the lease.
+
+        Raises:
+            LockReplacedError: somebody took over since.
+        """
+        if self._part is not None:
+            self._part.replace(self._folder / LOCK)
+            self._part = None
+        elif not self.is_in_place():
+            raise LockReplacedError(self._folder)
+
+    def is_in_place(self) -> bool:
+        """Whether the file that we hold is the one that others look at."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), (self._folder / LOCK).stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Let go."""
+        if self._part is not None:
+            self._part.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def _write(self, holder: str) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{holder} {os.getpid()}\n".encode() if holder else b"", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class LockOwner:
+    """What the lock's file says of a gateway."""
+
+    #: The id that its lease carries; "" for a command.
+    holder: str
+    #: As its own process namespace counts; 0 when unknown.
+    pid: int = 0
+
+
+def lock_owner(folder: Path) -> LockOwner:
+    """Who wrote the lock's file last: its holder, where it is held."""
+    try:
+        words = (folder / LOCK).read_text(encoding="ascii").split()
+        return LockOwner(words[0], int(words[1])) if words else LockOwner("")
+    except (OSError, ValueError, IndexError):
+        return LockOwner("")
+
+
+@contextmanager
+def hold_data_dir(folder: Path) -> Iterator[None]:
+    """Keep any gateway off the directory, for a command that works in it.
 
     Raises:
-        DataDirHeldError: another process does.
+        DataDirHeldError: another process holds it.
         StartError: the directory cannot be used.
     """
     try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = DirectoryLock.lock(folder)
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
+    if lock is None:
+        raise held_by_another(folder)
     try:
-        for glances_left in reversed(range(glances)):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if not glances_left:
-                    raise DataDirHeldError(
-                        f"Another gateway uses the data directory {folder}: stop it, or set GATEWAY_DATA_DIR to "
-                        "another folder."
-                    ) from error
-                time.sleep(GLANCE_SECONDS)
         yield
     finally:
-        os.close(descriptor)
+        lock.close()
+
+
+def held_by_another(folder: Path) -> DataDirHeldError:
+    """The refusal, with its remedy."""
+    return DataDirHeldError(
+        f"Another gateway uses the data directory {folder}: stop it, or set GATEWAY_DATA_DIR to another folder."
+    )
 
 
 def read_admin_token(settings: Settings, folder: Path) -> tuple[str, bool]:
@@ -109,7 +198,7 @@ def read_admin_token(settings: Settings, folder: Path) -> tuple[str, bool]:
             os.fchmod(descriptor, 0o600)  # an empty file of other rights may have been there
             file.write(token + "\n")
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
     return token, True
 
 
@@ -128,11 +217,12 @@ def leave_address(folder: Path, url: str) -> Iterator[None]:
             file.write(url + "\n")
         part.replace(path)  # in one step, so that nobody reads half an address
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise unusable(folder, error) from error
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if read_address(folder) == url:  # else somebody has taken over, and has left its own
+            path.unlink(missing_ok=True)
 
 
 def read_address(folder: Path) -> str | None:

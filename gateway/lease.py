@@ -19,9 +19,12 @@ Pure: what was seen and when is handed in. ``holding.py`` looks and acts.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 
+#: Comes back when this process may act; raises a GatewayError when it may not.
+MayAct = Callable[[], Awaitable[None]]
 #: The lease of a data directory.
 DATA_DIR = "data_dir"
 #: Longest time between two looks that counts as stillness. A pause of the observer, or of the whole machine, is no

@@ -34,7 +34,6 @@ from gateway.clock import SystemClock
 from gateway.data_dir import (
     StartError,
     clear_scratch,
-    hold_data_dir,
     leave_address,
     prepare_data_dir,
     read_admin_token,
@@ -49,15 +48,17 @@ from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
 from gateway.engine.template_files import workflows_folder
-from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
 from gateway.errors import GatewayError, InvalidInputError
+from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
 from gateway.interfaces import Clock, Store, Upstream
 from gateway.job import RetryLimits
+from gateway.lease import MayAct
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
 from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
+from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.upstreams.client import parse_address
 from gateway.upstreams.managed import ManagedUpstream
@@ -75,50 +76,64 @@ class Gateway:
     admin_token: str
     #: Whether this start made the token.
     token_is_new: bool
+    #: Knows whether the data directory still is ours.
+    keeper: Keeper
 
 
 # ----------------------------------------------------------------------------------------------------------- the house
 
 
 @asynccontextmanager
-async def open_gateway(settings: Settings, *, listeners: tuple[tuple[str, int], ...] = ()) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    settings: Settings, *, listen: Callable[[], tuple[str, int]] | None = None, waits: bool = True
+) -> AsyncIterator[Gateway]:
     """The whole gateway behind an ASGI app, running until the context ends.
 
     Args:
         settings: validated.
-        listeners: our own (address, port) pairs, which URL inputs must never reach.
+        listen: opens our listener once it is our turn, and says its (address, port), which URL inputs must never reach.
+        waits: for another gateway that lives on the data directory to end; else we are refused.
 
     Raises:
         StartError: with the sentence for the operator.
     """
+    listeners: list[tuple[str, int]] = []
+
+    def on_turn() -> None:
+        if listen is not None:
+            listeners.append(listen())
+
+    async def open_store(claim: Claim) -> SqlStore:
+        return await _open_store(settings, folder, claim)
+
     folder = await asyncio.to_thread(prepare_data_dir, settings.data_dir)
     _require_embedded(settings)
     async with AsyncExitStack() as stack:
-        stack.enter_context(hold_data_dir(folder, glances=10))  # nothing else runs in this loop yet
+        clock = SystemClock()
+        store, keeper = await take_directory(stack, folder, open_store, clock, waits=waits, on_turn=on_turn)
+        await _run_beside(stack, keeper.run(), "lease")
         await asyncio.to_thread(clear_scratch, folder)
         token, is_new = await asyncio.to_thread(read_admin_token, settings, folder)
-        service = await _build(stack, settings, folder, listeners)
+        service = await _build(stack, settings, folder, tuple(listeners), store, keeper, clock)
         app = create_app(service, settings, admin_token=token)
         for host, port in listeners[:1]:
             stack.enter_context(
                 leave_address(folder, local_url(host, port, is_encrypted=settings.tls_cert is not None))
             )
-        yield Gateway(app, service, token, is_new)
+        yield Gateway(app, service, token, is_new, keeper)
 
 
 async def _build(
-    stack: AsyncExitStack, settings: Settings, folder: Path, listeners: tuple[tuple[str, int], ...]
+    stack: AsyncExitStack,
+    settings: Settings,
+    folder: Path,
+    listeners: tuple[tuple[str, int], ...],
+    store: SqlStore,
+    holding: Keeper,
+    clock: Clock,
 ) -> Service:
-    clock: Clock = SystemClock()
     bus = LocalBus()
-    store = await _open_store(settings, folder)
-    stack.push_async_callback(store.close)
-    blobs = LocalBlobs(folder / "blobs")
-    await blobs.prepare()
-    stack.push_async_callback(blobs.close)
-    media = MediaWorkers(Limits(video_frames=settings.max_frames))
-    await media.start()
-    stack.push_async_callback(media.close)
+    blobs, media = await _open_files(stack, settings, folder, holding)
     catalog = Catalog(workflows_folder(settings.workflows_dir), store, clock)
     await catalog.load()
 
@@ -133,14 +148,20 @@ async def _build(
     collector = Collector(
         store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id
     )
-    timings = await stack.enter_async_context(LearnedTimings(store))
-    runner = Runner(
-        store, blobs, bus, catalog, pool, recorder, collector, timings, clock, stall_seconds=settings.stall_seconds
-    )
+    runner = Runner(store, blobs, bus, catalog, pool, recorder, collector, clock, stall_seconds=settings.stall_seconds)
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock)
     wakers.append(dispatcher.wake)
     tls = await _tls(settings)
-    builder = UpstreamBuilder(settings, store, clock, folder, on_change=wake, live_prompts=runner.live_prompts, tls=tls)
+    builder = UpstreamBuilder(
+        settings,
+        store,
+        clock,
+        folder,
+        on_change=wake,
+        live_prompts=runner.live_prompts,
+        tls=tls,
+        may_act=holding.verified,
+    )
     fetcher = _fetcher(stack, settings, blobs, listeners, pool, tls)
     service = Service(
         settings=settings,
@@ -152,13 +173,12 @@ async def _build(
         pool=pool,
         recorder=recorder,
         bus=bus,
-        timings=timings,
         clock=clock,
         cancel_at_work=dispatcher.cancel,
         make_upstream=builder.remember,
         new_id=_new_id,
     )
-    keeper = Maintenance(store, blobs, recorder, service, timings, clock, job_retention_seconds=settings.job_retention)
+    keeper = Maintenance(store, blobs, recorder, service, clock, job_retention_seconds=settings.job_retention)
     await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
@@ -171,16 +191,31 @@ async def _build(
     return service
 
 
-async def _open_store(settings: Settings, folder: Path) -> SqlStore:
+async def _open_files(
+    stack: AsyncExitStack, settings: Settings, folder: Path, holding: Keeper
+) -> tuple[LocalBlobs, MediaWorkers]:
+    blobs = LocalBlobs(folder / "blobs", holds=holding.holds)
+    await blobs.prepare()
+    stack.push_async_callback(blobs.close)
+    media = MediaWorkers(Limits(video_frames=settings.max_frames))
+    await media.start()
+    stack.push_async_callback(media.close)
+    return blobs, media
+
+
+async def _open_store(settings: Settings, folder: Path, claim: Claim) -> SqlStore:
     try:
         return await SqlStore.open(
-            folder / "gateway.db",
+            folder / DATABASE,
             result_retention_seconds=settings.result_retention,
             asset_retention_seconds=settings.asset_retention,
+            claim=claim,
         )
     except GatewayError as error:
         raise StartError(error.message) from error
     except DatabaseError as error:
+        if is_busy(error):
+            raise DatabaseBusyError from error
         raise StartError(
             f"The database in {folder} cannot be read (it may be damaged): restore a backup, or set GATEWAY_DATA_DIR."
         ) from error
@@ -316,7 +351,9 @@ class UpstreamBuilder:
         on_change: Callable[[], None],
         live_prompts: Callable[[], Collection[str]],
         tls: ssl.SSLContext | None = None,
+        may_act: MayAct | None = None,
     ) -> None:
+        self._may_act = may_act
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -374,13 +411,20 @@ class UpstreamBuilder:
             on_change=self._on_change,
             live_prompts=self._live_prompts,
             verify=self._tls,
+            may_act=self._may_act,
         )
 
     def _worker(self, name: str, client_id: str) -> Upstream:
         def make_remote(url: str, token: str) -> Upstream:
             headers = {"Authorization": f"Bearer {token}"}
             return RemoteUpstream(
-                name, url, client_id=client_id, clock=self._clock, on_change=self._on_change, headers=headers
+                name,
+                url,
+                client_id=client_id,
+                clock=self._clock,
+                on_change=self._on_change,
+                headers=headers,
+                may_act=self._may_act,
             )
 
         folder = self._folder / "embedded" / name

@@ -1,8 +1,10 @@
 """Puts the gateway behind a listening socket until a signal comes.
 
 The socket is our own, so that a taken port is told in a sentence, port 0 can be named, and ``TCP_USER_TIMEOUT`` is
-inherited by every connection. A signal first tells the streams to end, then the server to stop; prompts that run on real
-upstreams run on and are taken up at the next start.
+inherited by every connection. It is opened when it is our turn to serve the data directory, so that a gateway that waits
+for another one takes no connections that it would not answer. A signal first tells the streams to end, then the server to
+stop; prompts that run on real upstreams run on and are taken up at the next start. The same happens, in less time, when
+another gateway has taken over.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
 import structlog
 import uvicorn
@@ -35,6 +37,10 @@ log = structlog.get_logger(__name__)
 GRACE_SECONDS = 20
 #: A peer that acknowledges nothing for this long is dead: without it a stopped reader would keep its socket for ever.
 TCP_USER_TIMEOUT_MILLISECONDS = 45_000
+#: The same where another gateway serves already.
+LOST_GRACE_SECONDS = 2
+#: sysexits.h: try again later. A supervisor that starts us again gets one that waits for its turn.
+EX_TEMPFAIL = 75
 BACKLOG = 2048
 WS_MAX_BYTES = 1024 * 1024
 
@@ -72,12 +78,15 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT.
+async def serve(
+    settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None, waits: bool = True
+) -> int:
+    """Serve until SIGTERM or SIGINT, or until another gateway has taken over; the exit status, 0 or ``EX_TEMPFAIL``.
 
     Args:
         settings: validated.
         on_ready: called once with the gateway and its base URL when it accepts connections.
+        waits: for another gateway that lives on the data directory to end; else it is a StartError.
 
     Raises:
         StartError: with the sentence for the operator.
@@ -85,21 +94,44 @@ async def serve(settings: Settings, *, on_ready: Callable[[Gateway, str], None] 
     for sentence in lacks(_this_platform()):
         log.warning("platform", lacks=sentence)
     tls = await asyncio.to_thread(_tls, settings)
-    listener = listen(settings.host, settings.port)
-    try:
-        host, port = listener.getsockname()[:2]
-        async with open_gateway(settings, listeners=((host, port),)) as gateway:
+    with contextlib.ExitStack() as opened:
+        listeners: list[socket.socket] = []
+
+        def listen_here() -> tuple[str, int]:
+            listener = opened.enter_context(contextlib.closing(listen(settings.host, settings.port)))
+            listeners.append(listener)
+            host, port = listener.getsockname()[:2]
+            return host, port
+
+        async with open_gateway(settings, listen=listen_here, waits=waits) as gateway:
             server = _Server(_config(gateway, tls))
-            with _signals_stop(gateway, server):
-                url = base_url(host, port, is_encrypted=tls is not None)
-                ready = asyncio.create_task(_tell_when_ready(server, gateway, url, on_ready), name="tell when ready")
-                try:
-                    await server.serve(sockets=[listener])
-                finally:
-                    ready.cancel()
-                    await asyncio.gather(ready, return_exceptions=True)
+            host, port = listeners[0].getsockname()[:2]
+            url = base_url(host, port, is_encrypted=tls is not None)
+            ready = _tell_when_ready(server, gateway, url, on_ready)
+            async with _beside({"tell when ready": ready, "stop when lost": _stop_when_lost(server, gateway)}):
+                with _signals_stop(gateway, server):
+                    await server.serve(sockets=listeners)
+            # One that was stopped, taken over and then told to end has not been told yet.
+            return 0 if await gateway.keeper.check() else EX_TEMPFAIL
+
+
+@contextlib.asynccontextmanager
+async def _beside(works: Mapping[str, Coroutine[object, object, None]]) -> AsyncIterator[None]:
+    """Run these until the context ends; by the names of their tasks."""
+    tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
+    try:
+        yield
     finally:
-        listener.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _stop_when_lost(server: uvicorn.Server, gateway: Gateway) -> None:
+    await gateway.keeper.lost.wait()
+    server.config.timeout_graceful_shutdown = LOST_GRACE_SECONDS
+    gateway.service.begin_stopping()
+    server.should_exit = True
 
 
 def _tls(settings: Settings) -> ssl.SSLContext | None:
@@ -164,11 +196,11 @@ async def _tell_when_ready(
         on_ready(gateway, url)
 
 
-def run(settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None) -> None:
-    """``serve`` on uvloop where there is one. Raises StartError."""
+def run(settings: Settings, *, on_ready: Callable[[Gateway, str], None] | None = None, waits: bool = True) -> int:
+    """``serve`` on uvloop where there is one; the exit status. Raises StartError."""
     os.umask(0o077)  # whatever is made below the data directory is for this user only
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(settings, on_ready=on_ready))
+        return runner.run(serve(settings, on_ready=on_ready, waits=waits))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -49,8 +49,14 @@ def serve(
     data_dir: Path | None = None,
     auth: str | None = None,
     log_level: str | None = None,
+    wait: Annotated[
+        bool, cyclopts.Parameter(help="Wait for another gateway on the data directory to end; else be refused.")
+    ] = True,
 ) -> None:
-    """Run a gateway until it is told to stop. Every setting can also be an environment variable GATEWAY_<NAME>."""
+    """Run a gateway until it is told to stop. Every setting can also be an environment variable GATEWAY_<NAME>.
+
+    The exit status is 75 when another gateway has taken over.
+    """
     from gateway import serving
 
     settings = read_settings(
@@ -71,7 +77,8 @@ def serve(
         if gateway.token_is_new and settings.auth == "keys":
             print(f"Admin token (shown once, kept in the data directory): {gateway.admin_token}", flush=True)
 
-    serving.run(settings, on_ready=tell)
+    if status := serving.run(settings, on_ready=tell, waits=wait):
+        raise SystemExit(status)
 
 
 @app.command

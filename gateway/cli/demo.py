@@ -36,7 +36,7 @@ def run(directory: Path, port: int, *, once: bool) -> None:
         print(f"comfygate listens on {url}", flush=True)
         show.append(asyncio.create_task(_swap(url, target, face, directory / RESULT, once=once), name="demo"))
 
-    serving.run(settings, on_ready=on_ready)
+    serving.run(settings, on_ready=on_ready, waits=False)
     for task in show:
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error

@@ -16,7 +16,9 @@ from urllib.parse import unquote, urlsplit
 
 import orjson
 
+from gateway.errors import GatewayError
 from gateway.httpclient import AsyncClient, InvalidURL, Response, StreamError, Timeout, httpx, make_client
+from gateway.lease import MayAct
 
 #: Answers are read whole; the longest known is /object_info of a large install, some 20 MB.
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
@@ -140,9 +142,23 @@ class UpstreamClient:
     """HTTP calls to one upstream.
 
     Every call raises NotSentError or NoAnswerError, and nothing else.
+
+    Args:
+        address: of the upstream.
+        headers: sent with every request.
+        verify: whether, or with which certificates, TLS is checked.
+        may_act: awaited before each request that changes something there; a GatewayError of it means no.
     """
 
-    def __init__(self, address: Address, headers: Mapping[str, str], *, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(
+        self,
+        address: Address,
+        headers: Mapping[str, str],
+        *,
+        verify: ssl.SSLContext | bool = True,
+        may_act: MayAct | None = None,
+    ) -> None:
+        self._may_act = may_act
         self._client: AsyncClient = make_client(
             base_url=address.base_url,
             headers={**address.headers, **headers},
@@ -168,6 +184,7 @@ class UpstreamClient:
 
     async def upload(self, path: str, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
         """POST a body that comes in pieces; ``headers`` tell its type and length."""
+        await self._ask_leave()
         return await self._ask(
             "POST", path, content=content, headers=headers, timeout=_timeout(ANSWER_SECONDS, write=PIECE_SECONDS)
         )
@@ -183,9 +200,19 @@ class UpstreamClient:
 
     async def _send_json(self, method: str, path: str, value: object, answer_seconds: float) -> Answer:
         headers = {"Content-Type": "application/json"}
+        await self._ask_leave()
         return await self._ask(
             method, path, content=orjson.dumps(value), headers=headers, timeout=_timeout(answer_seconds)
         )
+
+    async def _ask_leave(self) -> None:
+        """Right before sending: a process that was stopped must not act on what it wanted before it was."""
+        if self._may_act is None:
+            return
+        try:
+            await self._may_act()
+        except GatewayError as error:
+            raise NotSentError(error.code) from None
 
     async def _ask(self, method: str, path: str, **options: Any) -> Answer:
         try:

@@ -32,6 +32,7 @@ from gateway.comfy.requests import (
     SendProbe,
 )
 from gateway.interfaces import Blob, Capabilities, Clock, OnChange, UpstreamStatus
+from gateway.lease import MayAct
 from gateway.upstreams.client import SUBMIT_SECONDS, Answer, NotSentError, UpstreamClient, parse_address
 from gateway.upstreams.mailbox import Mailbox
 from gateway.upstreams.socket import Socket
@@ -70,6 +71,7 @@ class RemoteUpstream:
         live_prompts: prompts that somebody still wants; others of ours are removed after connecting. None: leave them.
         headers: sent with every request, e.g. a worker's token.
         verify: TLS context with the certificates to be trusted.
+        may_act: awaited before each request that changes something there.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class RemoteUpstream:
         live_prompts: Callable[[], Collection[str]] | None = None,
         headers: Mapping[str, str] | None = None,
         verify: ssl.SSLContext | None = None,
+        may_act: MayAct | None = None,
     ) -> None:
         self.name = name
         self._address = parse_address(url)
@@ -91,7 +94,7 @@ class RemoteUpstream:
         self._on_change = on_change
         self._wanted = live_prompts
         sent = {**self._address.headers, **(headers or {})}
-        self._client = UpstreamClient(self._address, sent, verify=verify or True)
+        self._client = UpstreamClient(self._address, sent, verify=verify or True, may_act=may_act)
         self._socket = Socket(self._address.socket_url, client_id, sent, clock=clock, verify=verify)
         self._staging = Staging(self._client)
         self._session = Session()

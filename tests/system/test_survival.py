@@ -186,7 +186,7 @@ async def test_asked_to_stop_it_says_goodbye_and_goes_on_after_its_next_start(ga
 
 async def test_second_gateway_on_the_same_folder_is_refused_with_a_sentence(pool):
     """Two on one database would run every job twice."""
-    second = GatewayProcess(pool.folder, workers=0)
+    second = GatewayProcess(pool.folder, workers=0, flags=("--no-wait",))
     with pytest.raises(AssertionError, match="it ended"):
         second.start(wait_for_workers=False)
     assert "Another gateway uses the data directory" in pool.log.read_text()

@@ -25,6 +25,11 @@ from tests.tools.waiting import PATIENCE_SECONDS, wait_until, wait_until_now
 #: Settings of the machine's owner must not change a test.
 _OWN_PREFIX = "GATEWAY_"
 _READY_LINE = b"comfygate listens on "
+#: The command, with other times. There is no setting for them: two gateways that differ could both believe to hold.
+_QUICK = (
+    "from gateway import holding; from gateway.lease import Timing; from gateway.cli import main\n"
+    "holding.TIMING = Timing(0.5, 2.4, 3.0); main()"
+)
 
 
 @dataclass
@@ -36,7 +41,15 @@ class GatewayProcess:
     settings: dict[str, str] = field(default_factory=dict)
     workers: int = 1
     port: int = 0
+    #: Flags of ``comfygate serve`` beside the port.
+    flags: tuple[str, ...] = ()
+    #: A lease that is taken over after three seconds instead of ten.
+    has_quick_lease: bool = False
+    #: Where it keeps its data, when that is not in its own folder.
+    shared_data_dir: Path | None = None
     process: subprocess.Popen[bytes] | None = None
+    #: Bytes of its output that were there before its start.
+    _seen: int = 0
 
     # ------------------------------------------------------------------------------------------------------- its life
 
@@ -46,7 +59,7 @@ class GatewayProcess:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def start(self, *, wait_for_workers: bool = True) -> Self:
+    def start(self, *, wait_for_workers: bool = True, wait_until_it_listens: bool = True) -> Self:
         """Start it, and wait until it listens and all its workers are there."""
         assert self.process is None, "it runs already"
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -54,16 +67,18 @@ class GatewayProcess:
         with self.output.open("ab") as out, self.log.open("ab") as err:
             seen = self.output.stat().st_size
             self.process = subprocess.Popen(
-                [str(Path(sys.executable).parent / "comfygate"), "serve", "--port", str(self.port)],
+                [*self._program, "serve", "--port", str(self.port), *self.flags],
                 cwd=self.folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
             )
-        wait_until_now(lambda: self._is_listening(seen), what="the gateway to listen")
-        if wait_for_workers:
-            wait_until_now(self._is_whole, what="all workers")
+        self._seen = seen
+        if wait_until_it_listens:
+            wait_until_now(self.is_listening, what="the gateway to listen")
+            if wait_for_workers:
+                wait_until_now(self._is_whole, what="all workers")
         return self
 
     def stop(self) -> tuple[int, float]:
@@ -91,6 +106,12 @@ class GatewayProcess:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
 
+    @property
+    def _program(self) -> list[str]:
+        return (
+            [sys.executable, "-c", _QUICK] if self.has_quick_lease else [str(Path(sys.executable).parent / "comfygate")]
+        )
+
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_PREFIX)}
         # Without an allow-list a test that forgets a stub would dial out; nothing in tests may.
@@ -98,10 +119,11 @@ class GatewayProcess:
         settings |= {"DATA_DIR": str(self.data_dir), "EMBEDDED_WORKERS": str(self.workers)}
         return inherited | {_OWN_PREFIX + name: value for name, value in settings.items()}
 
-    def _is_listening(self, seen: int) -> bool:
+    def is_listening(self) -> bool:
+        """Whether it said so since its start; AssertionError when it ended instead."""
         assert self.process is not None
         assert self.process.poll() is None, f"it ended: {self.log.read_text()[-2000:]}"
-        return _READY_LINE in self.output.read_bytes()[seen:]
+        return _READY_LINE in self.output.read_bytes()[self._seen :]
 
     def _is_whole(self) -> bool:
         with self.http() as http:
@@ -112,7 +134,7 @@ class GatewayProcess:
 
     @property
     def data_dir(self) -> Path:
-        return self.folder / "data"
+        return self.shared_data_dir or self.folder / "data"
 
     @property
     def output(self) -> Path:

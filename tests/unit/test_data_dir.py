@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 
@@ -8,9 +10,13 @@ import pytest
 from gateway import data_dir
 from gateway.data_dir import (
     DataDirHeldError,
+    DirectoryLock,
+    LockOwner,
+    LockReplacedError,
     StartError,
     hold_data_dir,
     leave_address,
+    lock_owner,
     prepare_data_dir,
     read_address,
     read_admin_token,
@@ -89,15 +95,67 @@ def test_held_directory_is_told_apart_from_one_that_cannot_be_used(tmp_path) -> 
     assert not isinstance(refusal.value, DataDirHeldError)
 
 
-def test_starting_gateway_outlasts_a_command_that_only_looked(tmp_path, monkeypatch) -> None:
-    looking = hold_data_dir(tmp_path)
-    looking.__enter__()
-    waits = []
+def test_lock_says_whose_it_is_and_forgets_it_with_the_next_holder(tmp_path) -> None:
+    lock = DirectoryLock.lock(tmp_path, "abc")
+    assert lock_owner(tmp_path) == LockOwner("abc", os.getpid())
+    assert DirectoryLock.lock(tmp_path, "other") is None
+    assert lock_owner(tmp_path).holder == "abc", "who is refused writes nothing"
+    lock.close()
+    with hold_data_dir(tmp_path):
+        assert lock_owner(tmp_path) == LockOwner("")
 
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        looking.__exit__(None, None, None)
 
-    monkeypatch.setattr(data_dir.time, "sleep", sleep)
-    with hold_data_dir(tmp_path, glances=3):
-        assert len(waits) == 1
+def test_replaced_lock_is_another_file_and_the_old_one_frees_nothing(tmp_path) -> None:
+    """A third gateway must not take the end of the first for the end of the second."""
+    stopped = DirectoryLock.lock(tmp_path, "first")
+    new = DirectoryLock.replacement(tmp_path, "second")
+    assert lock_owner(tmp_path).holder == "first"
+    new.seal()
+    assert lock_owner(tmp_path).holder == "second"
+    assert mode(tmp_path / "lock") == 0o600
+    assert (stopped.is_in_place(), new.is_in_place()) == (False, True)
+    with pytest.raises(LockReplacedError):
+        stopped.seal()
+    stopped.close()
+    assert DirectoryLock.lock(tmp_path, "third") is None
+    new.seal()  # once more does no harm
+    new.close()
+    third = DirectoryLock.lock(tmp_path, "third")
+    third.seal()
+    third.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
+def test_replacement_that_is_not_needed_leaves_nothing(tmp_path) -> None:
+    with hold_data_dir(tmp_path):
+        DirectoryLock.replacement(tmp_path, "second").close()
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+        assert DirectoryLock.lock(tmp_path) is None
+
+
+def test_lock_that_is_replaced_between_opening_and_locking_is_tried_anew(tmp_path, monkeypatch) -> None:
+    new = DirectoryLock.replacement(tmp_path, "second")
+    flock, calls = fcntl.flock, []
+
+    def replaced_first(descriptor, kind) -> None:
+        if not calls:
+            calls.append(1)
+            new.seal()
+        flock(descriptor, kind)
+
+    monkeypatch.setattr(data_dir.fcntl, "flock", replaced_first)
+    assert DirectoryLock.lock(tmp_path, "third") is None
+    assert calls == [1]
+    new.close()
+
+
+@pytest.mark.parametrize("text", ["", "abc", "abc def", "\xff"])
+def test_lock_file_without_an_owner_is_a_commands(tmp_path, text) -> None:
+    (tmp_path / "lock").write_bytes(text.encode("latin-1"))
+    assert lock_owner(tmp_path) == LockOwner("")
+
+
+def test_address_of_the_one_that_took_over_stays(tmp_path) -> None:
+    with leave_address(tmp_path, "http://127.0.0.1:8000"):
+        (tmp_path / "address").write_text("http://127.0.0.1:8001\n")
+    assert read_address(tmp_path) == "http://127.0.0.1:8001"

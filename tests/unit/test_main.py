@@ -124,7 +124,7 @@ async def test_leftovers_of_a_killed_gateway_are_cleared_when_the_next_one_holds
     left = tmp_path / "scratch" / "result-x"
     left.mkdir(parents=True)
     (left / "fetched").write_bytes(b"x")
-    (tmp_path / "gateway.db").mkdir()  # so that the start ends here
+    (tmp_path / "admin-token").mkdir()  # so that the start ends here
     with pytest.raises(StartError):
         async with open_gateway(from_mapping({"data_dir": tmp_path, "embedded_workers": 0})):
             pass
