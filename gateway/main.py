@@ -48,6 +48,7 @@ from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
 from gateway.engine.template_files import workflows_folder
+from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
@@ -148,7 +149,10 @@ async def _build(
     collector = Collector(
         store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id
     )
-    runner = Runner(store, blobs, bus, catalog, pool, recorder, collector, clock, stall_seconds=settings.stall_seconds)
+    timings = await stack.enter_async_context(LearnedTimings(store))
+    runner = Runner(
+        store, blobs, bus, catalog, pool, recorder, collector, timings, clock, stall_seconds=settings.stall_seconds
+    )
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock)
     wakers.append(dispatcher.wake)
     tls = await _tls(settings)
@@ -173,12 +177,13 @@ async def _build(
         pool=pool,
         recorder=recorder,
         bus=bus,
+        timings=timings,
         clock=clock,
         cancel_at_work=dispatcher.cancel,
         make_upstream=builder.remember,
         new_id=_new_id,
     )
-    keeper = Maintenance(store, blobs, recorder, service, clock, job_retention_seconds=settings.job_retention)
+    keeper = Maintenance(store, blobs, recorder, service, timings, clock, job_retention_seconds=settings.job_retention)
     await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
