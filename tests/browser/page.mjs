@@ -264,6 +264,46 @@ const scenarios = {
     return { notes, pill, left: await page.locator("#pool_notes > li").count(), complaints: page.complaints };
   },
 
+  // What the browser keeps, within which bounds, and how it goes.
+  async memory() {
+    const page = await visit();
+    const kept = () => page.evaluate(async () => {
+      const promised = (request) => new Promise((resolve, reject) => {
+        request.onsuccess = () => resolve(request.result);
+        request.onerror = () => reject(request.error);
+      });
+      const database = await promised(indexedDB.open("comfygate", 1));
+      const originals = await promised(database.transaction("originals").objectStore("originals").getAll());
+      database.close();
+      return { jobs: JSON.parse(localStorage.getItem("comfygate.jobs")).map(({ name }) => name), originals: originals.map(({ name }) => name) };
+    });
+    const goes = (count) => page.waitForFunction((wanted) => document.querySelectorAll("#jobs > li").length === wanted, count);
+    const removed = await start(page, files.still, files.face);
+    await shown(page, "#download");
+    const purged = await start(page, files.still, files.face);
+    await shown(page, "#download");
+    const outcome = { both: await kept() };
+    await page.locator(`#jobs li:has(a[href="#${removed}"])`).getByRole("button", { name: "Remove" }).click();
+    await goes(1);
+    outcome.afterRemoval = await kept();
+    await fetch(`${given.gateway}/-/purge`, {
+      method: "POST", headers: { Authorization: `Bearer ${given.token}`, "Content-Type": "application/json" },
+      body: JSON.stringify({ job: purged }),
+    });
+    await page.reload();
+    await goes(0);
+    outcome.afterPurge = await kept();
+    await page.evaluate(async () => {
+      const memory = await import("/-/ui/memory.js");
+      for (let number = 0; number < 35; number += 1) {
+        const id = `01a20000-0000-7000-8000-${String(number).padStart(12, "0")}`;
+        await memory.remember(id, `${number}`, new File(["x"], `${number}`));
+      }
+    });
+    outcome.many = await kept();
+    return outcome;
+  },
+
   // Keys mode, below a path that a proxy takes away; the link breaks and comes back.
   async keys() {
     const proxy = await strippingProxy("/swap");

@@ -232,6 +232,16 @@ def test_token_opens_a_gateway_below_a_path_and_a_lost_link_comes_back(tmp_path,
     assert token in session
 
 
+def test_browser_keeps_what_is_documented_until_it_is_removed_or_purged(gateway, files):
+    seen = see(gateway, files, "memory")
+    nothing = {"jobs": [], "originals": []}
+    assert seen["both"] == {"jobs": ["still.png"] * 2, "originals": ["still.png"] * 2}
+    assert seen["afterRemoval"] == {"jobs": ["still.png"], "originals": ["still.png"]}
+    assert seen["afterPurge"] == nothing
+    newest_first = [str(number) for number in range(34, -1, -1)]
+    assert seen["many"] == {"jobs": newest_first[:30], "originals": newest_first[:10][::-1]}
+
+
 def test_pool_is_shown_without_secrets(gateway, files):
     with gateway.http() as http:
         added = http.post("/-/upstreams", headers=gateway.bearer, json={"url": "http://someone:hunter2@127.0.0.1:9"})
