@@ -62,12 +62,15 @@ class Fleet:
         return noted
 
     async def until(self, **counts: int) -> None:
-        """Wait until these counts are reached. Raises BenchmarkError when they never are."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        """Wait until these counts are reached. Raises BenchmarkError when nothing moves any more."""
+        before: dict[str, int] = {}
+        deadline = 0.0
         while True:
             now = await self.counts()
             if all(now[name] >= wanted for name, wanted in counts.items()):
                 return
+            if now != before:
+                before, deadline = now, time.monotonic() + PATIENCE_SECONDS
             self.process.require_alive()
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"the stand-ins stayed at {now} where {counts} was awaited")
@@ -120,9 +123,9 @@ class Gateway(Served):
         status: dict[str, Any] = await wire.ask_json(self.port, "GET", f"/status/{job_id}")
         return status
 
-    async def ended(self, job_id: str) -> dict[str, Any]:
+    async def ended(self, job_id: str, *, patience_seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """A job's status once it has ended. Raises BenchmarkError when it failed or never ends."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while (status := await self.status(job_id))["status"] not in {"SUCCESS", "FAILED"}:
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"a job stayed {status['status']}")
