@@ -1,0 +1,308 @@
+"""What must hold in every world, looked at with each commit, each request to a server, and at the end.
+
+The checker knows what really happened on both sides: what was committed, and what each simulated server did or had done
+to it. So it can tell a loss that had a cause from one that had none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, select
+
+from gateway.errors import (
+    ExpiredError,
+    NodeFailedError,
+    RejectedGraphError,
+    UpstreamLostError,
+    UpstreamMemoryError,
+)
+from gateway.events import Event
+from gateway.interfaces import Recorded, Report
+from gateway.job import LIVE, TERMINAL_JOB, Job, JobState, Task, TaskEvent
+from gateway.store.queries import recording
+from gateway.store.schema import attempts, events, jobs, tasks
+
+if TYPE_CHECKING:
+    from tests.chaos.simulation.comfyui import Prompt, SimulatedComfyUI
+    from tests.chaos.simulation.world import World
+
+#: A fault bears on what happens this much later: dead after 60 s, rests of 30, stalls, removal of stale prompts.
+BLAME_SECONDS = 150.0
+#: What HTTP tells the truth about is settled within this time.
+SETTLE_SECONDS = 30.0
+LOSSES = {TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED}
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A report that was made, to be made again."""
+
+    job_id: str
+    attempt: int
+    report: str
+    query: Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def write(self, connection: Connection, now: float) -> object:
+        """As it was made, but now."""
+        # Looked up anew, so that a test may have changed what recording does.
+        return getattr(recording, self.query.__name__, self.query)(connection, *self.arguments[:-1], now)
+
+
+@dataclass(slots=True)
+class Seen:
+    """What was seen of a job."""
+
+    job: Job
+    task: Task
+    last_event: int = 0
+    ended: bool = False
+    cancel_acknowledged: bool = False
+    #: When the newest attempt was dispatched, virtual seconds.
+    dispatched_at: float = 0.0
+    #: Since when the server of the live attempt says the truth and does not have its prompt.
+    gone_since: float | None = None
+    #: Since when a server that says the truth holds the prompt of a job whose cancel was acknowledged.
+    unheeded_since: float | None = None
+    history: list[str] = field(default_factory=list)
+
+
+class Checker:
+    """See the module. Violations are collected: one raised inside the engine would be taken for the engine's."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.violations: list[str] = []
+        self.seen: dict[str, Seen] = {}
+        self.acknowledged: set[str] = set()
+        self.reports: list[Echo] = []
+
+    def fail(self, rule: str, what: str) -> None:
+        """Something happened that must not."""
+        self.violations.append(f"{rule}: {what}")
+        self.world.trace("CHECKER", f"{rule}: {what}")
+
+    # --------------------------------------------------------------------------------------------------- what was written
+
+    def written(self, query: Callable[..., Any], arguments: tuple[Any, ...], result: object) -> None:
+        """A transaction was committed."""
+        report = next((argument for argument in arguments if isinstance(argument, Report)), None)
+        if isinstance(result, Recorded):
+            self._remember(query, arguments, report, result)
+        for recorded in result if isinstance(result, list) else [result]:
+            if isinstance(recorded, Recorded):
+                self._recorded(recorded, report)
+
+    def _remember(
+        self, query: Callable[..., Any], arguments: tuple[Any, ...], report: Report | None, recorded: Recorded
+    ) -> None:
+        if report is not None and report.attempt is not None:
+            self.reports.append(Echo(recorded.job.id, report.attempt, report.event.value, query, arguments))
+        elif query.__name__ == recording.record_outputs.__name__:
+            self.reports.append(Echo(recorded.job.id, arguments[1], "outputs", query, arguments))
+
+    def is_over(self, echo: Echo) -> bool:
+        """Whether the attempt that was reported of has ended."""
+        task = self.seen[echo.job_id].task
+        return task.attempt > echo.attempt or task.state not in LIVE
+
+    def _recorded(self, recorded: Recorded, report: Report | None) -> None:
+        job, task, now = recorded.job, recorded.task, self.world.loop.time()
+        seen = self.seen.setdefault(job.id, Seen(job, task))
+        for event in recorded.events:
+            self._event(seen, event)
+        if report is not None and report.event in LOSSES and recorded.events:
+            self._lost(seen, report, now)
+        if report is not None and report.event is TaskEvent.DISPATCHED:
+            seen.dispatched_at = now
+        seen.job, seen.task, seen.gone_since = job, task, None
+        self.world.trace(job.id, f"{job.state} {report.event if report else ''} {task.attempt}/{task.losses}")
+
+    def _event(self, seen: Seen, event: Event) -> None:
+        if event.number != seen.last_event + 1:
+            self.fail("numbers are dense", f"{event.job_id} went from {seen.last_event} to {event.number}")
+        if seen.ended:
+            self.fail("nothing after the end", f"{event.job_id} was told {event.kind} after its end")
+        seen.last_event = event.number
+        seen.ended = seen.ended or event.is_terminal
+        seen.history.append(event.kind.value)
+
+    def _lost(self, seen: Seen, report: Report, now: float) -> None:
+        """An attempt is lost only where something happened; interrupted at no cost also where we did it."""
+        name = seen.task.upstream
+        since = seen.dispatched_at - BLAME_SECONDS
+        server = next((server for server in self.world.servers if server.name == name), None)
+        if server is not None and server.was_at_fault_since(since):
+            return
+        ours = any(at >= since for at, _ in self.world.own_faults)
+        if not (ours and report.event is TaskEvent.INTERRUPTED):
+            self.fail(
+                "no loss without a cause", f"{seen.job.id} {report.event} on {name} at {now:.1f}: {report.reason}"
+            )
+
+    # ------------------------------------------------------------------------------------------------ what servers heard
+
+    def prompt_arrived(self, server: SimulatedComfyUI, prompt: Prompt) -> None:
+        """POST /prompt was acted on."""
+        now = self.world.loop.time()
+        seen = self.seen.get(prompt.job_id or "")
+        if seen is None or seen.task.attempt < prompt.attempt:
+            self.fail("stored before sent", f"{server.name} got {prompt.id[:8]}, which no attempt in the store names")
+        elif seen.task.attempt == prompt.attempt and seen.task.prompt_id not in {prompt.id, None}:
+            self.fail("stored before sent", f"{server.name} got {prompt.id[:8]}, and another is stored")
+        since = now - BLAME_SECONDS
+        for other in self.world.servers:
+            twins = [held for held in other.held() if held.job_id == prompt.job_id]
+            if twins and not other.was_at_fault_since(since):
+                self.fail("one place at a time", f"{prompt.job_id} came to {server.name} while on {other.name}")
+        # One runs, and while it is about to end the next one may wait there already.
+        if sum(held.job_id is not None for held in server.held()) > 1 and not server.was_at_fault_since(since):
+            self.fail("one waits at a server", f"{server.name} got {prompt.id[:8]} beside two of ours")
+
+    def prompt_removed(self, server: SimulatedComfyUI, prompt: Prompt) -> None:
+        """A prompt that is there is being deleted or interrupted at our request."""
+        if prompt.job_id is None:
+            self.fail("never another's prompt", f"{prompt.id} on {server.name} was removed")
+            return
+        seen = self.seen[prompt.job_id]
+        live = seen.task.attempt == prompt.attempt and seen.task.state in LIVE
+        has_reason = seen.task.cancel_requested or seen.job.is_terminal or prompt.habit == "partly"
+        if live and not has_reason and not server.was_at_fault_since(seen.dispatched_at - BLAME_SECONDS):
+            self.fail("never a prompt that is wanted", f"{prompt.id[:8]} on {server.name} was removed")
+
+    def look(self) -> None:
+        """Now and then: where HTTP has told the truth for long enough, nothing hangs in the air."""
+        now, process = self.world.loop.time(), self.world.process
+        truthful_since = now - SETTLE_SECONDS
+        is_steady = process is not None and process.is_ready and self.world.ready_since < truthful_since
+        for seen in self.seen.values():
+            if seen.task.state in LIVE and not seen.task.finishing and is_steady:
+                self._look_at(seen, now)
+            else:
+                seen.gone_since = None
+            if seen.cancel_acknowledged:
+                self._look_at_canceled(seen, now, is_steady=is_steady)
+
+    def _look_at_canceled(self, seen: Seen, now: float, *, is_steady: bool) -> None:
+        holders = [server for server in self.world.servers for held in server.held() if held.job_id == seen.job.id]
+        if not is_steady or not holders or any(server.was_at_fault_since(now - SETTLE_SECONDS) for server in holders):
+            seen.unheeded_since = None
+            return
+        held = next(held for held in holders[0].held() if held.job_id == seen.job.id)
+        seen.unheeded_since = now if seen.unheeded_since is None else seen.unheeded_since
+        if now - seen.unheeded_since > SETTLE_SECONDS and held.habit not in {"deaf", "late_success"}:
+            self.fail("a cancel is heeded", f"{seen.job.id} was canceled, and {holders[0].name} still holds it")
+
+    def _look_at(self, seen: Seen, now: float) -> None:
+        server = next((server for server in self.world.servers if server.name == seen.task.upstream), None)
+        lies = (
+            server is None or not server.is_reachable or server.http_blocked_until > now or server.weather_until > now
+        )
+        if server is None or lies or server.find(seen.task.prompt_id or "") is not None:
+            seen.gone_since = None
+            return
+        seen.gone_since = now if seen.gone_since is None else seen.gone_since
+        if now - max(seen.gone_since, server.changed_at) > SETTLE_SECONDS + 65.0 * (self.world.had_slow_posts):
+            self.fail(
+                "settled in 30 s", f"{seen.job.id} is {seen.task.state} on {server.name}, which knows nothing of it"
+            )
+
+    # ---------------------------------------------------------------------------------------------------------- the end
+
+    @property
+    def open_jobs(self) -> list[str]:
+        return [job_id for job_id, seen in self.seen.items() if not seen.ended]
+
+    def at_the_end(self) -> None:
+        """After a time of peace: the database as it is, the servers, the files."""
+        connection = self.world.database._connection
+        rows = connection.execute(select(jobs)).all()
+        told: dict[str, list[Any]] = {}
+        for row in connection.execute(select(events).order_by(events.c.job_id, events.c.number)):
+            told.setdefault(row.job_id, []).append(row)
+        tried: dict[str, list[Any]] = {}
+        for row in connection.execute(
+            select(attempts, tasks.c.job_id).join(tasks, tasks.c.id == attempts.c.task_id).order_by(attempts.c.number)
+        ):
+            tried.setdefault(row.job_id, []).append(row)
+        connection.rollback()
+        for row in rows:
+            self._job(row, told.get(row.id, []), tried.get(row.id, []))
+        for job_id in self.acknowledged - {row.id for row in rows}:
+            self.fail("nothing acknowledged is lost", f"{job_id} is gone")
+        for server in self.world.servers:
+            self._server(server)
+
+        self._files()
+
+    def _files(self) -> None:
+        """Where no process was killed, all bytes are somebody's."""
+        if any(what == "killed" for _, what in self.world.own_faults):
+            return
+        inputs = {given.blob for seen in self.seen.values() for given in seen.job.inputs.values()}
+        results = {result.blob for seen in self.seen.values() for result in seen.job.results}
+        if stray := [self.world.blobs.stored[name] for name in self.world.blobs.stored if name not in inputs | results]:
+            self.fail("no stray bytes", f"{stray} belong to nobody")
+
+    def _job(self, row: Any, told: list[Any], tried: list[Any]) -> None:
+        if [event.number for event in told] != list(range(1, len(told) + 1)):
+            self.fail("numbers are dense", f"{row.id}: {[event.number for event in told]}")
+        ends = [event.kind for event in told if event.kind in {state.value for state in TERMINAL_JOB}]
+        if ends != [row.state] or told[-1].kind != row.state:
+            self.fail("one end", f"{row.id} is {row.state} and was told {[event.kind for event in told]}")
+        lost = [attempt for attempt in tried if attempt.outcome == TaskEvent.ATTEMPT_LOST]
+        if len(lost) > self.world.plan.max_attempts:
+            self.fail("no more attempts than allowed", f"{row.id} had {len(lost)} losses")
+        if [attempt.number for attempt in tried] != list(range(1, len(tried) + 1)):
+            self.fail("attempts are numbered", f"{row.id}: {[attempt.number for attempt in tried]}")
+        seen = self.seen[row.id]
+        if seen.cancel_acknowledged and row.state != JobState.CANCELED:
+            self.fail("a cancel wins", f"{row.id} ended {row.state} after its cancel was acknowledged")
+        if row.state == JobState.CANCELED and row.id not in self.world.cancel_sent:
+            self.fail("canceled only when asked", f"{row.id} ended canceled")
+        if row.state == JobState.SUCCEEDED:
+            self._result(row, tried[-1])
+        if row.state == JobState.FAILED:
+            self._failure(row, len(lost), tried)
+
+    def _result(self, row: Any, last: Any) -> None:
+        results = self.seen[row.id].job.results
+        found = [self.world.blobs.stored.get(result.blob) for result in results]
+        if found != [f"image:{last.id}".encode()]:
+            self.fail("the last attempt's result", f"{row.id} has {found}, its last attempt was {last.id}")
+        if last.id in self.world.partly and not self.world.own_faults[:-1]:
+            # Only its answer told: who was killed with it cannot know.
+            self.fail("a part is no result", f"{row.id} succeeded by {last.id}, of which only a part was accepted")
+        if last.outcome != TaskEvent.SUCCEEDED:
+            self.fail("the last attempt's result", f"{row.id} succeeded, its last attempt {last.outcome}")
+
+    def _failure(self, row: Any, losses: int, tried: list[Any]) -> None:
+        habits = self.world.plan.habits
+        causes = {
+            ExpiredError.code: self.world.plan.queue_ttl < 3600.0,
+            NodeFailedError.code: "error" in habits,
+            UpstreamMemoryError.code: "oom" in habits,
+            RejectedGraphError.code: any(
+                "accepts a part" in what for server in self.world.servers for _, what in server.faults
+            ),
+            UpstreamLostError.code: losses >= self.world.plan.max_attempts,
+        }
+        if not causes.get(row.error_code, False):
+            self.fail(
+                "no failure without a cause", f"{row.id}: {row.error_code}: {row.error_message} ({len(tried)} tries)"
+            )
+
+    def _server(self, server: SimulatedComfyUI) -> None:
+        if ours := [prompt.id[:8] for prompt in server.held() if prompt.job_id is not None]:
+            self.fail("nothing of ours stays", f"{server.name} still holds {ours}")
+        foreign = [prompt.id for prompt in server.held() if prompt.job_id is None]
+        if len(server.foreign_ends) + len(foreign) != server.foreign_sent:
+            self.fail("never another's prompt", f"{server.name} had {server.foreign_sent}, {server.foreign_ends} ended")
+
+
+def first_of(violations: Iterable[str]) -> str:
+    """The rule that the first violation broke."""
+    return next(iter(violations), "").partition(":")[0]

@@ -1,0 +1,295 @@
+"""Guards of the state machine, the store, the engine and the talk with upstreams, each taken away by itself.
+
+A simulation that finds nothing proves nothing until it is shown to find something: with any one of these gone, a seed
+among the first thousand must fail. The seeds noted here failed when they were noted; a change of the engine may move
+them, so they are only where the search begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+from unittest.mock import patch
+
+from gateway import job
+from gateway.comfy import answers, protocol
+from gateway.engine import following
+from gateway.engine.canceling import Cancellations
+from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.results import Collector
+from gateway.engine.runner import Ending, Runner
+from gateway.interfaces import Report
+from gateway.job import LIVE, TERMINAL, Decision, RetryLimits, Task, TaskEvent, TaskState
+from gateway.store.queries import recording
+from gateway.upstreams.remote import RemoteUpstream
+from tests.chaos.simulation.world import Verdict, run
+
+#: Within so many seeds each must be found.
+SEARCH_SEEDS = 1000
+Patches = list[AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """A guard, and how to take it away."""
+
+    name: str
+    #: What the guard is for.
+    guard: str
+    patches: Callable[[], Patches]
+    #: One that found it.
+    seed: int = 0
+
+
+def first_seed_that_fails(mutation: Mutation, seeds: Iterable[int]) -> Verdict | None:
+    """What came of the first seed that finds the guard missing; None when none does."""
+    with ExitStack() as stack:
+        for change in mutation.patches():
+            stack.enter_context(change)
+        return next((verdict for verdict in map(run, seeds) if verdict.violations), None)
+
+
+Decide = Callable[[Task, TaskEvent, RetryLimits], Decision | None]
+
+
+def _deciding(change: Callable[[Decide, Task, TaskEvent, RetryLimits], Decision | None]) -> Patches:
+    """Another table or other guards for the store to decide by."""
+    real = job.decide
+    return [patch.object(recording, "decide", lambda task, event, limits: change(real, task, event, limits))]
+
+
+def _terminal_moves(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    if task.state in TERMINAL:
+        task = replace(task, state=TaskState.RUNNING)
+    return real(task, event, limits)
+
+
+def _cancel_loses_at_success(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    if event is TaskEvent.SUCCEEDED:
+        task = replace(task, cancel_requested=False)
+    return real(task, event, limits)
+
+
+def _canceled_goes_back(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    if event in {TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED}:
+        task = replace(task, cancel_requested=False)
+    return real(task, event, limits)
+
+
+def _losses_do_not_count(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    decision = real(task, event, limits)
+    if decision is not None and event is TaskEvent.ATTEMPT_LOST:
+        decision = real(task, TaskEvent.INTERRUPTED, limits)
+    return decision
+
+
+def _interruptions_count(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    return real(task, TaskEvent.ATTEMPT_LOST if event is TaskEvent.INTERRUPTED else event, limits)
+
+
+def _flag_is_lost(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    decision = real(task, event, limits)
+    if decision is not None and event is TaskEvent.STARTED:
+        decision = replace(decision, cancel_requested=False)
+    return decision
+
+
+def _dispatched_twice(real: Decide, task: Task, event: TaskEvent, limits: RetryLimits) -> Decision | None:
+    if event is TaskEvent.DISPATCHED and task.state in LIVE:
+        task = replace(task, state=TaskState.QUEUED)
+    return real(task, event, limits)
+
+
+def _two_runners() -> Patches:
+    """The store lets a task be dispatched twice, and the dispatcher forgets what it has given out."""
+
+    async def all_of_them(self: Dispatcher) -> list[Any]:
+        return list(await self._store.candidates(limit=256))
+
+    return [*_deciding(_dispatched_twice), patch.object(Dispatcher, "_candidates", all_of_them)]
+
+
+def _events_unnumbered() -> Patches:
+    def say(self: Any, kind: Any, data: Any) -> None:
+        number = self.job.last_event + 2 if kind is recording.EventKind.REQUEUED else self.job.last_event + 1
+        self.job = replace(self.job, last_event=number)
+        self.events.append(recording.Event(self.job.id, number, kind, self.now, data))
+
+    return [patch.object(recording._Story, "say", say)]
+
+
+def _stale_is_believed() -> Patches:
+    return [patch.object(recording, "_is_stale", lambda task, report: False)]
+
+
+def _stale_outputs_are_believed() -> Patches:
+    real = recording.record_outputs
+
+    def believed(connection: Any, task_id: str, attempt: int, outputs: Any, now: float) -> Any:
+        story = recording._load(connection, task_id, now)
+        number = attempt if story is None else story.task(task_id).attempt
+        return real(connection, task_id, number, outputs, now)
+
+    return [patch.object(recording, "record_outputs", believed), *_stale_is_believed()]
+
+
+def _id_is_not_stored() -> Patches:
+    real = recording.record
+
+    def recorded(connection: Any, task_id: str, report: Report, *more: Any) -> Any:
+        if report.event is TaskEvent.DISPATCHED:
+            report = replace(report, prompt_id=f"{(report.prompt_id or '')[:-4]}beef")
+        return real(connection, task_id, report, *more)
+
+    return [patch.object(recording, "record", recorded)]
+
+
+def _parsing(change: Callable[[answers.Submission], answers.Submission]) -> Patches:
+    real = answers.parse_submission
+    return [patch.object(answers, "parse_submission", lambda status, body: change(real(status, body)))]
+
+
+def _unclear_is_refused(answer: answers.Submission) -> answers.Submission:
+    return answers.TurnedAway(answer.status) if isinstance(answer, answers.Unclear) else answer
+
+
+def _part_is_enough(answer: answers.Submission) -> answers.Submission:
+    return replace(answer, faults=()) if isinstance(answer, answers.Accepted) else answer
+
+
+def _no_reply_is_lost() -> Patches:
+    def lost(self: protocol.Session, prompt: Any) -> None:
+        self._end(protocol.Lost(prompt.id, "no clear answer"))
+
+    return [patch.object(protocol.Session, "_unclear", lost)]
+
+
+def _no_last_word() -> Patches:
+    real = protocol.Session.queue_answered
+
+    def answered(self: protocol.Session, status: int, body: bytes, *, now: float) -> None:
+        real(self, status, body, now=now)
+        for prompt in list(self._prompts.values()):
+            if prompt.question is protocol._Question.LAST_WORD:
+                self._gone(prompt, now)
+
+    return [patch.object(protocol.Session, "queue_answered", answered)]
+
+
+def _silence_is_loss() -> Patches:
+    def held(self: protocol.Session, prompt: Any, queue: Any, now: float) -> None:
+        del queue, now
+        self._end(protocol.Lost(prompt.id, "nothing was heard of it"))
+
+    return [patch.object(protocol.Session, "_queue_holds", held)]
+
+
+def _blind_interrupt() -> Patches:
+    async def remove(self: RemoteUpstream, prompt_id: str) -> None:
+        await self._client.post("/queue", {"delete": [prompt_id]})
+        await self._client.post("/interrupt", {})
+
+    return [patch.object(RemoteUpstream, "_remove", remove)]
+
+
+async def _nothing(*_: object) -> None:
+    pass
+
+
+def _clears_all() -> Patches:
+    """Whatever of ours is found on a server is taken for stale."""
+
+    async def clear(self: RemoteUpstream) -> None:
+        queue = await self._ask_queue()
+        for item in (*queue.pending, *queue.running) if queue is not None else ():
+            if self._is_ours(item):
+                await self._remove(item.prompt_id)
+
+    return [patch.object(RemoteUpstream, "clear_stale", clear)]
+
+
+def _never_takes_up() -> Patches:
+    async def take_up(self: Dispatcher, found: Any) -> None:
+        del self, found
+
+    return [patch.object(Dispatcher, "_take_up", take_up)]
+
+
+def _forgets_at_restart() -> Patches:
+    """What is found open at a start is taken for interrupted, though it may run."""
+
+    async def adopt(self: Runner, found: Any, upstream: Any) -> Ending:
+        del upstream
+        report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason="It was left over.")
+        await self._recorder.record(found.task.id, report)
+        return Ending.SETTLED
+
+    return [patch.object(Runner, "adopt", adopt)]
+
+
+def _stalls_for_ever() -> Patches:
+    async def watch(self: Any) -> None:
+        del self
+        await asyncio.Event().wait()
+
+    return [patch.object(following._Watchdog, "watch", watch)]
+
+
+def _watched_or_not() -> Patches:
+    """An attempt that was gone before we came back is counted as lost under our eyes."""
+    real = Runner._lost
+
+    async def lost(self: Runner, attempt: Any, reason: str) -> Ending:
+        attempt.heard = True
+        return await real(self, attempt, reason)
+
+    return [patch.object(Runner, "_lost", lost)]
+
+
+MUTATIONS = (
+    Mutation("terminal state moves", "nothing leaves a terminal state", lambda: _deciding(_terminal_moves)),
+    Mutation("stale report", "what an older attempt says changes no row", _stale_is_believed),
+    Mutation("stale outputs", "what an older attempt made is not kept", _stale_outputs_are_believed),
+    Mutation("cancel loses at success", "a cancel wins until the commit", lambda: _deciding(_cancel_loses_at_success)),
+    Mutation("canceled goes back", "a canceled task is not queued again", lambda: _deciding(_canceled_goes_back)),
+    Mutation("flag is lost", "a cancel's flag stays", lambda: _deciding(_flag_is_lost)),
+    Mutation("losses do not count", "attempts are limited", lambda: _deciding(_losses_do_not_count)),
+    Mutation("interruptions count", "our own stop costs no attempt", lambda: _deciding(_interruptions_count)),
+    Mutation("left over is lost", "what we did not watch costs no attempt", _watched_or_not),
+    Mutation("two runners", "a task is dispatched once at a time", _two_runners),
+    Mutation("a number is left out", "event numbers are dense", _events_unnumbered),
+    Mutation("id is not stored", "the prompt's id is stored before it is sent", _id_is_not_stored),
+    Mutation("unclear is refused", "a 500 may have queued it", lambda: _parsing(_unclear_is_refused)),
+    Mutation("no reply is lost", "a lost reply is looked up", _no_reply_is_lost),
+    Mutation("a part is enough", "200 with node_errors is a refusal", lambda: _parsing(_part_is_enough)),
+    Mutation("no last word", "history is asked again after the queue", _no_last_word),
+    Mutation("silence is loss", "what the queue shows is slow, not lost", _silence_is_loss),
+    Mutation("blind interrupt", "an interrupt names its prompt", _blind_interrupt),
+    Mutation(
+        "stale prompts stay",
+        "what nobody wants is removed",
+        lambda: [patch.object(RemoteUpstream, "clear_stale", _nothing)],
+    ),
+    Mutation("all is stale", "what somebody wants is not removed", _clears_all),
+    Mutation(
+        "open tasks unknown at start",
+        "open prompts are expected before connecting",
+        lambda: [patch.object(Dispatcher, "prepare", _nothing)],
+    ),
+    Mutation("nothing is taken up", "open tasks are followed after a restart", _never_takes_up),
+    Mutation("started anew at restart", "what runs is adopted, not run again", _forgets_at_restart),
+    Mutation("stalls for ever", "silence has an end", _stalls_for_ever),
+    Mutation(
+        "cancel is not heard",
+        "a cancel reaches the upstream",
+        lambda: [patch.object(Cancellations, "request", lambda *_: None)],
+    ),
+    Mutation(
+        "refused results stay",
+        "a result that was not recorded leaves no bytes",
+        lambda: [patch.object(Collector, "drop", _nothing)],
+    ),
+)

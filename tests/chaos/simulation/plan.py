@@ -1,0 +1,101 @@
+"""What is going to happen in one world, drawn from its seed before it begins.
+
+Each world has only some kinds of trouble (each with its own chance), so that some worlds have one kind in plenty: bugs
+hide behind one another when everything goes wrong everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+#: kind -> (chance that a world knows it, longest duration in seconds or 0, most times).
+TROUBLES: dict[str, tuple[float, float, int]] = {
+    "kill_gateway": (0.45, 20.0, 3),
+    "stop_gateway": (0.15, 10.0, 1),
+    "kill_server": (0.35, 60.0, 2),
+    "partition": (0.25, 130.0, 2),
+    "drop_socket": (0.25, 0.0, 3),
+    "mute_socket": (0.2, 0.0, 2),
+    "block_frames": (0.15, 40.0, 1),
+    "block_http": (0.2, 40.0, 2),
+    "bad_weather": (0.35, 40.0, 2),
+    "foreign_prompt": (0.2, 0.0, 2),
+    "foreign_interrupt": (0.1, 0.0, 2),
+    "foreign_delete": (0.1, 0.0, 2),
+    "wipe_disk": (0.12, 0.0, 2),
+    "drain": (0.12, 30.0, 1),
+    "remove": (0.1, 30.0, 1),
+    "echo": (0.6, 0.0, 6),
+    "disk_full": (0.07, 10.0, 1),
+}
+#: How a prompt may go wrong -> (chance that a world knows it, its share of the prompts there).
+HABITS: dict[str, tuple[float, float]] = {
+    "quiet": (0.25, 0.3),
+    "hung": (0.15, 0.15),
+    "deaf": (0.08, 0.1),
+    "error": (0.15, 0.2),
+    "oom": (0.12, 0.2),
+    "file_missing": (0.12, 0.2),
+    "late_success": (0.2, 0.4),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something that happens to the world at a time."""
+
+    at: float
+    kind: str
+    #: Number of the job or the server it happens to.
+    subject: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One world's plan."""
+
+    seed: int
+    servers: int
+    jobs: int
+    #: Seconds a job may wait.
+    queue_ttl: float
+    max_attempts: int
+    #: Longest work of a prompt.
+    longest_work: float
+    #: From then on nothing goes wrong any more.
+    peace_at: float
+    habits: dict[str, float] = field(default_factory=dict)
+    actions: tuple[Action, ...] = ()
+
+
+def draw(seed: int, random: Random) -> Plan:
+    """The plan of a seed; ``random`` is the one source of chance, and goes on being it in the world."""
+    servers = random.choice((1, 1, 2, 2, 3))
+    jobs = random.randint(2, 5)
+    peace_at = random.uniform(20.0, 110.0)
+    actions = []
+    for number in range(jobs):
+        at = random.uniform(0.0, peace_at * 0.6)
+        actions.append(Action(at, "submit", number))
+        if random.random() < 0.25:
+            actions.append(Action(at + random.choice((0.0, 0.05, 0.5, 5.0, 30.0)) * random.random(), "cancel", number))
+    for kind, (chance, longest, most) in TROUBLES.items():
+        if random.random() < chance:
+            for _ in range(random.randint(1, most)):
+                seconds = min(longest, longest * random.random() ** 2 + 0.1) if longest else 0.0
+                actions.append(Action(random.uniform(0.0, peace_at), kind, random.randrange(servers), seconds))
+    habits = {kind: share for kind, (chance, share) in HABITS.items() if random.random() < chance}
+    actions.sort(key=lambda action: action.at)
+    return Plan(
+        seed=seed,
+        servers=servers,
+        jobs=jobs,
+        queue_ttl=random.choice((40.0, 86_400.0, 86_400.0, 86_400.0)),
+        max_attempts=random.choice((2, 3, 3)),
+        longest_work=random.choice((1.0, 5.0, 20.0)),
+        peace_at=peace_at,
+        habits=habits,
+        actions=tuple(actions),
+    )

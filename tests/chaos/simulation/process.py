@@ -1,0 +1,272 @@
+"""One simulated gateway process: the real engine and the real store's queries, until it is stopped or killed.
+
+A kill is a kill: from that moment nothing the process still does reaches the store, the disk or the network, and none of
+its clean-up counts. It comes at a random operation of the store or of the network, before or after that took effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gateway.audit import MediaKind
+from gateway.engine.bus import LocalBus
+from gateway.engine.catalog import Catalog
+from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.pool import Pool
+from gateway.engine.recorder import Recorder
+from gateway.engine.results import Collector
+from gateway.engine.runner import Runner
+from gateway.engine.service import Service, Submission, SubmittedFile
+from gateway.engine.timing import LearnedTimings
+from gateway.interfaces import Upstream
+from gateway.job import Job, RetryLimits
+from gateway.settings import Settings, from_mapping
+from gateway.store.executors import InlineExecutor
+from gateway.store.sql_store import SqlStore
+from gateway.template import Template, load_template
+from gateway.upstreams.remote import RemoteUpstream
+from tests.chaos.simulation.loop import OWNER, SimulatedTask
+
+if TYPE_CHECKING:
+    from tests.chaos.simulation.world import World
+
+ROOT = Path(__file__).parents[3]
+#: How often what waited too long is looked for; seldom where nothing can have.
+EXPIRE_SECONDS = 5.0
+SELDOM_SECONDS = 60.0
+LONG_SECONDS = 3600.0
+#: A stop may take this long.
+STOP_SECONDS = 20.0
+ACCEPTS = {"target": frozenset({MediaKind.IMAGE}), "face": frozenset({MediaKind.IMAGE})}
+
+
+@cache
+def the_template() -> Template:
+    folder = ROOT / "workflows" / "faceswap_image"
+    return load_template(folder.name, (folder / "template.toml").read_text(), (folder / "graph.json").read_text())
+
+
+class OneTemplate(Catalog):
+    """A catalog that read its folder once for all worlds."""
+
+    async def load(self) -> None:
+        self._serving = {the_template().name: the_template()}
+
+
+class MortalExecutor:
+    """Runs the real queries in memory, for as long as its process lives."""
+
+    lease = None
+
+    def __init__(self, process: Process, inline: InlineExecutor) -> None:
+        self._process = process
+        self._inline = inline
+
+    async def read(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        await self._process.takes_time()
+        return await self._inline.read(query, *arguments, **named)
+
+    async def write(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        await self._process.takes_time()
+        result = await self._inline.write(query, *arguments, **named)
+        self._process.world.checker.written(query, arguments, result)
+        await self._process.takes_time()  # killed here, it was committed and nobody knows
+        return result
+
+    async def copy_to(self, path: Path) -> None:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """The database outlives the process."""
+
+
+class NoFetcher:
+    def check(self, url: str, *, field: str) -> None:
+        raise NotImplementedError
+
+    async def fetch(self, url: None, *, caps: object, field: str) -> SubmittedFile:
+        raise NotImplementedError
+
+
+class Process:
+    """See the module."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.alive = True
+        self.is_ready = False
+        #: Operations left until it is killed; None: it lives.
+        self.fuse: int | None = None
+        self.settings: Settings = from_mapping({"upstreams": "", "queue_ttl": world.plan.queue_ttl})
+        self._loops: list[asyncio.Task[None]] = []
+
+    # ------------------------------------------------------------------------------------------------- life and death
+
+    def check(self) -> None:
+        """Every operation on the world comes by here, before and after it took effect."""
+        if self.fuse is not None and self.alive:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.kill()
+        if not self.alive:
+            raise asyncio.CancelledError
+
+    async def takes_time(self) -> None:
+        self.check()
+        if self.world.random.random() < 0.2:
+            await asyncio.sleep(self.world.random.uniform(0.0, 0.01))
+            self.check()
+
+    def kill(self) -> None:
+        """Nothing that it still does counts."""
+        if self.alive:
+            self.world.trace("gateway", "killed")
+            self.alive = False
+            for task in self.tasks():
+                task.cancel()
+            self.world.loop.call_soon(self.world.process_died, self, context=self.world.context)
+
+    def tasks(self) -> list[SimulatedTask]:
+        """Its tasks that have not ended, oldest first."""
+        found = [task for task in asyncio.all_tasks(self.world.loop) if isinstance(task, SimulatedTask)]
+        return sorted((task for task in found if task.owner is self), key=lambda task: task.number)
+
+    def owns(self, work: Any, name: str) -> asyncio.Task[Any]:
+        """Run something as a part of this process."""
+        context = self.world.context.copy()
+        context.run(OWNER.set, self)
+        return self.world.loop.create_task(work, name=name, context=context)
+
+    # -------------------------------------------------------------------------------------------------------- its parts
+
+    async def start(self) -> None:
+        """As ``gateway.main`` does: what is open is known before any upstream is connected."""
+        await self._build()
+        await self.catalog.load()
+        await self.dispatcher.prepare()
+        now = self.clock.now()
+        for server in self.world.servers:
+            row = await self.store.upstream(server.name, url=server.url, now=now)
+            if not row.removed:
+                self.pool.add(self._remote(server.name, server.url, row.client_id), draining=row.draining)
+        self._loops = [
+            asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
+            asyncio.create_task(self._expire(), name="maintenance"),
+        ]
+        self.is_ready = True
+        self.world.trace("gateway", "started")
+
+    async def _build(self) -> None:
+        world = self.world
+        self.clock = world.clock
+        self.bus = LocalBus()
+        self.store = SqlStore(
+            MortalExecutor(self, world.database),
+            result_retention_seconds=86_400.0,
+            asset_retention_seconds=86_400.0,
+            new_client_id=world.new_id,
+        )
+        self.catalog = OneTemplate(ROOT / "workflows", self.store, self.clock)
+        self.pool = Pool(on_change=self._wake)
+        limits = RetryLimits(world.plan.max_attempts)
+        self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
+        self.collector = Collector(
+            self.store,
+            world.blobs,
+            world.media,
+            world.scratch,
+            self.clock,
+            max_result_bytes=1000,
+            new_id=world.new_id,
+        )
+        self.timings = await LearnedTimings(self.store).__aenter__()
+        self.runner = Runner(
+            self.store,
+            world.blobs,
+            self.bus,
+            self.catalog,
+            self.pool,
+            self.recorder,
+            self.collector,
+            self.timings,
+            self.clock,
+            stall_seconds=world.stall_seconds,
+        )
+        self.dispatcher = Dispatcher(self.store, self.pool, self.catalog, self.recorder, self.runner, self.clock)
+        self.service = Service(
+            settings=self.settings,
+            store=self.store,
+            blobs=world.blobs,
+            media=world.media,
+            fetcher=NoFetcher(),
+            catalog=self.catalog,
+            pool=self.pool,
+            recorder=self.recorder,
+            bus=self.bus,
+            timings=self.timings,
+            clock=self.clock,
+            cancel_at_work=self.dispatcher.cancel,
+            make_upstream=self._make_upstream,
+            new_id=world.new_id,
+        )
+
+    def _wake(self) -> None:
+        if hasattr(self, "dispatcher"):
+            self.dispatcher.wake()
+
+    def _remote(self, name: str, url: str, client_id: str) -> RemoteUpstream:
+        return RemoteUpstream(
+            name,
+            url,
+            client_id=client_id,
+            clock=self.clock,
+            on_change=self._wake,
+            live_prompts=self._live_prompts,
+        )
+
+    def _live_prompts(self) -> Collection[str]:
+        return self.runner.live_prompts()
+
+    async def _make_upstream(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
+        assert name is not None
+        check_name(name)
+        row = await self.store.upstream(name, url=url, now=self.clock.now())
+        if row.removed:
+            await self.store.set_upstream(name, removed=False, now=self.clock.now())
+        return self._remote(name, url, row.client_id)
+
+    async def _expire(self) -> None:
+        seconds = EXPIRE_SECONDS if self.world.plan.queue_ttl < LONG_SECONDS else SELDOM_SECONDS
+        while True:
+            await self.recorder.expire()
+            await self.clock.sleep(seconds)
+
+    # --------------------------------------------------------------------------------------------------- what it is told
+
+    async def submit(self, number: int) -> Job:
+        """A client's request, up to its acknowledgement."""
+        target, face = f"image:target {number % 3}".encode(), b"image:face"
+        inputs = {
+            "target": SubmittedFile(self.world.blobs.put(target), "target"),
+            "face": SubmittedFile(self.world.blobs.put(face), "face"),
+        }
+        submission = Submission(
+            owner="local", submitter=f"client-{number % 2}", dialect="faceswap", inputs=inputs, accepts=ACCEPTS
+        )
+        return await self.service.submit(submission)
+
+    async def stop(self) -> None:
+        """As at SIGTERM: take nothing new, let go of what runs, close."""
+        self.is_ready = False
+        self.service.begin_stopping()
+        await self.dispatcher.stop()
+        for task in self._loops:
+            task.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self.pool.close()
+        await self.service.close()
+        await self.timings.__aexit__(None, None, None)
