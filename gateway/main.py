@@ -10,11 +10,10 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-import re
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -52,18 +51,15 @@ from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
-from gateway.interfaces import Clock, Store, Upstream
+from gateway.interfaces import Clock
 from gateway.job import RetryLimits
-from gateway.lease import MayAct
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
 from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
-from gateway.upstreams.client import parse_address
-from gateway.upstreams.managed import ManagedUpstream
-from gateway.upstreams.remote import RemoteUpstream
+from gateway.upstream_builder import UpstreamBuilder
 
 log = structlog.get_logger(__name__)
 
@@ -187,13 +183,24 @@ async def _build(
     await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
-    for made in await builder.all():
-        pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
-    await _run_beside(stack, keeper.run(), "maintenance")
-    await _run_beside(stack, TemplateWatch(catalog, clock).run(), "templates")
-    await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
+    await _set_going(stack, pool, builder, dispatcher, keeper, TemplateWatch(catalog, clock))
     stack.callback(service.stopping.set)
     return service
+
+
+async def _set_going(
+    stack: AsyncExitStack,
+    pool: Pool,
+    builder: UpstreamBuilder,
+    dispatcher: Dispatcher,
+    housekeeper: Maintenance,
+    templates: TemplateWatch,
+) -> None:
+    for made in await builder.all():
+        pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
+    await _run_beside(stack, housekeeper.run(), "maintenance")
+    await _run_beside(stack, templates.run(), "templates")
+    await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
 
 
 async def _open_files(
@@ -324,125 +331,6 @@ def _die_loudly(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         log.critical("engine_loop_failed", loop=task.get_name(), exc_info=error)
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-# ----------------------------------------------------------------------------------------------------------- upstreams
-
-
-#: What names may be shown, logged and put in a path; those of our own workers are taken.
-PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-WORKER_PREFIX = "embedded-"
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """An upstream for the pool."""
-
-    upstream: Upstream
-    draining: bool
-    embedded: bool = False
-
-
-class UpstreamBuilder:
-    """Makes the pool's upstreams: those of the settings, those added while running, the embedded workers."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        clock: Clock,
-        folder: Path,
-        *,
-        on_change: Callable[[], None],
-        live_prompts: Callable[[], Collection[str]],
-        tls: ssl.SSLContext | None = None,
-        may_act: MayAct | None = None,
-    ) -> None:
-        self._may_act = may_act
-        self._settings = settings
-        self._store = store
-        self._clock = clock
-        self._folder = folder
-        self._on_change = on_change
-        self._live_prompts = live_prompts
-        self._tls = tls
-
-    async def all(self) -> list[Made]:
-        """All upstreams of this start, each name once. Raises StartError."""
-        now = self._clock.now()
-        made: dict[str, Made] = {}
-        for url in self._settings.upstreams:
-            try:
-                name = name_of(url)
-                if name in made:
-                    raise StartError(f"GATEWAY_UPSTREAMS names {name} twice: name each instance once.")
-                row = await self._store.upstream(name, now=now)
-                if not row.removed:
-                    made[name] = Made(self._remote(name, url, row.client_id), draining=row.draining)
-            except ValueError as error:
-                raise StartError(f"GATEWAY_UPSTREAMS: {error}.") from error
-        for row in await self._store.upstreams():
-            if row.url is not None and not row.removed and row.name not in made:
-                made[row.name] = Made(self._remote(row.name, row.url, row.client_id), draining=row.draining)
-        for number in range(1, self._settings.embedded_worker_count + 1):
-            row = await self._store.upstream(f"{WORKER_PREFIX}{number}", now=now)
-            made[row.name] = Made(self._worker(row.name, row.client_id), draining=row.draining, embedded=True)
-        return list(made.values())
-
-    async def remember(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
-        """An upstream added while running; see ``UpstreamFactory``."""
-        try:
-            parse_address(url)
-            wanted = name or name_of(url)
-        except ValueError as error:
-            raise InvalidInputError(f"{error}, for example http://10.0.0.5:8188", field="url") from error
-        if not PLAIN_NAME.fullmatch(wanted) or wanted.startswith(WORKER_PREFIX):
-            raise InvalidInputError(
-                f"a name has 1 to 64 letters, digits, dots, dashes or underscores, and does not begin with {WORKER_PREFIX}",
-                field="name",
-            )
-        check_name(wanted)
-        row = await self._store.upstream(wanted, url=url, now=self._clock.now())
-        if row.removed:
-            await self._store.set_upstream(row.name, removed=False, now=self._clock.now())
-        return self._remote(row.name, url, row.client_id)
-
-    def _remote(self, name: str, url: str, client_id: str) -> RemoteUpstream:
-        return RemoteUpstream(
-            name,
-            url,
-            client_id=client_id,
-            clock=self._clock,
-            on_change=self._on_change,
-            live_prompts=self._live_prompts,
-            verify=self._tls,
-            may_act=self._may_act,
-        )
-
-    def _worker(self, name: str, client_id: str) -> Upstream:
-        def make_remote(url: str, token: str) -> Upstream:
-            headers = {"Authorization": f"Bearer {token}"}
-            return RemoteUpstream(
-                name,
-                url,
-                client_id=client_id,
-                clock=self._clock,
-                on_change=self._on_change,
-                headers=headers,
-                may_act=self._may_act,
-            )
-
-        folder = self._folder / "embedded" / name
-        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change)
-
-
-def name_of(url: str) -> str:
-    """An upstream's name where nobody gave it one: host and port, never credentials."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"ipv6-{host.replace(':', '-')}"
-    return f"{host}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 def _require_embedded(settings: Settings) -> None:

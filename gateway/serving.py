@@ -25,6 +25,7 @@ import structlog
 import uvicorn
 
 from gateway.data_dir import StartError
+from gateway.errors import LeaseLostError
 from gateway.main import Gateway, base_url, open_gateway
 from gateway.portability import Platform, lacks
 from gateway.settings import Settings
@@ -103,16 +104,27 @@ async def serve(
             host, port = listener.getsockname()[:2]
             return host, port
 
-        async with open_gateway(settings, listen=listen_here, waits=waits) as gateway:
-            server = _Server(_config(gateway, tls))
-            host, port = listeners[0].getsockname()[:2]
-            url = base_url(host, port, is_encrypted=tls is not None)
-            ready = _tell_when_ready(server, gateway, url, on_ready)
-            async with _beside({"tell when ready": ready, "stop when lost": _stop_when_lost(server, gateway)}):
-                with _signals_stop(gateway, server):
-                    await server.serve(sockets=listeners)
-            # One that was stopped, taken over and then told to end has not been told yet.
-            return 0 if await gateway.keeper.check() else EX_TEMPFAIL
+        try:
+            async with open_gateway(settings, listen=listen_here, waits=waits) as gateway:
+                await _serve(gateway, tls, listeners, on_ready)
+                # One that was stopped, taken over and then told to end has not been told yet.
+                return 0 if await gateway.keeper.check() else EX_TEMPFAIL
+        except LeaseLostError:  # somewhere on the way in or out it wanted to write
+            return EX_TEMPFAIL
+
+
+async def _serve(
+    gateway: Gateway,
+    tls: ssl.SSLContext | None,
+    listeners: list[socket.socket],
+    on_ready: Callable[[Gateway, str], None] | None,
+) -> None:
+    server = _Server(_config(gateway, tls))
+    host, port = listeners[0].getsockname()[:2]
+    ready = _tell_when_ready(server, gateway, base_url(host, port, is_encrypted=tls is not None), on_ready)
+    async with _beside({"tell when ready": ready, "stop when lost": _stop_when_lost(server, gateway)}):
+        with _signals_stop(gateway, server):
+            await server.serve(sockets=listeners)
 
 
 @contextlib.asynccontextmanager

@@ -17,9 +17,9 @@ from gateway.cli.findings import Finding, fail, ok, warn
 from gateway.cli.reaching import DATABASE
 from gateway.engine.template_files import FOLDER, read_folder, workflows_folder
 from gateway.fitness import check
-from gateway.main import name_of
 from gateway.settings import Settings
 from gateway.template import Problem, ProblemKind, Template
+from gateway.upstream_builder import name_of
 from gateway.upstreams.client import Answer, NoAnswerError, NotSentError, UpstreamClient, parse_address
 
 #: Custom nodes by how their classes' names begin, and where they come from.

@@ -37,6 +37,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/queries/*.py": "tests/contract/test_store.py",
     "gateway/store/sql_store.py": "tests/contract/test_store.py",
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
+    "gateway/upstream_builder.py": "tests/unit/test_main.py",
     "gateway/upstreams/*.py": "tests/contract/test_upstream.py",
     "gateway/errors.py": "tests/house/test_docs.py",
     "comfy_nodes/alignment.py": "tests/unit/comfy_nodes/test_swap.py",

@@ -7,9 +7,10 @@ import pytest
 
 from gateway.data_dir import StartError
 from gateway.errors import ConflictError, InvalidInputError
-from gateway.main import UpstreamBuilder, local_url, name_of, open_gateway
+from gateway.main import local_url, open_gateway
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
+from gateway.upstream_builder import UpstreamBuilder, name_of
 from tests.fakes.clock import FrozenClock
 
 

@@ -1,0 +1,137 @@
+"""Makes the pool's upstreams: those of the settings, those added while running, the embedded workers.
+
+The pool knows them as ``interfaces.Upstream``; what is remembered of them (client id, draining, removal) is the store's.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.data_dir import StartError
+from gateway.errors import InvalidInputError
+from gateway.interfaces import Clock, Store, Upstream
+from gateway.lease import MayAct
+from gateway.settings import Settings
+from gateway.upstreams.client import parse_address
+from gateway.upstreams.managed import ManagedUpstream
+from gateway.upstreams.remote import RemoteUpstream
+
+#: What names may be shown, logged and put in a path; those of our own workers are taken.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+WORKER_PREFIX = "embedded-"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An upstream for the pool."""
+
+    upstream: Upstream
+    draining: bool
+    embedded: bool = False
+
+
+class UpstreamBuilder:
+    """Makes the pool's upstreams: those of the settings, those added while running, the embedded workers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Clock,
+        folder: Path,
+        *,
+        on_change: Callable[[], None],
+        live_prompts: Callable[[], Collection[str]],
+        tls: ssl.SSLContext | None = None,
+        may_act: MayAct | None = None,
+    ) -> None:
+        self._may_act = may_act
+        self._settings = settings
+        self._store = store
+        self._clock = clock
+        self._folder = folder
+        self._on_change = on_change
+        self._live_prompts = live_prompts
+        self._tls = tls
+
+    async def all(self) -> list[Made]:
+        """All upstreams of this start, each name once. Raises StartError."""
+        now = self._clock.now()
+        made: dict[str, Made] = {}
+        for url in self._settings.upstreams:
+            try:
+                name = name_of(url)
+                if name in made:
+                    raise StartError(f"GATEWAY_UPSTREAMS names {name} twice: name each instance once.")
+                row = await self._store.upstream(name, now=now)
+                if not row.removed:
+                    made[name] = Made(self._remote(name, url, row.client_id), draining=row.draining)
+            except ValueError as error:
+                raise StartError(f"GATEWAY_UPSTREAMS: {error}.") from error
+        for row in await self._store.upstreams():
+            if row.url is not None and not row.removed and row.name not in made:
+                made[row.name] = Made(self._remote(row.name, row.url, row.client_id), draining=row.draining)
+        for number in range(1, self._settings.embedded_worker_count + 1):
+            row = await self._store.upstream(f"{WORKER_PREFIX}{number}", now=now)
+            made[row.name] = Made(self._worker(row.name, row.client_id), draining=row.draining, embedded=True)
+        return list(made.values())
+
+    async def remember(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
+        """An upstream added while running; see ``UpstreamFactory``."""
+        try:
+            parse_address(url)
+            wanted = name or name_of(url)
+        except ValueError as error:
+            raise InvalidInputError(f"{error}, for example http://10.0.0.5:8188", field="url") from error
+        if not PLAIN_NAME.fullmatch(wanted) or wanted.startswith(WORKER_PREFIX):
+            raise InvalidInputError(
+                f"a name has 1 to 64 letters, digits, dots, dashes or underscores, and does not begin with {WORKER_PREFIX}",
+                field="name",
+            )
+        check_name(wanted)
+        row = await self._store.upstream(wanted, url=url, now=self._clock.now())
+        if row.removed:
+            await self._store.set_upstream(row.name, removed=False, now=self._clock.now())
+        return self._remote(row.name, url, row.client_id)
+
+    def _remote(self, name: str, url: str, client_id: str) -> RemoteUpstream:
+        return RemoteUpstream(
+            name,
+            url,
+            client_id=client_id,
+            clock=self._clock,
+            on_change=self._on_change,
+            live_prompts=self._live_prompts,
+            verify=self._tls,
+            may_act=self._may_act,
+        )
+
+    def _worker(self, name: str, client_id: str) -> Upstream:
+        def make_remote(url: str, token: str) -> Upstream:
+            headers = {"Authorization": f"Bearer {token}"}
+            return RemoteUpstream(
+                name,
+                url,
+                client_id=client_id,
+                clock=self._clock,
+                on_change=self._on_change,
+                headers=headers,
+                may_act=self._may_act,
+            )
+
+        folder = self._folder / "embedded" / name
+        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change)
+
+
+def name_of(url: str) -> str:
+    """An upstream's name where nobody gave it one: host and port, never credentials."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"ipv6-{host.replace(':', '-')}"
+    return f"{host}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
