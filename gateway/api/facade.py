@@ -138,6 +138,10 @@ class Service(Protocol):
         """How many were queued before it, from 0; None when it does not wait."""
         ...
 
+    async def expected_start_seconds(self, job: Job) -> float | None:
+        """Predicted seconds until a queued job starts; None where it cannot be told."""
+        ...
+
     async def result(self, link: str) -> tuple[Job, JobResult]:
         """A finished file by its capability name. Raises NotFoundError."""
         ...

@@ -48,6 +48,8 @@ async def get_job(request: Request, call: Call) -> Response:
     body = job_body(job, call.service.progress(job.id), call.window.link_prefix)
     if job.state is JobState.QUEUED:
         body["queue_position"] = await call.service.queue_position(job.id)
+        expected = await call.service.expected_start_seconds(job)
+        body["expected_start_seconds"] = None if expected is None else round(expected, 1)
     return json_response(body)
 
 

@@ -27,6 +27,7 @@ from gateway.store.executors import InlineExecutor, SqliteExecutor
 from gateway.store.queries.queue import candidates
 from gateway.store.schema import tasks
 from gateway.store.sql_store import SqlStore
+from gateway.timings import Key, Row
 
 FACTS = MediaFacts(MediaKind.VIDEO, "video/mp4", ".mp4", 64, 48, 25, None, 1.0, has_audio=True, video_codec="h264")
 LIMITS = RetryLimits(max_attempts=3, max_interruptions=4)
@@ -376,6 +377,46 @@ async def test_expired_queue_deadline_fails_the_job_and_no_running_one(store):
     assert (expired.job.id, expired.job.error_code) == ("job-0002", "expired")
     assert await store.expire_queued(now=200.0) == []
     assert (await store.job("job-0001")).state is JobState.DISPATCHED
+
+
+async def test_seconds_ahead_are_those_of_the_tasks_queued_before(store):
+    for number, cost in ((1, 2.5), (2, 4.0), (3, 1.0)):
+        await create(store, number, now=10.0 + number, cost_seconds=cost)
+    assert [await store.seconds_ahead(f"job-000{number}") for number in (1, 2, 3)] == [0.0, 2.5, 6.5]
+    await dispatch(store)
+    assert await store.seconds_ahead("job-0001") is None
+    assert await store.seconds_ahead("job-0003") == 4.0
+
+
+# ---- what was learned
+
+
+def timing(number=1, *, template="video", node_class="Swap", upstream="gpu-1", turn=1):
+    return Row(Key(template, node_class, number, upstream), (0.1 + number, 1.0, 1 / 3, *[1e-9] * 7), turn)
+
+
+async def test_learned_rows_come_back_as_they_were(store):
+    rows = [timing(), timing(2), timing(1, upstream=""), timing(1, template="*", upstream="")]
+    await store.save_timings(rows, [], {})
+    assert sorted(await store.timings(), key=repr) == sorted(rows, key=repr)
+
+
+async def test_learned_rows_are_replaced_and_forgotten_by_their_key(store):
+    await store.save_timings([timing(), timing(2)], [], {})
+    newer = replace(timing(2), turn=7)
+    await store.save_timings([newer], [timing().key, timing(9).key], {})
+    assert await store.timings() == [newer]
+
+
+async def test_cost_of_what_is_queued_of_a_template_follows_what_was_learned(store):
+    names = ("video@1", "video@2?choices", "video_b@1", "video@1")
+    for number, requirement in enumerate(names, 1):
+        await create(store, number, requirement=requirement, cost_seconds=10.0, now=10.0 + number)
+    await dispatch(store, task="task-0004")
+    await store.save_timings([timing()], [], {"video": 0.25})
+    costs = {each.task_id: each.cost_seconds for each in await store.candidates(limit=10)}
+    assert costs == {"task-0001": 2.5, "task-0002": 2.5, "task-0003": 10.0}
+    assert await store.seconds_ahead("job-0003") == 5.0
 
 
 async def test_queue_position_counts_those_before(store):

@@ -283,6 +283,9 @@ class FakeService:
     async def queue_position(self, job_id: str) -> int | None:
         return 2
 
+    async def expected_start_seconds(self, job: Job) -> float | None:
+        return 34.56 if job.inputs["target"].facts.frames > 1 else None
+
     async def result(self, link: str) -> tuple[Job, JobResult]:
         for job in self.stored.values():
             for result in job.results:

@@ -4,6 +4,7 @@ import pytest
 
 from gateway.errors import StorageFullError
 from gateway.events import EventKind
+from tests.fakes.fake_service import IMAGE_FACTS
 from tests.tools.asgi import TOKEN, Stream, ask, make
 
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
@@ -48,6 +49,16 @@ async def test_another_owners_job_and_none_look_alike():
     answers = [await ask(app, "GET", f"/-/jobs/{name}", x_request_id="same") for name in (other, other[:-1] + "9", "x")]
     assert {answer.status for answer in answers} == {404}
     assert answers[0].body == answers[1].body
+
+
+async def test_a_waiting_job_tells_its_place_and_its_start_as_far_as_it_can_be_told():
+    app, service = make()
+    video, still = service.put(), service.put(IMAGE_FACTS)
+    told = [(await ask(app, "GET", f"/-/jobs/{job.id}")).json for job in (video, still)]
+    assert [body["queue_position"] for body in told] == [2, 2]
+    assert [body["expected_start_seconds"] for body in told] == [34.6, None]
+    service.tell(video.id, EventKind.STARTED)
+    assert "expected_start_seconds" not in (await ask(app, "GET", f"/-/jobs/{video.id}")).json
 
 
 async def test_cancel_twice_is_a_conflict():
