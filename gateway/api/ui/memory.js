@@ -10,6 +10,7 @@ const STORE = "originals";
 export const JOB_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 let fallback = [];
+const held = new Map(); // id -> original: for as long as the page is open, whatever the browser stores
 
 /** The jobs, newest first: {id, name, at}. */
 export function remembered() {
@@ -32,6 +33,7 @@ export async function remember(id, name, original) {
   const list = [{ id, name, at: Date.now() }, ...remembered().filter((entry) => entry.id !== id)];
   keep(list.slice(0, MAX_JOBS));
   await Promise.all(list.slice(MAX_ORIGINALS).map((entry) => dropOriginal(entry.id)));
+  held.set(id, original);
   if (original.size <= MAX_ORIGINAL_BYTES) await inStore("readwrite", (store) => store.put(original, id));
 }
 
@@ -41,9 +43,12 @@ export async function forget(id) {
 }
 
 /** The file that a job changes, or null. */
-export const original = async (id) => (await inStore("readonly", (store) => store.get(id))) ?? null;
+export const original = async (id) => held.get(id) ?? (await inStore("readonly", (store) => store.get(id))) ?? null;
 
-const dropOriginal = (id) => inStore("readwrite", (store) => store.delete(id));
+function dropOriginal(id) {
+  held.delete(id);
+  return inStore("readwrite", (store) => store.delete(id));
+}
 
 // One request in one transaction; undefined when the browser has no room or no such storage.
 async function inStore(mode, act) {

@@ -212,7 +212,7 @@ def test_a_listed_origin_passes_every_door_and_no_other_does():
 
 # ------------------------------------------------------------------------------------------------------------ keys mode
 
-PUBLIC = ["/", "/-/ui/", "/-/ui/page.js", "/health", "/health/ready"]
+PUBLIC = ["/", "/-/ui/index.html", "/-/ui/page.js", "/health", "/health/ready"]
 
 
 @pytest.mark.parametrize("path", PUBLIC)
