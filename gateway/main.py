@@ -140,7 +140,7 @@ async def _build(
         for waker in wakers:
             waker()
 
-    pool = Pool(on_change=wake)
+    pool = Pool(clock, on_change=wake)
     recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake)
     collector = Collector(
         store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id

@@ -9,7 +9,8 @@ up in the same way.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import structlog
 
 from gateway import scheduling
+from gateway.breaker import Fault
 from gateway.engine.catalog import Catalog
 from gateway.engine.needs import Need, split_requirement
 from gateway.engine.pool import Pool, Room
@@ -32,17 +34,29 @@ log = structlog.get_logger(__name__)
 WINDOW = 256
 #: Nothing is known to need this tick; it bounds how long an event we failed to foresee can hold up the queue.
 TICK_SECONDS = 5.0
-#: An upstream that failed us rests this long, longer the more often in a row. The first is longer than it takes to
-#: notice that one is gone, or a task could lose all its attempts to one that has just died.
-REST_SECONDS = (6.0, 12.0, 30.0)
-#: A task whose runner broke this often is given up: it would only break again.
-MAX_BREAKS = 5
+#: A task whose runner broke waits this long, longer each time, and is given up when it broke that often: it would only
+#: break again.
+BREAK_SECONDS = (6.0, 12.0, 30.0, 30.0)
+MAX_BREAKS = len(BREAK_SECONDS) + 1
+#: Tasks that lost an attempt and are tried again may be at work at the same time: one, or this part of all. Beyond it
+#: they wait in the queue. What failed for want of a working pool would else take the place of all that is new.
+RETRY_SHARE = 0.2
+#: A lost task waits a random part of 2, 4, 8 … seconds, this long at most, so that those lost together do not come back
+#: together.
+MAX_RETRY_SECONDS = 30.0
+
+_FAULTS = {
+    Ending.UNPLACED: Fault.UNREACHABLE,
+    Ending.LOST: Fault.LOST,
+    Ending.SILENT: Fault.SILENT,
+    Ending.OUT_OF_MEMORY: Fault.MEMORY,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class _Rest:
+class _Break:
     times: int
-    #: Monotonic seconds.
+    #: Monotonic seconds before which it is let be.
     until: float
 
 
@@ -50,7 +64,15 @@ class Dispatcher:
     """The queue's motor. ``run`` until ``stop``."""
 
     def __init__(
-        self, store: Store, pool: Pool, catalog: Catalog, recorder: Recorder, runner: Runner, clock: Clock
+        self,
+        store: Store,
+        pool: Pool,
+        catalog: Catalog,
+        recorder: Recorder,
+        runner: Runner,
+        clock: Clock,
+        *,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -63,9 +85,14 @@ class Dispatcher:
         self._stopping = False
         self._at_work: dict[str, asyncio.Task[Ending]] = {}
         self._staging: dict[str, asyncio.Task[None]] = {}
-        self._rests: dict[str, _Rest] = {}
-        #: Task id -> how often its runner broke.
-        self._breaks: dict[str, int] = {}
+        self._chance = chance
+        #: Tasks whose runner broke.
+        self._breaks: dict[str, _Break] = {}
+        #: Tasks that lost an attempt here -> monotonic seconds before which they are not tried again. Those of them that
+        #: end otherwise are forgotten when their time is over.
+        self._retry_at: dict[str, float] = {}
+        #: Of what is at work, what lost an attempt before.
+        self._retries: set[str] = set()
 
     def wake(self) -> None:
         """Something may have changed."""
@@ -91,7 +118,10 @@ class Dispatcher:
 
     async def _sleep(self) -> None:
         now = self._clock.monotonic()
-        seconds = min([TICK_SECONDS, *(rest.until - now for rest in self._rests.values() if rest.until > now)])
+        waits = [*self._retry_at.values(), *(found.until for found in self._breaks.values())]
+        if (admission := self._pool.next_admission()) is not None:
+            waits.append(admission)
+        seconds = min([TICK_SECONDS, *(moment - now for moment in waits if moment > now)])
         alarm = asyncio.create_task(self._ring(seconds), name="dispatcher's tick")
         try:
             await self._wake.wait()
@@ -126,11 +156,10 @@ class Dispatcher:
             return
         now = self._clock.monotonic()
         refusals = self._refusals(candidates, needs)
-        resting = self._resting(now)
         for room in Room:
-            slots = self._pool.slots(needs, room, without=frozenset() if room is Room.LATER else resting)
+            slots = self._pool.slots(needs, room)
             shares = self._shares.snapshot({candidate.submitter for candidate in candidates}, now)
-            assigned = scheduling.assign(candidates, slots, shares, refusals)
+            assigned = scheduling.assign(self._within_budget(candidates), slots, shares, refusals)
             for assignment in assigned:
                 self._give(assignment, room, now)
             taken = {assignment.candidate.task_id for assignment in assigned}
@@ -145,7 +174,21 @@ class Dispatcher:
 
     async def _candidates(self) -> list[Candidate]:
         found = await self._store.candidates(limit=WINDOW)
-        return [candidate for candidate in found if candidate.task_id not in self._at_work]
+        now = self._clock.monotonic()
+        self._retry_at = {task_id: moment for task_id, moment in self._retry_at.items() if moment > now}
+        waiting = self._retry_at.keys() | {task_id for task_id, broken in self._breaks.items() if broken.until > now}
+        return [
+            candidate
+            for candidate in found
+            if candidate.task_id not in self._at_work and candidate.task_id not in waiting
+        ]
+
+    def _within_budget(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Without the retries there is no budget for now; they keep their place in the queue."""
+        left = max(1, int(RETRY_SHARE * len(self._at_work))) - len(self._retries)
+        retries = [candidate for candidate in candidates if candidate.losses]
+        over = {candidate.task_id for candidate in sorted(retries, key=lambda c: c.queued_at)[max(left, 0) :]}
+        return [candidate for candidate in candidates if candidate.task_id not in over]
 
     async def _needs(self, candidates: Iterable[Candidate]) -> dict[str, Need]:
         """Needs by requirement; a task whose template cannot be loaded any more fails here."""
@@ -222,11 +265,14 @@ class Dispatcher:
         charged: Candidate | None = None,
     ) -> None:
         self._pool.claim(name, task_id, job_id)
+        if charged is not None and charged.losses:
+            self._retries.add(task_id)
         task = asyncio.create_task(work, name=f"task {task_id} on {name}")
         self._at_work[task_id] = task
 
         def ended(done: asyncio.Task[Ending]) -> None:
             self._at_work.pop(task_id, None)
+            self._retries.discard(task_id)
             if not done.cancelled():
                 self._learn(done, task_id, name, charged)
             self._pool.release(name, task_id)
@@ -235,30 +281,26 @@ class Dispatcher:
         task.add_done_callback(ended)
 
     def _learn(self, done: asyncio.Task[Ending], task_id: str, name: str, charged: Candidate | None) -> None:
-        """Before the upstream is free again: whether it shall rest, and what was charged for nothing."""
+        """Before the upstream is free again: what it says of the upstream, and what was charged for nothing."""
         now = self._clock.monotonic()
         if (error := done.exception()) is not None:
             log.error("runner_broke", task=task_id, upstream=name, exc_info=error)
-            self._breaks[task_id] = self._breaks.get(task_id, 0) + 1
-            self._rest(name, now)
+            times = self._breaks[task_id].times if task_id in self._breaks else 0
+            self._breaks[task_id] = _Break(times + 1, now + BREAK_SECONDS[min(times, len(BREAK_SECONDS) - 1)])
             return
         ending = done.result()
         self._breaks.pop(task_id, None)
         if ending in {Ending.REFUSED, Ending.UNPLACED, Ending.GIVEN_BACK} and charged is not None:
             self._shares.charge(charged.submitter, -charged.cost_seconds, now)
-        if ending in {Ending.UNPLACED, Ending.LOST}:
-            self._rest(name, now)
-        elif ending is Ending.SETTLED:
-            self._rests.pop(name, None)
-
-    def _rest(self, name: str, now: float) -> None:
-        times = self._rests[name].times if name in self._rests else 0
-        seconds = REST_SECONDS[min(times, len(REST_SECONDS) - 1)]
-        log.info("upstream_rests", upstream=name, seconds=seconds)
-        self._rests[name] = _Rest(times + 1, now + seconds)
-
-    def _resting(self, now: float) -> frozenset[str]:
-        return frozenset(name for name, rest in self._rests.items() if rest.until > now)
+        if ending is Ending.SETTLED:
+            self._pool.note_success(name)
+        elif ending in _FAULTS:
+            self._pool.note_fault(name, _FAULTS[ending])
+            losses = charged.losses if charged is not None else 0
+            self._retry_at[task_id] = now + self._chance() * min(2.0 ** (losses + 1), MAX_RETRY_SECONDS)
+        elif ending is Ending.NOT_STORED:
+            self._pool.note_success(name)
+            self._retry_at[task_id] = now + MAX_RETRY_SECONDS  # the disk is full: it gets time to be emptied
 
     # ------------------------------------------------------------------------------------------------------ taking up
 
@@ -278,15 +320,15 @@ class Dispatcher:
 
     async def _mend(self) -> None:
         """Take up tasks whose runner broke, lest they stay dispatched with nobody to follow them."""
-        broken = {task_id: times for task_id, times in self._breaks.items() if task_id not in self._at_work}
+        now = self._clock.monotonic()
+        broken = {task_id: found for task_id, found in self._breaks.items() if task_id not in self._at_work}
         if not broken:
             return
         open_tasks = {found.task.id: found for found in await self._store.open_tasks()}
-        resting = self._resting(self._clock.monotonic())
-        for task_id, times in broken.items():
-            if task_id in open_tasks and open_tasks[task_id].task.upstream in resting:
+        for task_id, found in broken.items():
+            if found.until > now:
                 continue  # whatever broke it gets time to pass
-            if times >= MAX_BREAKS:
+            if found.times >= MAX_BREAKS:
                 await self._runner.give_up(task_id)
                 del self._breaks[task_id]
             elif task_id in open_tasks:

@@ -64,6 +64,8 @@ class Attempt:
     heard: bool = False
     #: The upstream took it off its queue.
     started: bool = False
+    #: It was taken back because nothing was heard of it for too long.
+    is_stalled: bool = False
     #: Predicted seconds from the upstream's success to the job's; None where nothing was learned.
     after_seconds: float | None = None
     #: Where the job's bar stands when the upstream is done.
@@ -173,6 +175,7 @@ class Follower:
 
     async def _stalled(self, attempt: Attempt) -> Outcome:
         """Silence: take it back. One that never began has cost nothing; one that ran is lost."""
+        attempt.is_stalled = True
         log.warning("attempt_stalled", job=attempt.job.id, attempt=attempt.number, upstream=attempt.upstream.name)
         try:
             async with asyncio.timeout(LET_GO_SECONDS):

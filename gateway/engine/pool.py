@@ -10,6 +10,7 @@ else: nobody who has a GPU shall get a preview by chance.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from enum import Enum, auto
 
 import structlog
 
+from gateway.breaker import Admission, Breaker, Fault
 from gateway.engine.needs import Need
 from gateway.errors import ConflictError, NotFoundError
-from gateway.interfaces import Capabilities, Upstream, UpstreamStatus
+from gateway.interfaces import Capabilities, Clock, Upstream, UpstreamStatus
 from gateway.scheduling import Refusals, Slot
 from gateway.template import Template, missing_on
 
@@ -57,6 +59,8 @@ class Member:
     #: Whether it is a worker of our own.
     embedded: bool
     runner: asyncio.Task[None]
+    #: Its record of failing us.
+    breaker: Breaker
     #: Task id -> job id of what is at work there. More than one only after a start that found more.
     at_work: dict[str, str] = field(default_factory=dict)
     #: Those of them whose prompt is about to end.
@@ -82,14 +86,17 @@ class Member:
         """Whether it works or could."""
         return self.upstream.status().reachable and not self.draining
 
-    @property
-    def room(self) -> Room:
-        """When a prompt given to it now would run."""
+    def room(self, now: float) -> Room | None:
+        """When a prompt given to it now would run; None where it is to get none for a while."""
+        admission = self.breaker.admission(now)
+        if admission is Admission.NOTHING:
+            return None
         if len(self.collecting) > MAX_COLLECTING:
             return Room.LATER
         if not self.at_work:
             return Room.NOW
-        return Room.SOON if len(self.at_work) == 1 and self.at_work.keys() <= self.ending else Room.LATER
+        is_ending = len(self.at_work) == 1 and self.at_work.keys() <= self.ending
+        return Room.SOON if is_ending and admission is Admission.WORK else Room.LATER
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +106,8 @@ class MemberView:
     status: UpstreamStatus
     draining: bool
     job_id: str | None
+    #: Why it gets nothing, or one job only: "ejected 30 s: 3 connect failures"; "" when it gets all there is.
+    restraint: str = ""
 
     @property
     def available(self) -> bool:
@@ -110,12 +119,18 @@ class Pool:
     """All upstreams.
 
     Args:
+        clock: time.
         on_change: called when an upstream may have become ready for work.
+        chance: gives a number from 0 to 1.
     """
 
-    def __init__(self, *, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, clock: Clock, *, on_change: Callable[[], None], chance: Callable[[], float] = random.random
+    ) -> None:
         self._members: dict[str, Member] = {}
+        self._clock = clock
         self._on_change = on_change
+        self._chance = chance
         self._refusals: OrderedDict[str, frozenset[str]] = OrderedDict()
 
     # ------------------------------------------------------------------------------------------------ coming and going
@@ -126,7 +141,7 @@ class Pool:
             raise ConflictError(f"there is an upstream named {upstream.name!r} already", field="name")
         runner = asyncio.create_task(upstream.run_forever(), name=f"upstream {upstream.name}")
         runner.add_done_callback(self._runner_ended)
-        self._members[upstream.name] = Member(upstream, draining, embedded, runner)
+        self._members[upstream.name] = Member(upstream, draining, embedded, runner, Breaker(self._chance))
         self._on_change()
 
     @staticmethod
@@ -194,6 +209,25 @@ class Pool:
         member = self._members.get(name)
         return member is not None and bool(member.at_work or member.collecting)
 
+    def note_fault(self, name: str, kind: Fault) -> None:
+        """It failed us: it is left alone for a while."""
+        member = self._members.get(name)
+        if member is not None:
+            seconds = member.breaker.fault(kind, self._clock.monotonic())
+            log.warning("upstream_left_alone", upstream=name, fault=kind.name.lower(), seconds=round(seconds, 1))
+
+    def note_success(self, name: str) -> None:
+        """It saw a job through."""
+        member = self._members.get(name)
+        if member is not None:
+            member.breaker.success()
+
+    def next_admission(self) -> float | None:
+        """Monotonic seconds at which the next upstream that is left alone may be tried again; None when none is."""
+        now = self._clock.monotonic()
+        moments = [member.breaker.until for member in self._members.values()]
+        return min((moment for moment in moments if moment > now), default=None)
+
     def note_refusal(self, task_id: str, name: str) -> None:
         """This task shall not be tried there again."""
         self._refusals[task_id] = self._refusals.get(task_id, frozenset()) | {name}
@@ -210,25 +244,29 @@ class Pool:
 
     def views(self) -> tuple[MemberView, ...]:
         """How all members are, by name."""
+        now = self._clock.monotonic()
         return tuple(
-            MemberView(member.upstream.status(), member.draining, next(iter(member.at_work.values()), None))
+            MemberView(
+                member.upstream.status(),
+                member.draining,
+                next(iter(member.at_work.values()), None),
+                member.breaker.reason(now),
+            )
             for _, member in sorted(self._members.items())
         )
 
-    def slots(
-        self, needs: Mapping[str, Need], room: Room = Room.NOW, *, without: frozenset[str] = frozenset()
-    ) -> list[Slot]:
+    def slots(self, needs: Mapping[str, Need], room: Room = Room.NOW) -> list[Slot]:
         """Room for work among the needs named by requirement.
 
         Args:
             needs: by requirement.
             room: of which upstreams.
-            without: names of upstreams to leave out.
         """
+        now = self._clock.monotonic()
         return [
             self._slot(name, member, capabilities, needs)
             for name, member in sorted(self._members.items())
-            if name not in without and member.room is room and (capabilities := _ready(member)) is not None
+            if member.room(now) is room and (capabilities := _ready(member)) is not None
         ]
 
     def _slot(self, name: str, member: Member, capabilities: Capabilities, needs: Mapping[str, Need]) -> Slot:

@@ -48,8 +48,10 @@ log = structlog.get_logger(__name__)
 class Ending(Enum):
     """How a run came back, for whoever gives out work."""
 
-    #: The task has ended, or waits again through no fault of the upstream.
+    #: The upstream saw it through, whatever became of it.
     SETTLED = auto()
+    #: It ended, or waits again, and that says nothing of the upstream.
+    WITHDRAWN = auto()
     #: It was not dispatched: this upstream cannot take this task.
     REFUSED = auto()
     #: It was not dispatched: something went wrong on the way there.
@@ -58,6 +60,12 @@ class Ending(Enum):
     GIVEN_BACK = auto()
     #: The attempt was lost there.
     LOST = auto()
+    #: It was lost because nothing was heard of it for too long.
+    SILENT = auto()
+    #: It was lost because the upstream ran out of memory.
+    OUT_OF_MEMORY = auto()
+    #: The upstream saw it through, and we could not keep the result. It waits again.
+    NOT_STORED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +149,7 @@ class Runner:
         """
         found = await self._store.queued_task(task_id)
         if found is None:
-            return Ending.SETTLED
+            return Ending.WITHDRAWN
         job, task = found
         prompt_id = str(uuid.uuid4())
         with self._canceling.listen(job.id) as canceling, self._live(job.id, prompt_id):
@@ -152,7 +160,7 @@ class Runner:
             attempt.on_ending = stages.ending
             stages.dispatched()
             if canceling.is_set():  # before a byte of it went out
-                return await self._report(attempt, Report(TaskEvent.CANCELED))
+                return await self._canceled(attempt)
             graph, number = attempt.bound.graph, attempt.number
             messages = upstream.run(attempt.prompt_id, graph, job_id=job.id, attempt=number)
             return await self._see_through(attempt, messages, stages)
@@ -163,7 +171,7 @@ class Runner:
             # Read again: a cancel that was recorded before anybody listened is found here.
             job = await self._store.job(found.job.id)
             if job is None or job.is_terminal:
-                return Ending.SETTLED
+                return Ending.WITHDRAWN
             if job.cancel_requested_at is not None:
                 canceling.set()
             try:
@@ -228,7 +236,7 @@ class Runner:
         staged = await unless_canceled(canceling, self._stage(job, upstream), name=f"staging {task.id}")
         if staged is None:
             self.bars.forget(job.id)
-            return Ending.SETTLED
+            return Ending.WITHDRAWN
         template = await self._catalog.pinned(job.template, job.template_version)
         capabilities = upstream.capabilities()
         if capabilities is None:
@@ -249,7 +257,7 @@ class Runner:
         recorded = await self._recorder.record(task.id, report)
         if recorded is None:  # canceled or expired while it was being staged
             self.bars.forget(job.id)
-            return Ending.SETTLED
+            return Ending.WITHDRAWN
         return self._attempt(recorded.job, recorded.task, upstream, prompt_id, template, bound, canceling)
 
     async def _too_large(self, job: Job, task: Task, upstream: Upstream, error: TooLargeError) -> Ending:
@@ -331,13 +339,14 @@ class Runner:
         if attempt.is_ahead and not attempt.started:
             await self._interrupted(attempt, "The worker was lost before it began.")
             return Ending.GIVEN_BACK
-        return await self._lost(attempt, "The worker that ran it was lost.")
+        ending = Ending.SILENT if attempt.is_stalled else Ending.LOST
+        return await self._lost(attempt, "The worker that ran it was lost.", ending)
 
     async def _stopped_there(self, attempt: Attempt) -> Ending:
         if attempt.canceling.is_set():
-            return await self._report(attempt, Report(TaskEvent.CANCELED))
+            return await self._canceled(attempt)
         if attempt.started:
-            return await self._lost(attempt, "It was interrupted on the worker.")
+            return await self._lost(attempt, "It was interrupted on the worker.", Ending.WITHDRAWN)
         await self._interrupted(attempt, "The worker gave it back before it began.")
         return Ending.GIVEN_BACK
 
@@ -351,11 +360,13 @@ class Runner:
             node_class=outcome.node_class,
             detail=outcome.detail[:500],
         )
-        if outcome.code == UpstreamMemoryError.code and self._may_manage_elsewhere(attempt):
+        is_out_of_memory = outcome.code == UpstreamMemoryError.code
+        if is_out_of_memory and self._may_manage_elsewhere(attempt):
             report = Report(TaskEvent.ATTEMPT_LOST, reason="The worker ran out of memory; another one will try.")
         else:
             report = Report(TaskEvent.FAILED, error_code=outcome.code, error_message=outcome.message)
-        return await self._report(attempt, report)
+        await self._record(attempt, report)
+        return Ending.OUT_OF_MEMORY if is_out_of_memory else Ending.SETTLED
 
     def _may_manage_elsewhere(self, attempt: Attempt) -> bool:
         """Whether another upstream that works now could take it, and an attempt is left for it."""
@@ -364,14 +375,19 @@ class Runner:
         need = _need(attempt.template, attempt.job)
         return has_attempts and self._pool.could_take(attempt.task.id, *need, now=True)
 
-    async def _lost(self, attempt: Attempt, reason: str) -> Ending:
+    async def _lost(self, attempt: Attempt, reason: str, ending: Ending) -> Ending:
         if attempt.adopted and not attempt.heard:
             return await self._interrupted(attempt, reason)
-        await self._report(attempt, Report(TaskEvent.ATTEMPT_LOST, reason=reason))
-        return Ending.LOST
+        await self._record(attempt, Report(TaskEvent.ATTEMPT_LOST, reason=reason))
+        return ending
 
     async def _interrupted(self, attempt: Attempt, reason: str) -> Ending:
-        return await self._report(attempt, Report(TaskEvent.INTERRUPTED, reason=reason))
+        await self._record(attempt, Report(TaskEvent.INTERRUPTED, reason=reason))
+        return Ending.WITHDRAWN
+
+    async def _canceled(self, attempt: Attempt) -> Ending:
+        await self._record(attempt, Report(TaskEvent.CANCELED))
+        return Ending.WITHDRAWN
 
     async def _finish(self, attempt: Attempt, files: Files) -> Ending:
         """Fetch, audit, store, and say so. A cancel stops it at once; a result that was not recorded leaves no bytes."""
@@ -381,19 +397,22 @@ class Runner:
         try:
             collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")
         except JobError as error:
-            return await self._fail(attempt.task, attempt.number, error)
+            await self._fail(attempt.task, attempt.number, error)
+            return Ending.SETTLED
         except ResultLostError as error:
             log.warning("results_lost", job=attempt.job.id, attempt=attempt.number, reason=str(error))
-            return await self._lost(attempt, "The result could not be fetched.")
+            return await self._lost(attempt, "The result could not be fetched.", Ending.LOST)
         except (OSError, BusyError) as error:
             # Our own disk, most likely full: no fault of the worker's nor of the job's.
             log.error("results_not_stored", job=attempt.job.id, attempt=attempt.number, exc_info=error)
             await self._interrupted(attempt, "The result could not be stored.")
-            return Ending.LOST
+            return Ending.NOT_STORED
         except GatewayError as error:
-            return await self._fail(attempt.task, attempt.number, error)
+            await self._fail(attempt.task, attempt.number, error)
+            return Ending.SETTLED
         if collected is None:
-            return await self._report(attempt, Report(TaskEvent.CANCELED))
+            await self._canceled(attempt)
+            return Ending.SETTLED
         results, warnings = collected
         recorded = await self._record(attempt, Report(TaskEvent.SUCCEEDED, results=results, warnings=warnings))
         if recorded is None or recorded.task.state is not TaskState.SUCCEEDED:
@@ -409,10 +428,6 @@ class Runner:
             facts = target.facts if target else None
             self._timings.learn(attempt.template.name, attempt.upstream.name, facts, laps, results_seconds)
 
-    async def _report(self, attempt: Attempt, report: Report) -> Ending:
-        await self._record(attempt, report)
-        return Ending.SETTLED
-
     async def _record(self, attempt: Attempt, report: Report) -> Recorded | None:
         return await self._recorder.record(attempt.task.id, replace(report, attempt=attempt.number))
 
@@ -423,7 +438,7 @@ class Runner:
             error = InternalJobError("The job could not be run as accepted.")
         report = Report(TaskEvent.FAILED, attempt=attempt, error_code=error.code, error_message=error.message)
         await self._recorder.record(task.id, report)
-        return Ending.SETTLED
+        return Ending.WITHDRAWN
 
 
 def _need(template: Template, job: Job) -> tuple[str, Need]:

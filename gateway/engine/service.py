@@ -367,7 +367,7 @@ class Service:
         ready = tuple(template.name for template in templates if template.name not in unfit)
         if not ready:
             status = HealthStatus.UNAVAILABLE
-        elif len(able) < len(views) or problems:
+        elif len(able) < len(views) or problems or any(view.restraint for view in views):
             status = HealthStatus.DEGRADED
         else:
             status = HealthStatus.HEALTHY

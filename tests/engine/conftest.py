@@ -92,7 +92,7 @@ class Engine:
         self.bus = LocalBus()
         self.catalog = Catalog(self.workflows, self.store, self.clock)
         await self.catalog.load()
-        self.pool = Pool(on_change=self._wake)
+        self.pool = Pool(self.clock, on_change=self._wake, chance=lambda: 0.0)
         limits = RetryLimits(self.settings.max_attempts)
         self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
         self.collector = Collector(
@@ -117,7 +117,9 @@ class Engine:
             self.clock,
             stall_seconds=STALL_SECONDS,
         )
-        self.dispatcher = Dispatcher(self.store, self.pool, self.catalog, self.recorder, self.runner, self.clock)
+        self.dispatcher = Dispatcher(
+            self.store, self.pool, self.catalog, self.recorder, self.runner, self.clock, chance=lambda: 0.0
+        )
         self.service = Service(
             settings=self.settings,
             store=self.store,

@@ -9,6 +9,7 @@ import pytest
 from gateway.comfy.messages import LogLine, NodeProgress, NodeStarted
 from gateway.comfy.progress import RUN_TO
 from gateway.engine.bars import STEP
+from gateway.engine.dispatcher import MAX_RETRY_SECONDS
 from gateway.engine.results import FETCH_WAIT_SECONDS
 from gateway.errors import StorageFullError, TooLargeError
 from gateway.events import EventKind
@@ -258,7 +259,7 @@ async def test_a_full_disk_of_ours_is_no_loss_of_the_upstreams(engine):
     await engine.until("queued", job_id)
     engine.blobs.is_full = False
     await engine.settle()
-    await engine.pass_time(7)
+    await engine.pass_time(MAX_RETRY_SECONDS)
     task = await engine.task(job_id)
     assert (task.losses, task.interruptions) == (0, 1)
 

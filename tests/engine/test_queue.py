@@ -18,6 +18,7 @@ from gateway.errors import (
     ShuttingDownError,
     TooLargeError,
 )
+from tests.fakes.clock import FrozenClock
 from tests.fakes.upstream import FakeUpstream, capabilities_for
 
 BOOSTED = {"swap_model": ("inswapper_128.onnx", "hyperswap_1a_256.onnx")}
@@ -298,7 +299,7 @@ async def test_an_upstream_that_still_has_results_of_ours_is_not_removed(engine)
 
 
 async def test_an_upstream_with_two_tasks_is_free_when_both_have_left():
-    pool = Pool(on_change=lambda: None)
+    pool = Pool(FrozenClock(), on_change=lambda: None)
     pool.add(FakeUpstream("gpu-1", None))
     pool.claim("gpu-1", "a", "job-a")
     pool.claim("gpu-1", "b", "job-b")
@@ -314,7 +315,7 @@ async def test_an_upstream_whose_task_ends_with_an_error_is_said_to(logged):
         async def run_forever(self):
             raise RuntimeError("a bug")
 
-    pool = Pool(on_change=lambda: None)
+    pool = Pool(FrozenClock(), on_change=lambda: None)
     pool.add(Broken("gpu-1", None))
     await asyncio.sleep(0)
     await asyncio.sleep(0)

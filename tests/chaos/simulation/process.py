@@ -171,7 +171,7 @@ class Process:
             new_client_id=world.new_id,
         )
         self.catalog = OneTemplate(ROOT / "workflows", self.store, self.clock)
-        self.pool = Pool(on_change=self._wake)
+        self.pool = Pool(self.clock, on_change=self._wake, chance=world.random.random)
         limits = RetryLimits(world.plan.max_attempts)
         self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
         self.collector = Collector(
@@ -196,7 +196,15 @@ class Process:
             self.clock,
             stall_seconds=world.stall_seconds,
         )
-        self.dispatcher = Dispatcher(self.store, self.pool, self.catalog, self.recorder, self.runner, self.clock)
+        self.dispatcher = Dispatcher(
+            self.store,
+            self.pool,
+            self.catalog,
+            self.recorder,
+            self.runner,
+            self.clock,
+            chance=world.random.random,
+        )
         self.service = Service(
             settings=self.settings,
             store=self.store,
