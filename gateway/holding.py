@@ -93,6 +93,8 @@ class Keeper:
 
     async def check(self) -> bool:
         """Raise the counter once; whether the lease still is ours, as far as one can tell."""
+        if self._tenure.is_lost:
+            return False
         begun_at = self._clock.monotonic()
         try:
             await self._store.raise_counter()

@@ -24,7 +24,7 @@ from gateway.engine.needs import Need, split_requirement
 from gateway.engine.pool import Pool, Room
 from gateway.engine.recorder import Recorder
 from gateway.engine.runner import Ending, Runner, Stages
-from gateway.errors import TemplateError
+from gateway.errors import ShuttingDownError, TemplateError
 from gateway.interfaces import Candidate, Clock, OpenTask, Report, Store
 from gateway.job import TaskEvent
 
@@ -112,6 +112,8 @@ class Dispatcher:
             try:
                 await self._mend()
                 await self._round()
+            except ShuttingDownError:
+                return  # nothing can be stored any more: whoever serves next goes on
             except Exception as error:
                 log.error("dispatch_round_failed", exc_info=error)
             await self._sleep()
@@ -284,6 +286,8 @@ class Dispatcher:
         """Before the upstream is free again: what it says of the upstream, and what was charged for nothing."""
         now = self._clock.monotonic()
         if (error := done.exception()) is not None:
+            if isinstance(error, ShuttingDownError):
+                return  # whoever serves next takes the task up
             log.error("runner_broke", task=task_id, upstream=name, exc_info=error)
             times = self._breaks[task_id].times if task_id in self._breaks else 0
             self._breaks[task_id] = _Break(times + 1, now + BREAK_SECONDS[min(times, len(BREAK_SECONDS) - 1)])

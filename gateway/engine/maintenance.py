@@ -7,6 +7,7 @@ import structlog
 from gateway.engine.recorder import Recorder
 from gateway.engine.service import Service
 from gateway.engine.timing import LearnedTimings
+from gateway.errors import ShuttingDownError
 from gateway.interfaces import Blobs, Clock, Store
 
 log = structlog.get_logger(__name__)
@@ -53,6 +54,8 @@ class Maintenance:
         while True:
             try:
                 await self.round(rounds)
+            except ShuttingDownError:
+                return  # nothing can be stored any more
             except Exception as error:
                 log.error("maintenance_failed", exc_info=error)
             rounds += 1

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from gateway.comfy.messages import Failed, Interrupted, Lost, NodeStarted, OutputFile, PromptStarted, Succeeded
-from gateway.errors import TooLargeError
+from gateway.errors import LeaseLostError, TooLargeError
 from gateway.interfaces import Blob
 from gateway.upstreams.client import NotSentError
 from gateway.upstreams.remote import RemoteUpstream
+from tests.tools.waiting import wait_until
 
 _SPEC = importlib.util.spec_from_file_location(
     "scripted_comfyui", Path(__file__).parent.parent / "fakes" / "scripted_comfyui.py"
@@ -53,10 +54,16 @@ async def server():
 
 
 @contextlib.asynccontextmanager
-async def connected(server, url=None, wanted=None):
+async def connected(server, url=None, wanted=None, may_act=None):
     changed = asyncio.Event()
     upstream = RemoteUpstream(
-        "one", url or server.url, client_id="mine", clock=QuickClock(), on_change=changed.set, live_prompts=wanted
+        "one",
+        url or server.url,
+        client_id="mine",
+        clock=QuickClock(),
+        on_change=changed.set,
+        live_prompts=wanted,
+        may_act=may_act,
     )
     running = asyncio.create_task(upstream.run_forever())
     try:
@@ -300,6 +307,58 @@ async def test_stale_prompts_of_ours_are_removed_and_others_left(server):
         await server.until(lambda: "interrupt stale" in server.calls)
         assert [item[1] for item in server.pending] == ["wanted", "by-hand", "foreign"]
         assert upstream.status().foreign_prompts == 1
+
+
+class Leave:
+    """Whether this process may act: what a gateway asks that may have been stopped and taken over."""
+
+    def __init__(self):
+        self.asked = 0
+        self.is_lost = False
+        self.known = asyncio.Event()
+        self.known.set()
+
+    async def __call__(self):
+        self.asked += 1
+        await self.known.wait()
+        if self.is_lost:
+            raise LeaseLostError("taken over")
+
+
+async def test_who_was_taken_over_changes_nothing_at_the_upstream(server, tmp_path):
+    """Another gateway's prompts run there, under the same client id: none may be dequeued or interrupted for stale."""
+    leave = Leave()
+    async with connected(server, wanted=set, may_act=leave) as upstream:
+        leave.is_lost = True
+        server.running.append([1, OTHER, {}, {"client_id": "mine", "gateway_job": "another's"}, []])
+        uploads = server.upload_count
+        with pytest.raises(NotSentError):
+            await upstream.clear_stale()
+        with pytest.raises(NotSentError):
+            await upstream.stage(*blob(tmp_path), ".png")
+        assert isinstance((await submitted(upstream))[-1], Lost)
+        canceling = asyncio.create_task(upstream.cancel(OTHER))
+        asked = leave.asked
+        await wait_until(lambda: leave.asked >= asked + 3)
+        canceling.cancel()
+        await asyncio.gather(canceling, return_exceptions=True)
+        assert [call for call in server.calls if call.split()[0] in {"prompt", "delete", "interrupt", "cancel"}] == []
+        assert server.upload_count == uploads
+        assert [item[1] for item in server.running] == [OTHER]
+
+
+async def test_prompt_waits_until_it_is_known_that_we_may_act(server):
+    leave = Leave()
+    async with connected(server, may_act=leave) as upstream:
+        leave.known.clear()
+        asked = leave.asked
+        prompt = submitted(upstream)
+        await wait_until(lambda: leave.asked > asked)
+        assert f"prompt {PROMPT}" not in server.calls
+        leave.known.set()
+        await server.until(lambda: f"prompt {PROMPT}" in server.calls)
+        prompt.cancel()
+        await asyncio.gather(prompt, return_exceptions=True)
 
 
 def blob(folder, data=b"picture bytes"):

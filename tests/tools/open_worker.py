@@ -1,0 +1,83 @@
+"""An embedded worker that stands on its own, as a ComfyUI in the network does: it outlives any gateway, wants no token,
+and writes down who was to be started, dequeued or interrupted.
+
+Run as a program: ``open_worker.py DIRECTORY LOG``; it says its port as the embedded worker does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OpenWorker:
+    """A running one."""
+
+    url: str
+    log: Path
+
+    def asked(self) -> list[tuple[str, Any]]:
+        """(path, body) of each POST that starts or ends prompts, in the order of their coming."""
+        return [tuple(json.loads(line)) for line in self.log.read_text().splitlines()]
+
+    def ended(self) -> list[tuple[str, Any]]:
+        """Those that take a prompt away."""
+        return [asked for asked in self.asked() if asked[0] != "/prompt"]
+
+    def started(self) -> list[str]:
+        """Ids of the prompts that were handed in."""
+        return [body["prompt_id"] for path, body in self.asked() if path == "/prompt"]
+
+
+@contextmanager
+def open_worker(folder: Path):
+    log = folder / "asked.jsonl"
+    folder.mkdir(parents=True)
+    log.touch()
+    command = [sys.executable, str(Path(__file__)), str(folder / "worker"), str(log)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=os.environ | {"COMFYGATE_WORKER_TOKEN": "unused"}
+    ) as process:
+        try:
+            yield OpenWorker(f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}", log)
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+class Recorder:
+    """In the place of the worker's gate: lets everybody in."""
+
+    def __init__(self, app: Any, **_: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].startswith("/upload"):
+            await self._app(scope, receive, send)
+            return
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message.get("body", b""), message.get("more_body", False)
+        with Path(sys.argv[2]).open("a") as log:  # noqa: ASYNC230 - one line
+            log.write(json.dumps([scope["path"], json.loads(body or b"null")]) + "\n")
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def replay() -> Any:
+            return next(messages, None) or await receive()
+
+        await self._app(scope, replay, send)
+
+
+if __name__ == "__main__":
+    from gateway.embedded import __main__ as program
+
+    program.Gate = Recorder
+    sys.exit(program.main(["--directory", sys.argv[1]]))
