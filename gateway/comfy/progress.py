@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from gateway.comfy.messages import (
     Message,
@@ -34,7 +35,7 @@ from gateway.comfy.messages import (
 )
 
 #: Shares of work by class where nothing has been learned: a swap is nearly all of it, an encode more than a decode.
-#: Only proportions count.
+#: Only proportions count. In a graph without one of the classes that do the work, all nodes count alike.
 CLASS_SHARES: Mapping[str, float] = {
     "ReActorFaceSwap": 80.0,
     "ReActorFaceSwapOpt": 80.0,
@@ -44,10 +45,14 @@ CLASS_SHARES: Mapping[str, float] = {
     "VHS_VideoCombine": 10.0,
 }
 DEFAULT_SHARE = 1.0
+WORKING_SHARE = 80.0
 #: What the CPU preview's swap model is called, and how its three passes share the work: measured on 96 frames of
 #: 640x360 with one face, three runs, one core (check 0.0 %, analysis 69 to 77 %, swap 23 to 31 %).
 PREVIEW_MODEL = "cpu-preview"
 PREVIEW_PASSES = (0.01, 0.70, 0.29)
+#: Its swap is cheap beside a decode and an encode on the same CPU: 69 to 79 % of a run's time on average, by the runs
+#: recorded in tests/recordings/runs.
+PREVIEW_SHARE = 40.0
 SWAP_CLASSES = frozenset({"ReActorFaceSwap", "ReActorFaceSwapOpt", "GatewayCpuFaceSwap"})
 
 #: What of the whole job's bar belongs to the upstream; before it inputs are staged, after it results are fetched,
@@ -125,7 +130,7 @@ def plan_for(graph: Mapping[str, object], *, frames: int, seconds_of: SecondsOf 
     parents = {key: frozenset(_links(node) & nodes.keys()) for key, node in nodes.items()}
     classes = {key: str(node.get("class_type", "")) for key, node in nodes.items()}
     passes = {key: _swap_passes(nodes, key, frames) for key, name in classes.items() if name in SWAP_CLASSES}
-    raw = {key: CLASS_SHARES.get(name, DEFAULT_SHARE) for key, name in classes.items()}
+    raw = _class_shares(nodes, classes)
     laps = {key: _known_laps(name, passes.get(key), seconds_of) for key, name in classes.items()}
     known = {key: sum(found) for key, found in laps.items() if found}
     known_share, known_seconds = sum(raw[key] for key in known), sum(known.values())
@@ -135,6 +140,14 @@ def plan_for(graph: Mapping[str, object], *, frames: int, seconds_of: SecondsOf 
     # A class never met takes what its share would be beside those that were.
     seconds = {key: known.get(key, share * known_seconds / known_share) for key, share in raw.items()}
     return Plan(classes, parents, _divided(seconds), passes, sum(seconds.values()))
+
+
+def _class_shares(nodes: Mapping[str, Mapping[str, object]], classes: Mapping[str, str]) -> dict[str, float]:
+    shares = {key: CLASS_SHARES.get(name, DEFAULT_SHARE) for key, name in classes.items()}
+    if max(shares.values(), default=0.0) < WORKING_SHARE:
+        return dict.fromkeys(shares, DEFAULT_SHARE)
+    previews = [key for key in shares if _inputs(nodes[key]).get("swap_model") == PREVIEW_MODEL]
+    return shares | dict.fromkeys(previews, PREVIEW_SHARE)
 
 
 def _divided(shares: Mapping[str, float]) -> dict[str, float]:
@@ -360,8 +373,8 @@ class _Counter:
 
     def take(self, value: float, maximum: float, now: float) -> float:
         """The node's fraction after this tick."""
-        maximum = maximum if maximum > 0 else 1.0
-        value = min(max(value, 0.0), maximum)
+        maximum = maximum if 0.0 < maximum < inf else 1.0
+        value = min(max(0.0, value), maximum)  # in this order NaN is 0
         if value <= 0.0:
             self._fell_to_zero = self._fell_to_zero or self._last > 0.0
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.comfy.messages import (
@@ -18,11 +18,14 @@ from gateway.comfy.messages import (
     Succeeded,
 )
 from gateway.comfy.progress import (
+    LEAST_RUN_TO,
+    MOST_RUN_TO,
     PREVIEW_PASSES,
     RUN_FROM,
     RUN_TO,
     Tracker,
     plan_for,
+    run_to,
     seconds_left,
     whole_job,
 )
@@ -149,6 +152,7 @@ MESSAGES = st.one_of(
 
 
 @given(st.lists(MESSAGES, max_size=60))
+@example([NodeProgress(P, "8", 1, float("inf")), NodeProgress(P, "8", float("nan"), 10), NodeProgress(P, "8", 2, 10)])
 def test_whatever_the_order_the_fraction_never_falls_and_stays_within_bounds(messages) -> None:
     tracker = Tracker(plan_for(GRAPH, frames=24), 0.0)
     last = 0.0
@@ -171,3 +175,173 @@ def test_without_a_prediction_seconds_left_are_told_once_enough_was_watched() ->
     assert seconds_left(60.0, 0.04, 0.66, predicted=None) is None
     assert seconds_left(10.0, 0.25, 0.75, predicted=None) == pytest.approx(30.0)
     assert seconds_left(10.0, 0.25, 0.25, predicted=None) == pytest.approx(10.0)
+
+
+# ------------------------------------------------------------------------------------------- laps, and plans made of them
+
+SECONDS = {
+    ("VHS_LoadVideo", 1): 2.0,
+    ("VHS_LoadVideo", 0): 1.0,
+    ("LoadImage", 0): 0.5,
+    ("ReActorFaceSwap", 1): 1.0,
+    ("ReActorFaceSwap", 2): 6.0,
+    ("ReActorFaceSwap", 3): 3.0,
+    ("ReActorFaceSwap", 0): 0.5,
+    ("VHS_VideoCombine", 1): 4.0,
+    ("VHS_VideoCombine", 0): 2.0,
+}
+TOTAL = sum(SECONDS.values())
+
+
+def planned(known=SECONDS, graph=GRAPH, frames=24):
+    return plan_for(graph, frames=frames, seconds_of=lambda name, number: known.get((name, number)))
+
+
+def timed(*messages, plan=None):
+    """Feed (seconds, message) pairs."""
+    tracker = Tracker(plan or planned(), 0.0)
+    for at, message in messages:
+        tracker.feed(message, at)
+        tracker.snapshot()
+    return tracker
+
+
+def test_learned_seconds_are_the_shares_and_the_passes() -> None:
+    plan = planned()
+    assert plan.seconds == pytest.approx(TOTAL)
+    assert plan.shares["9"] == pytest.approx(6.0 / TOTAL)
+    assert plan.passes["3"] == pytest.approx((1 / 10.5, 6 / 10.5, 3 / 10.5))
+    assert plan.passes["9"] == pytest.approx((4 / 6,))
+    assert "10" not in plan.passes
+
+
+def test_a_class_never_met_takes_what_its_share_would_be_beside_the_others() -> None:
+    known = {key: seconds for key, seconds in SECONDS.items() if key[0] != "VHS_VideoCombine"}
+    plan = planned(known)
+    assert plan.seconds == pytest.approx(sum(known.values()) * (1 + 10 / 85))
+    assert sum(plan.shares.values()) == pytest.approx(1.0)
+
+
+def test_a_pass_never_met_takes_as_long_as_the_others_of_its_node() -> None:
+    known = {key: seconds for key, seconds in SECONDS.items() if key != ("ReActorFaceSwap", 2)}
+    assert planned(known).passes["3"] == pytest.approx((1 / 6.5, 2 / 6.5, 3 / 6.5))
+
+
+def test_what_the_work_takes_is_not_predicted_from_its_surroundings() -> None:
+    known = {key: seconds for key, seconds in SECONDS.items() if key[0] != "ReActorFaceSwap"}
+    assert planned(known) == plan_for(GRAPH, frames=24)
+    assert planned({("ReActorFaceSwap", 0): 0.0}).seconds is None
+
+
+def test_in_a_graph_of_unknown_classes_all_nodes_count_alike() -> None:
+    graph = {key: {**node, "class_type": f"Strange{key}"} for key, node in GRAPH.items()}
+    graph["8"]["class_type"] = "VHS_LoadVideo"
+    assert set(plan_for(graph, frames=24).shares.values()) == {0.25}
+
+
+def test_passes_of_a_class_nobody_foresaw_are_those_that_were_seen() -> None:
+    graph = {"1": {"class_type": "Strange", "inputs": {}}}
+    known = {("Strange", 1): 1.0, ("Strange", 2): 3.0, ("Strange", 0): 0.0, ("Strange", 4): 9.0}
+    plan = planned(known, graph)
+    assert plan.passes["1"] == pytest.approx((0.25, 0.75))
+
+
+def test_laps_are_the_time_between_messages_divided_at_the_passes() -> None:
+    tracker = timed(
+        (0.0, PromptStarted(P)),
+        (1.0, NodeStarted(P, "8")),
+        (1.5, NodeProgress(P, "8", 1, 2)),
+        (2.0, NodeProgress(P, "8", 2, 2)),
+        (2.5, NodeFinished(P, "8")),
+        (2.5, NodeStarted(P, "10")),
+        (3.0, NodeStarted(P, "3")),
+        (4.0, NodeProgress(P, "3", 1, 2)),
+        (5.0, NodeProgress(P, "3", 2, 2)),
+        (5.0, NodeProgress(P, "3", 0, 2)),
+        (7.0, NodeProgress(P, "3", 1, 2)),
+        (9.0, NodeProgress(P, "3", 2, 2)),
+        (9.5, NodeStarted(P, "9")),
+    )
+    assert [(lap.node_class, lap.pass_number, lap.seconds) for lap in tracker.laps()] == [
+        ("VHS_LoadVideo", 1, 1.0),
+        ("VHS_LoadVideo", 0, 0.5),
+        ("LoadImage", 0, 0.5),
+        ("ReActorFaceSwap", 1, 2.0),
+        ("ReActorFaceSwap", 2, 4.0),
+        ("ReActorFaceSwap", 0, 0.5),
+    ]
+
+
+def test_loading_of_a_model_before_the_first_tick_is_left_out() -> None:
+    tracker = timed(
+        (0.0, NodeStarted(P, "3")),
+        (30.0, NodeProgress(P, "3", 1, 10)),
+        (34.5, NodeProgress(P, "3", 10, 10)),
+        (34.5, NodeFinished(P, "3")),
+    )
+    assert tracker.laps()[0].seconds == pytest.approx(4.5 + 0.5 + 4.5)
+
+
+def test_what_did_not_begin_and_end_under_our_eyes_is_no_lap() -> None:
+    tracker = timed(
+        (0.0, NodesCached(P, ("10",))),
+        (1.0, NodeProgress(P, "8", 5, 10)),
+        (2.0, NodeProgress(P, "8", 10, 10)),
+        (3.0, NodeStarted(P, "3")),
+        (9.0, Succeeded(P, {})),
+    )
+    assert tracker.laps() == ()
+
+
+def test_with_a_prediction_seconds_left_are_told_from_the_start() -> None:
+    assert timed((0.0, PromptStarted(P))).seconds_left(0.0) == pytest.approx(TOTAL)
+
+
+def test_cached_nodes_make_the_rest_no_faster() -> None:
+    tracker = timed((0.0, PromptStarted(P)), (0.0, NodesCached(P, ("8", "10"))))
+    assert tracker.seconds_left(0.0) == pytest.approx(TOTAL - 3.5)
+
+
+def test_what_was_done_before_we_came_makes_the_rest_no_faster() -> None:
+    tracker = timed((0.0, NodeProgress(P, "3", 24, 24)))
+    assert tracker.seconds_left(0.0) == pytest.approx(TOTAL - 3.5 - 1.0)
+
+
+def test_seconds_left_of_a_run_at_twice_the_time_end_near_the_truth() -> None:
+    half = seconds_left(TOTAL, 0.5, 0.5, predicted=TOTAL)
+    near = seconds_left(1.8 * TOTAL, 0.9, 0.1, predicted=TOTAL)
+    assert 0.5 * TOTAL < half < TOTAL
+    assert near == pytest.approx(0.2 * TOTAL, rel=0.2)
+
+
+@given(
+    st.floats(0, 1e6),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.one_of(st.none(), st.floats(0, 1e6)),
+)
+def test_seconds_left_are_never_negative_and_finite(elapsed, gained, left, predicted) -> None:
+    told = seconds_left(elapsed, gained, left, predicted=predicted)
+    assert told is None or 0.0 <= told < float("inf")
+    assert predicted is None or told is not None
+
+
+@given(st.lists(st.tuples(st.floats(0, 100), MESSAGES), max_size=60))
+def test_whatever_the_order_a_learned_bar_never_falls_and_laps_are_never_negative(messages) -> None:
+    tracker, last, now = Tracker(planned(), 0.0), 0.0, 0.0
+    for seconds, message in messages:
+        now += seconds
+        tracker.feed(message, now)
+        fraction = tracker.snapshot().fraction
+        assert last <= fraction <= 1.0
+        last = fraction
+        assert 0.0 <= tracker.seconds_left(now) < float("inf")
+    assert all(lap.seconds >= 0.0 for lap in tracker.laps())
+
+
+def test_the_bar_leaves_room_for_results_by_their_seconds_within_bounds() -> None:
+    assert run_to(None, 1.0) == run_to(10.0, None) == RUN_TO
+    assert run_to(75.0, 25.0) == pytest.approx(0.02 + 0.98 * 0.75)
+    assert run_to(1.0, 99.0) == LEAST_RUN_TO
+    assert run_to(1000.0, 0.0) == MOST_RUN_TO
+    assert whole_job(1.0, 0.7) == pytest.approx(0.7)
