@@ -25,11 +25,11 @@ MOST_STREAMS = 8
 
 @asynccontextmanager
 async def proxy(executable: Path, folder: Path, upstream_port: int) -> AsyncIterator[Served]:
-    """The proxy in front of one stand-in."""
+    """The proxy in front of one stand-in, knowing nothing: it would not take a file twice."""
     port = _free_port()
     command = [
         str(executable), "run", "--comfyui", f"http://127.0.0.1:{upstream_port}", "--port", str(port),
-        "--max-upload-mb", "4096", "--state-dir", str(folder / "peer-state"),
+        "--max-upload-mb", "4096", "--state-dir", str(folder / f"peer-state-{port}"),
     ]  # fmt: skip
     with running(command, folder=folder, name="peer") as process:
         deadline = time.monotonic() + PATIENCE_SECONDS
