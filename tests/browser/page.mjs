@@ -60,6 +60,8 @@ async function visit(address = `${given.gateway}/`, options = {}) {
   page.on("request", (request) => {
     if (!request.url().startsWith(address) && !request.url().startsWith("blob:")) page.elsewhere.push(request.url());
   });
+  // The browser is told to hand choosers over when the first listener comes; a key pressed at once would be too early.
+  page.on("filechooser", () => {});
   await page.addInitScript(watch);
   await page.goto(address);
   return page;
@@ -172,13 +174,13 @@ const scenarios = {
   // Two jobs on one worker: the one that waits is canceled from the list, the one that runs on its stage.
   async cancel() {
     const page = await visit();
-    const running = await start(page, files.long, files.face);
+    const running = await start(page, files.endless, files.face);
     await reached(page, 1);
     const waiting = await start(page, files.clip, files.face);
     await page.waitForFunction(() => document.querySelector("#step").textContent.startsWith("Waiting"));
     const step = await textOf(page, "#step");
     await page.evaluate((id) => { location.hash = id; }, running);
-    await page.waitForFunction(() => document.querySelector("#job_title").textContent === "long.mp4");
+    await page.waitForFunction(() => document.querySelector("#job_title").textContent === "endless.mp4");
     await page.locator(`#jobs li:has(a[href="#${waiting}"])`).getByRole("button", { name: "Cancel" }).click();
     await page.waitForFunction((id) => document.querySelector(`#jobs li:has(a[href="#${id}"]) .badge`).textContent === "Canceled", waiting);
     const runningMeanwhile = await textOf(page, "#job_state");

@@ -127,8 +127,8 @@ export function submit(form, { onProgress, signal }) {
 // ------------------------------------------------------------------------------------------------------------- streams
 
 /**
- * A job's events after number `after` until it ends or stop() is called: onEvent(name, data), then once onEnd(refusal or
- * null). Nothing is called after stop(). EventSource where the gateway is open; where it wants a token, which EventSource cannot send, the
+ * A job's events after number `after` until it ends or stop() is called: onEvent(name, data, number of the last
+ * durable event), then once onEnd(refusal or null). Nothing is called after stop(). EventSource where the gateway is open; where it wants a token, which EventSource cannot send, the
  * same stream is read with fetch.
  */
 export function follow(id, after, listener) {
@@ -171,8 +171,8 @@ function followOpen(id, after, { onEvent, onEnd }) {
     for (const name of [...EVENTS, ...ENDS]) {
       source.addEventListener(name, (event) => {
         if (isStopped) return;
-        cursor = event.lastEventId || cursor;
-        onEvent(name, JSON.parse(event.data));
+        cursor = Number(event.lastEventId || cursor);
+        onEvent(name, JSON.parse(event.data), cursor);
         if (ENDS.has(name) && !isStopped) end(null);
       });
     }
@@ -193,17 +193,17 @@ function followWithToken(id, after, { onEvent, onEnd }) {
     onEnd(refusal);
   };
   const run = async () => {
-    let cursor = String(after);
+    let cursor = after;
     while (!isStopped()) {
       try {
-        const headers = { ...authorization(), Accept: "text/event-stream", "Last-Event-ID": cursor };
+        const headers = { ...authorization(), Accept: "text/event-stream", "Last-Event-ID": String(cursor) };
         const answer = await ask("GET", `-/jobs/${id}/events`, { headers, signal: leaving.signal });
         if (answer.status === 204) end(null);
         else {
           for await (const { id: number, event, data } of blocks(answer.body)) {
             if (isStopped()) break;
-            if (number) cursor = number;
-            if (event) onEvent(event, JSON.parse(data));
+            if (number) cursor = Number(number);
+            if (event) onEvent(event, JSON.parse(data), cursor);
             if (ENDS.has(event)) end(null);
           }
         }

@@ -48,8 +48,8 @@ export async function refresh(id) {
 }
 
 function learn(body) {
-  // What was asked for before the end was known says less than the end.
-  if (isOver(body.id) && !gateway.ENDS.has(body.state)) return known.get(body.id);
+  // An answer may be older than what a stream has said since it was asked for.
+  if (known.get(body.id)?.last_event > body.last_event) return known.get(body.id);
   known.set(body.id, body);
   show();
   tell(body);
@@ -78,11 +78,11 @@ export async function poll() {
   }
 }
 
-/** Takes note of what a stream said before the next poll says it too. */
-export function note(id, state) {
+/** Takes note of what a stream said before the next poll says it too: after event `number` the job is in this state. */
+export function note(id, state, number) {
   const body = known.get(id);
-  if (!body || isOver(id) || body.state === state) return;
-  known.set(id, { ...body, state });
+  if (!body || body.last_event >= number) return;
+  known.set(id, { ...body, state, last_event: number });
   show();
 }
 

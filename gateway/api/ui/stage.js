@@ -62,7 +62,7 @@ function clear(id) {
 
 function attach(current, after) {
   current.stream = gateway.follow(current.id, after, {
-    onEvent: (name, data) => stage === current && showEvent(current, name, data),
+    onEvent: (name, data, number) => stage === current && showEvent(current, name, data, number),
     onEnd: async (refusal) => {
       if (stage !== current) return;
       try {
@@ -78,18 +78,18 @@ function attach(current, after) {
 
 // ------------------------------------------------------------------------------------------------------- while it runs
 
-function showEvent(current, name, data) {
+function showEvent(current, name, data, number) {
   if (name === "progress") showProgress(data);
   else if (name === "requeued") {
-    showState("queued");
+    showState("queued", number);
     say(byId("step"), data.message ?? "The worker was lost; waiting for another one.");
   } else if (name === "cancel_requested") say(byId("step"), "Canceling…");
   else if (name === "warning") addNote(data.message);
   else if (name === "dispatched" || name === "started") {
     current.startedAt ??= Date.parse(data.at);
-    showState(name === "started" ? "running" : "dispatched");
+    showState(name === "started" ? "running" : "dispatched", number);
   } else if (name === "finishing") {
-    showState("finishing");
+    showState("finishing", number);
     say(byId("step"), "Fetching and checking the result");
   }
 }
@@ -122,13 +122,13 @@ function showLeft() {
   say(byId("eta"), text);
 }
 
-function showState(state) {
+function showState(state, number) {
   const badge = byId("job_state");
   if (badge.dataset.state === state) return;
   announce(jobs.STATE_WORDS[state] ?? state);
   badge.dataset.state = state;
   say(badge, jobs.STATE_WORDS[state] ?? state);
-  jobs.note(stage.id, state);
+  jobs.note(stage.id, state, number);
   tellState();
 }
 
@@ -142,7 +142,7 @@ function addNote(text) {
 function showBody(body) {
   if (body.id !== stage?.id || stage.isShown) return;
   const hasEnded = gateway.ENDS.has(body.state);
-  showState(body.state);
+  showState(body.state, body.last_event);
   say(byId("job_title"), jobs.nameOf(body.id) || body.output_name || "Face swap");
   say(byId("job_times"), factsText(body));
   say(byId("job_error"), body.state === "failed" ? body.error?.message || "The face swap failed." : "");
