@@ -176,6 +176,7 @@ async def _build(
         timings=timings,
         clock=clock,
         cancel_at_work=dispatcher.cancel,
+        standing=dispatcher.standing,
         make_upstream=builder.remember,
         new_id=_new_id,
     )

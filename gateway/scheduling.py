@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from types import MappingProxyType
 
 from gateway.interfaces import Candidate
@@ -74,7 +75,7 @@ def assign(
 ) -> list[Assignment]:
     """As many assignments as there are slots that fit, fairest first; each task and each slot at most once."""
     waiting: dict[str, list[Candidate]] = {}
-    for candidate in sorted(candidates, key=lambda c: (-c.priority, c.queued_at, c.task_id)):
+    for candidate in sorted(candidates, key=_turn):
         waiting.setdefault(candidate.submitter, []).append(candidate)
     used = {name: shares.get(name, 0.0) for name in waiting}
     free = list(slots)
@@ -91,6 +92,28 @@ def assign(
         if not waiting[pick.submitter]:
             del waiting[pick.submitter]
     return made
+
+
+def fair_order(candidates: Iterable[Candidate], shares: Mapping[str, float]) -> list[Candidate]:
+    """The order in which one upstream that fits all of them would get them, were nothing to come after them."""
+    waiting: dict[str, list[Candidate]] = {}
+    for candidate in sorted(candidates, key=_turn, reverse=True):
+        waiting.setdefault(candidate.submitter, []).append(candidate)
+    heads = [(shares.get(name, 0.0), queue[-1].queued_at, queue[-1].task_id, name) for name, queue in waiting.items()]
+    heapify(heads)
+    order = []
+    while heads:
+        used, _, _, name = heappop(heads)
+        queue = waiting[name]
+        order.append(queue.pop())
+        if queue:
+            heappush(heads, (used + order[-1].cost_seconds, queue[-1].queued_at, queue[-1].task_id, name))
+    return order
+
+
+def _turn(candidate: Candidate) -> tuple[float, float, str]:
+    """Among one submitter's: the smallest is next."""
+    return (-candidate.priority, candidate.queued_at, candidate.task_id)
 
 
 def _next(

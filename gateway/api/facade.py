@@ -15,6 +15,7 @@ from gateway.audit import MediaKind
 from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.engine.waits import Wait
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
@@ -30,6 +31,7 @@ __all__ = [
     "Stopping",
     "Submission",
     "SubmittedFile",
+    "Wait",
 ]
 
 
@@ -138,8 +140,8 @@ class Service(Protocol):
         """How many were queued before it, from 0; None when it does not wait."""
         ...
 
-    async def expected_start_seconds(self, job: Job) -> float | None:
-        """Predicted seconds until a queued job starts; None where it cannot be told."""
+    async def why_waiting(self, job: Job) -> Wait | None:
+        """Why a job waits; None when it does not."""
         ...
 
     async def result(self, link: str) -> tuple[Job, JobResult]:

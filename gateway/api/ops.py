@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.api import sse
 from gateway.api.auth import Access
-from gateway.api.facade import Archive
+from gateway.api.facade import Archive, Wait
 from gateway.api.following import Frame, frames_of
 from gateway.api.health import upstream_body
 from gateway.api.problems import json_response
@@ -46,10 +46,8 @@ async def get_job(request: Request, call: Call) -> Response:
     """``GET /-/jobs/{id}``."""
     job = await _job(request, call)
     body = job_body(job, call.service.progress(job.id), call.window.link_prefix)
-    if job.state is JobState.QUEUED:
-        body["queue_position"] = await call.service.queue_position(job.id)
-        expected = await call.service.expected_start_seconds(job)
-        body["expected_start_seconds"] = None if expected is None else round(expected, 1)
+    if job.state is JobState.QUEUED and (wait := await call.service.why_waiting(job)) is not None:
+        body |= wait_body(wait)
     return json_response(body)
 
 
@@ -132,6 +130,23 @@ def job_body(job: Job, snapshot: Progress | None, prefix: str) -> dict[str, obje
         "started_at": timestamp(job.started_at) if job.started_at is not None else None,
         "finished_at": timestamp(job.finished_at) if job.finished_at is not None else None,
         "last_event": job.last_event,
+    }
+
+
+def wait_body(wait: Wait) -> dict[str, object]:
+    """Why a job waits. Whose the other jobs are is nobody's business; how many there are is."""
+    expected, standing = wait.expected_start_seconds, wait.standing
+    return {
+        "queue_position": wait.position,
+        "expected_start_seconds": None if expected is None else round(expected, 1),
+        "waiting": {
+            "ahead_own": standing.ahead_own if standing else None,
+            "ahead_others": standing.ahead_others if standing else None,
+            "retry_in_seconds": round(standing.retry_in_seconds, 1) if standing else None,
+            "upstreams": [
+                {"name": judged.upstream, "fits": judged.fits, "reason": judged.reason} for judged in wait.upstreams
+            ],
+        },
     }
 
 

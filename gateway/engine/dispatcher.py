@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import structlog
@@ -54,6 +55,19 @@ _FAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a queued job stands by fair share, as of the last look at the queue."""
+
+    task_id: str
+    #: Jobs of the same submitter that would be given work before it.
+    ahead_own: int
+    #: Jobs of other submitters that would, because those have had less of the pool of late.
+    ahead_others: int
+    #: Seconds until it may be tried again after an attempt was lost; 0 when it need not wait for that.
+    retry_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Break:
     times: int
     #: Monotonic seconds before which it is let be.
@@ -84,6 +98,8 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._stopping = False
         self._at_work: dict[str, asyncio.Task[Ending]] = {}
+        #: The window of the last round, to answer questions about it without asking the store.
+        self._seen: Sequence[Candidate] = ()
         self._staging: dict[str, asyncio.Task[None]] = {}
         self._chance = chance
         #: Tasks whose runner broke.
@@ -148,6 +164,20 @@ class Dispatcher:
         """A job's cancel was recorded."""
         self._runner.cancel(job_id)
 
+    def standing(self, job_id: str) -> Standing | None:
+        """Where a queued job stands; None when it is too far back in its own queue to have been looked at."""
+        candidate = next((seen for seen in self._seen if seen.job_id == job_id), None)
+        if candidate is None:
+            return None
+        now = self._clock.monotonic()
+        queue = [seen for seen in self._seen if seen.task_id not in self._at_work]
+        shares = self._shares.snapshot({seen.submitter for seen in queue}, now)
+        order = scheduling.fair_order(queue, shares)
+        ahead = list(takewhile(lambda other: other.task_id != candidate.task_id, order))
+        own = sum(other.submitter == candidate.submitter for other in ahead)
+        retry_at = self._retry_at.get(candidate.task_id, now)
+        return Standing(candidate.task_id, own, len(ahead) - own, max(retry_at - now, 0.0))
+
     # ------------------------------------------------------------------------------------------------------ one round
 
     async def _round(self) -> None:
@@ -175,7 +205,7 @@ class Dispatcher:
             self._start(assignment, is_ahead=room is Room.SOON)
 
     async def _candidates(self) -> list[Candidate]:
-        found = await self._store.candidates(limit=WINDOW)
+        self._seen = found = await self._store.candidates(limit=WINDOW)
         now = self._clock.monotonic()
         self._retry_at = {task_id: moment for task_id, moment in self._retry_at.items() if moment > now}
         waiting = self._retry_at.keys() | {task_id for task_id, broken in self._breaks.items() if broken.until > now}

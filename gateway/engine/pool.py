@@ -115,6 +115,17 @@ class MemberView:
         return self.status.reachable and not self.draining
 
 
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """Whether one upstream could run a task, and why it does not do so now."""
+
+    upstream: str
+    #: Whether it could, sooner or later, as it is; None while it has not said what it can do.
+    fits: bool | None
+    #: For people; "" when it is free for it.
+    reason: str
+
+
 class Pool:
     """All upstreams.
 
@@ -281,6 +292,31 @@ class Pool:
             if _ready(member) is not None and self._lacks(member, requirement, need) == ()
         ]
 
+    def judge(self, task_id: str, requirement: str, need: Need, size_bytes: int) -> tuple[Judgment, ...]:
+        """What each upstream could do for a queued task, by name."""
+        now = self._clock.monotonic()
+        return tuple(
+            self._judgment(name, member, self._why_never(member, task_id, requirement, need, size_bytes), now)
+            for name, member in sorted(self._members.items())
+        )
+
+    def _judgment(self, name: str, member: Member, never: str | None, now: float) -> Judgment:
+        if never:
+            return Judgment(name, fits=False, reason=never)
+        return Judgment(name, fits=None if never is None else True, reason=_why_not_now(member, now))
+
+    def _why_never(self, member: Member, task_id: str, requirement: str, need: Need, size_bytes: int) -> str | None:
+        """Why it cannot take it as it is: "" when it can, None when it has not said what it can do."""
+        lacks, capabilities = self._lacks(member, requirement, need), member.upstream.capabilities()
+        if lacks is None or capabilities is None:
+            return None
+        limit = _largest_file(capabilities)
+        if lacks:
+            return lacks[0]
+        if limit is not None and size_bytes > limit:
+            return f"it takes files of {limit} bytes at most"
+        return "it refused the inputs" if member.upstream.name in self._refusals.get(task_id, ()) else ""
+
     def could_take(self, task_id: str, requirement: str, need: Need, *, now: bool = False) -> bool:
         """Whether there is an upstream that has not refused this task and may fit it; ``now``: that fits and works."""
         refused = self._refusals.get(task_id, frozenset())
@@ -325,6 +361,21 @@ class Pool:
         """Largest input per upstream; None for one that has not said or sets no limit."""
         known = (member.upstream.capabilities() for member in self._members.values())
         return [_largest_file(capabilities) if capabilities else None for capabilities in known]
+
+
+def _why_not_now(member: Member, now: float) -> str:
+    status = member.upstream.status()
+    if not status.reachable:
+        return status.reason or "it is not reachable"
+    if member.draining:
+        return "it is being drained"
+    if restraint := member.breaker.reason(now):
+        return restraint
+    if member.at_work:
+        return "it works on another job"
+    if status.foreign_prompts:
+        return f"it is busy with {status.foreign_prompts} prompts of others"
+    return "" if member.room(now) is Room.NOW else "its results are still being fetched"
 
 
 def _ready(member: Member) -> Capabilities | None:

@@ -18,12 +18,13 @@ from gateway.binding import check_parameters
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
+from gateway.engine.dispatcher import Standing
 from gateway.engine.needs import requirement_of
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import take_back
 from gateway.engine.timing import LearnedTimings
-from gateway.engine.timing_queue import Waits
+from gateway.engine.waits import Wait, Waits
 from gateway.errors import ConflictError, GatewayError, NotFoundError, ShuttingDownError, TooLargeError
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream, Watcher
@@ -155,6 +156,7 @@ class Service:
         timings: LearnedTimings,
         clock: Clock,
         cancel_at_work: CancelAtWork,
+        standing: Callable[[str], Standing | None],
         make_upstream: UpstreamFactory,
         new_id: NewId,
     ) -> None:
@@ -171,7 +173,7 @@ class Service:
         self._recorder = recorder
         self._bus = bus
         self._timings = timings
-        self._waits = Waits(store, catalog, pool, timings, bus.latest)
+        self._waits = Waits(store, catalog, pool, timings, bus.latest, standing)
         self._cancel_at_work = cancel_at_work
         self._taking_back: set[asyncio.Task[None]] = set()
         self._make_upstream = make_upstream
@@ -320,9 +322,9 @@ class Service:
         """How many were queued before it; None when it does not wait."""
         return await self._store.queue_position(job_id)
 
-    async def expected_start_seconds(self, job: Job) -> float | None:
-        """Predicted seconds until a queued job starts, were it first come, first served; None where it cannot be told."""
-        return await self._waits.expected_start_seconds(job)
+    async def why_waiting(self, job: Job) -> Wait | None:
+        """Why a job waits; None when it does not."""
+        return await self._waits.explain(job)
 
     async def result(self, link: str) -> tuple[Job, JobResult]:
         """A finished file by its capability name. Raises NotFoundError."""

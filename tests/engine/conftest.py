@@ -133,6 +133,7 @@ class Engine:
             timings=self.timings,
             clock=self.clock,
             cancel_at_work=self.dispatcher.cancel,
+            standing=self.dispatcher.standing,
             make_upstream=self._make_upstream,
             new_id=lambda: next(self.ids),
         )

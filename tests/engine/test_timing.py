@@ -240,7 +240,8 @@ async def test_the_wait_is_what_runs_and_what_was_queued_before_over_the_upstrea
     await engine.settle()
 
     async def waits():
-        return [await engine.service.expected_start_seconds(await engine.job(job_id)) for job_id in ids]
+        told = [await engine.service.why_waiting(await engine.job(job_id)) for job_id in ids]
+        return [wait and wait.expected_start_seconds for wait in told]
 
     running, second, third = await waits()
     assert running is None
@@ -255,7 +256,8 @@ async def test_no_wait_is_told_while_nothing_was_learned(engine):
     await engine.start(gpu)
     await engine.submit(b"image:first")
     waiting = await engine.submit(b"image:second")
-    assert await engine.service.expected_start_seconds(await engine.job(waiting)) is None
+    wait = await engine.service.why_waiting(await engine.job(waiting))
+    assert wait.expected_start_seconds is None
 
 
 async def test_of_upstreams_and_templates_that_are_gone_nothing_is_kept(engine):

@@ -17,9 +17,11 @@ from typing import Any, Self
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.engine.bus import LocalBus
-from gateway.engine.pool import MemberView
+from gateway.engine.dispatcher import Standing
+from gateway.engine.pool import Judgment, MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.engine.waits import Wait
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError
 from gateway.events import Event, EventKind, Progress
 from gateway.interfaces import Blob, UpstreamStatus, Watcher
@@ -283,8 +285,12 @@ class FakeService:
     async def queue_position(self, job_id: str) -> int | None:
         return 2
 
-    async def expected_start_seconds(self, job: Job) -> float | None:
-        return 34.56 if job.inputs["target"].facts.frames > 1 else None
+    async def why_waiting(self, job: Job) -> Wait | None:
+        if job.state is not JobState.QUEUED:
+            return None
+        judged = (Judgment("gpu-1", fits=True, reason="it works on another job"),)
+        moves = job.inputs["target"].facts.frames > 1
+        return Wait(2, Standing("task", 1, 0, 0.0) if moves else None, judged, 34.56 if moves else None)
 
     async def result(self, link: str) -> tuple[Job, JobResult]:
         for job in self.stored.values():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.interfaces import Candidate
-from gateway.scheduling import HALF_LIFE_SECONDS, Shares, Slot, assign, fits
+from gateway.scheduling import HALF_LIFE_SECONDS, Shares, Slot, assign, fair_order, fits
 
 
 def candidate(
@@ -110,3 +110,27 @@ def test_no_task_and_no_slot_twice_and_no_fitting_pair_left_over(raw_candidates,
     left = [c for c in tasks if c.task_id not in {a.candidate.task_id for a in made}]
     free = [s for s in slots if s.upstream not in {a.upstream for a in made}]
     assert not any(fits(c, s) for c in left for s in free)
+
+
+@given(
+    st.lists(
+        st.builds(
+            candidate,
+            st.uuids().map(str),
+            st.sampled_from("abc"),
+            priority=st.integers(0, 2),
+            queued_at=st.floats(0, 9),
+            cost=st.floats(0.5, 9),
+        ),
+        max_size=12,
+    ),
+    st.dictionaries(st.sampled_from("abc"), st.floats(0, 20)),
+)
+def test_the_fair_order_is_that_in_which_one_upstream_would_get_them(tasks, shares) -> None:
+    left, used, order = list(tasks), dict(shares), []
+    while left:
+        (given_out,) = assign(left, [slot("u")], used)
+        order.append(given_out.candidate)
+        left.remove(given_out.candidate)
+        used[order[-1].submitter] = used.get(order[-1].submitter, 0.0) + order[-1].cost_seconds
+    assert fair_order(tasks, shares) == order

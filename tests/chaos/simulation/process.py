@@ -218,6 +218,7 @@ class Process:
             timings=self.timings,
             clock=self.clock,
             cancel_at_work=self.dispatcher.cancel,
+            standing=self.dispatcher.standing,
             make_upstream=self._make_upstream,
             new_id=world.new_id,
         )

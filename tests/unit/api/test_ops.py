@@ -57,6 +57,10 @@ async def test_a_waiting_job_tells_its_place_and_its_start_as_far_as_it_can_be_t
     told = [(await ask(app, "GET", f"/-/jobs/{job.id}")).json for job in (video, still)]
     assert [body["queue_position"] for body in told] == [2, 2]
     assert [body["expected_start_seconds"] for body in told] == [34.6, None]
+    upstreams = [{"name": "gpu-1", "fits": True, "reason": "it works on another job"}]
+    place = {"ahead_own": 1, "ahead_others": 0, "retry_in_seconds": 0.0}
+    assert told[0]["waiting"] == {**place, "upstreams": upstreams}
+    assert told[1]["waiting"] == {**dict.fromkeys(place), "upstreams": upstreams}
     service.tell(video.id, EventKind.STARTED)
     assert "expected_start_seconds" not in (await ask(app, "GET", f"/-/jobs/{video.id}")).json
 
