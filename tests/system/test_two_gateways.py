@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import random
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -31,6 +33,7 @@ from tests.tools.waiting import PATIENCE_SECONDS, wait_until, wait_until_now
 pytestmark = pytest.mark.system
 
 EX_TEMPFAIL = 75
+ROUNDS = int(os.environ.get("COMFYGATE_ZOMBIE_ROUNDS", "1"))
 TABLES = ("jobs", "tasks", "attempts", "events", "assets", "blobs", "job_inputs", "templates", "upstreams", "leases")
 
 
@@ -137,6 +140,45 @@ async def test_stopped_gateway_is_taken_over_and_changes_nothing_when_it_wakes(p
         assert results == {HTTPStatus.OK}
         assert second.rows("SELECT token FROM leases") == [(2,)]
     assert second.stop()[0] == 0
+
+
+async def test_gateways_that_are_stopped_at_random_take_turns_and_no_job_is_lost_or_told_twice(pair, worker, material):
+    """The one that acts is stopped at any moment, in a write too; the stand-by takes over; woken, it becomes the stand-by.
+
+    ``COMFYGATE_ZOMBIE_ROUNDS=100`` is the long form; the seed is printed when it fails.
+    """
+    seed = int(os.environ.get("COMFYGATE_SEED", secrets.randbits(32)))
+    print("COMFYGATE_SEED =", seed)  # noqa: T201 - shown on failure
+    chance = random.Random(seed)  # noqa: S311 - moments, no secrets
+    acting, waiting = pair
+    acting.start(wait_for_workers=False)
+    waiting.start(wait_until_it_listens=False)
+    jobs = []
+    for number in range(ROUNDS):
+        async with acting.client() as client:
+            targets = [chance.choice([material.clip, material.long]) for _ in range(2)]
+            jobs += [await submit(client, video=target, image=material.face(800 + number)) for target in targets]
+        await asyncio.sleep(chance.uniform(0.0, 0.5))
+        acting.process.send_signal(signal.SIGSTOP)
+        await wait_until(waiting.is_listening, what="the stand-by")
+        await asyncio.sleep(chance.uniform(0.0, 0.5))
+        wake(acting)
+        status = await asyncio.to_thread(acting.process.wait, PATIENCE_SECONDS)
+        was_in_a_write = "stopped_writer_killed" in waiting.log.read_text()
+        assert status == EX_TEMPFAIL or (status == -signal.SIGKILL and was_in_a_write)
+        acting.process = None
+        acting, waiting = waiting, acting
+        waiting.start(wait_until_it_listens=False)
+    async with acting.client() as client:
+        assert {(await ended(client, job))["status"] for job in jobs} == {"SUCCESS"}
+    for job in jobs:
+        events = acting.rows("SELECT number, kind FROM events WHERE job_id = ? ORDER BY number", job)
+        assert [number for number, _ in events] == list(range(1, len(events) + 1))
+        assert [kind for _, kind in events].count("succeeded") == 1
+        assert [outcome for _, outcome in attempts(acting, job)].count("succeeded") == 1
+    assert set(acting.rows("SELECT token FROM leases")) == {(ROUNDS + 1,)}
+    # A prompt is handed in twice only where its attempt ended between the two: never under one id.
+    assert len(worker.started()) == len(set(worker.started()))
 
 
 async def test_second_waits_for_the_first_to_end_and_a_killed_one_is_not_waited_for(tmp_path):
