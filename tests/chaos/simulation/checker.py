@@ -27,6 +27,7 @@ from gateway.store.schema import attempts, events, jobs, tasks
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.comfyui import Prompt, SimulatedComfyUI
+    from tests.chaos.simulation.process import Process
     from tests.chaos.simulation.world import World
 
 #: A fault bears on what happens this much later: dead after 60 s, rests of 30, stalls, removal of stale prompts.
@@ -58,6 +59,8 @@ class Seen:
 
     job: Job
     task: Task
+    #: In the order in which jobs were stored.
+    number: int
     last_event: int = 0
     ended: bool = False
     cancel_acknowledged: bool = False
@@ -79,6 +82,8 @@ class Checker:
         self.seen: dict[str, Seen] = {}
         self.acknowledged: set[str] = set()
         self.reports: list[Echo] = []
+        #: Prompts that were taken from a server while their neighbour was interrupted.
+        self.pulled_back: set[str] = set()
 
     def fail(self, rule: str, what: str) -> None:
         """Something happened that must not."""
@@ -87,8 +92,10 @@ class Checker:
 
     # --------------------------------------------------------------------------------------------------- what was written
 
-    def written(self, query: Callable[..., Any], arguments: tuple[Any, ...], result: object) -> None:
+    def written(self, process: Process, query: Callable[..., Any], arguments: tuple[Any, ...], result: object) -> None:
         """A transaction was committed."""
+        if process.is_superseded:
+            self.fail("who was taken over writes nothing", query.__name__)
         report = next((argument for argument in arguments if isinstance(argument, Report)), None)
         if isinstance(result, Recorded):
             self._remember(query, arguments, report, result)
@@ -111,7 +118,7 @@ class Checker:
 
     def _recorded(self, recorded: Recorded, report: Report | None) -> None:
         job, task, now = recorded.job, recorded.task, self.world.loop.time()
-        seen = self.seen.setdefault(job.id, Seen(job, task))
+        seen = self.seen.setdefault(job.id, Seen(job, task, len(self.seen)))
         for event in recorded.events:
             self._event(seen, event)
         if report is not None and report.event in LOSSES and recorded.events:
@@ -129,6 +136,7 @@ class Checker:
         seen.last_event = event.number
         seen.ended = seen.ended or event.is_terminal
         seen.history.append(event.kind.value)
+        self.world.told_of(event, seen.number)
 
     def _lost(self, seen: Seen, report: Report, now: float) -> None:
         """An attempt is lost only where something happened; interrupted at no cost also where we did it."""
@@ -137,7 +145,7 @@ class Checker:
         server = next((server for server in self.world.servers if server.name == name), None)
         if server is not None and server.was_at_fault_since(since):
             return
-        ours = any(at >= since for at, _ in self.world.own_faults)
+        ours = seen.task.prompt_id in self.pulled_back or any(at >= since for at, _ in self.world.own_faults)
         if not (ours and report.event is TaskEvent.INTERRUPTED):
             self.fail(
                 "no loss without a cause", f"{seen.job.id} {report.event} on {name} at {now:.1f}: {report.reason}"
@@ -156,10 +164,10 @@ class Checker:
         since = now - BLAME_SECONDS
         for other in self.world.servers:
             twins = [held for held in other.held() if held.job_id == prompt.job_id]
-            if twins and not other.was_at_fault_since(since):
+            if twins and not other.was_unreachable_since(since):
                 self.fail("one place at a time", f"{prompt.job_id} came to {server.name} while on {other.name}")
         # One runs, and while it is about to end the next one may wait there already.
-        if sum(held.job_id is not None for held in server.held()) > 1 and not server.was_at_fault_since(since):
+        if sum(held.job_id is not None for held in server.held()) > 1 and not server.was_unreachable_since(since):
             self.fail("one waits at a server", f"{server.name} got {prompt.id[:8]} beside two of ours")
 
     def prompt_removed(self, server: SimulatedComfyUI, prompt: Prompt) -> None:
@@ -168,10 +176,21 @@ class Checker:
             self.fail("never another's prompt", f"{prompt.id} on {server.name} was removed")
             return
         seen = self.seen[prompt.job_id]
+        if self._is_pulled_back(server, prompt):
+            self.pulled_back.add(prompt.id)
+            return
         live = seen.task.attempt == prompt.attempt and seen.task.state in LIVE
         has_reason = seen.task.cancel_requested or seen.job.is_terminal or prompt.habit == "partly"
-        if live and not has_reason and not server.was_at_fault_since(seen.dispatched_at - BLAME_SECONDS):
+        if live and not has_reason and not server.was_unreachable_since(seen.dispatched_at - BLAME_SECONDS):
             self.fail("never a prompt that is wanted", f"{prompt.id[:8]} on {server.name} was removed")
+
+    def _is_pulled_back(self, server: SimulatedComfyUI, prompt: Prompt) -> bool:
+        """What waits is pulled back while its neighbour is interrupted, lest the interrupt hits it."""
+        running = server.running
+        if running is None or prompt is running or running.job_id is None:
+            return False
+        neighbour = self.seen[running.job_id]
+        return neighbour.task.cancel_requested or neighbour.job.is_terminal
 
     def look(self) -> None:
         """Now and then: where HTTP has told the truth for long enough, nothing hangs in the air."""
@@ -205,7 +224,7 @@ class Checker:
             seen.gone_since = None
             return
         seen.gone_since = now if seen.gone_since is None else seen.gone_since
-        if now - max(seen.gone_since, server.changed_at) > SETTLE_SECONDS + 65.0 * (self.world.had_slow_posts):
+        if now - max(seen.gone_since, server.changed_at, server.posts_open_until) > SETTLE_SECONDS:
             self.fail(
                 "settled in 30 s", f"{seen.job.id} is {seen.task.state} on {server.name}, which knows nothing of it"
             )

@@ -9,6 +9,7 @@ Where it is unrealistic: it runs nothing, and what a prompt does is drawn when i
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 #: A node that runs heeds an interrupt within this time.
 LONGEST_HEED_SECONDS = 2.0
+
+#: How often the running prompt ends between the look and the interrupt, which then hits the next.
+HITS_NEXT = 0.3
 
 
 def _json(value: object, status: int = 200) -> Answer:
@@ -79,8 +83,11 @@ class SimulatedComfyUI:
         self.http_blocked_until = 0.0
         self.frames_blocked_until = 0.0
         self.weather_until = 0.0
+        #: Until then somebody waits for the answer to a POST /prompt that will not come.
+        self.posts_open_until = 0.0
         #: (when, what) of everything that was done to it: what a lost attempt may be blamed on.
         self.faults: list[tuple[float, str]] = []
+        self._unreachable_at = -math.inf
         #: What lies in buffers while the network is cut.
         self.held_back: list[Callable[[], None]] = []
         self.inputs: set[str] = set()
@@ -101,9 +108,11 @@ class SimulatedComfyUI:
 
     # ------------------------------------------------------------------------------------------------------ its weather
 
-    def blame(self, what: str) -> None:
-        """Something was done to it."""
+    def blame(self, what: str, *, is_hard: bool = False) -> None:
+        """Something was done to it; hard: a prompt there could not be asked after, or would never end."""
         self.faults.append((self.world.loop.time(), what))
+        if is_hard:
+            self._unreachable_at = self.world.loop.time()
         self.world.trace(self.name, what)
 
     def was_at_fault_since(self, moment: float) -> bool:
@@ -112,6 +121,13 @@ class SimulatedComfyUI:
         lasting = self.partitions or not self.is_up or max(self.http_blocked_until, self.frames_blocked_until) > now
         return bool(lasting) or any(at >= moment for at, _ in self.faults)
 
+    def was_unreachable_since(self, moment: float) -> bool:
+        """Whether, at or after a moment, one could not find out or do anything about a prompt there."""
+        now = self.world.loop.time()
+        return (
+            bool(self.partitions) or not self.is_up or self.http_blocked_until > now or self._unreachable_at >= moment
+        )
+
     @property
     def is_reachable(self) -> bool:
         return self.is_up and not self.partitions
@@ -119,7 +135,7 @@ class SimulatedComfyUI:
     def kill(self) -> None:
         if not self.is_up:
             return
-        self.blame("killed")
+        self.blame("killed", is_hard=True)
         self.is_up = False
         self.generation += 1
         for prompt in self.held():
@@ -134,7 +150,7 @@ class SimulatedComfyUI:
 
     def start(self) -> None:
         if not self.is_up:
-            self.blame("started")
+            self.blame("started", is_hard=True)
             self.is_up = True
             self.changed_at = self.world.loop.time()
 
@@ -201,7 +217,7 @@ class SimulatedComfyUI:
         self.world.checker.prompt_arrived(self, prompt)
         self._queue(prompt)
         answer: dict[str, Any] = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": {}}
-        if self._has_weather(0.06):
+        if self._has_weather(0.15):
             self.blame("accepts a part")
             answer["node_errors"] = _refusal("scale - Value 0 smaller than min", "value_smaller_than_min")[
                 "node_errors"
@@ -258,6 +274,11 @@ class SimulatedComfyUI:
         self.world.trace(self.name, f"interrupted {running.id[:8]}, which is {running.habit or 'well'}")
         if running.habit in {"deaf", "late_success"}:
             return
+        if self.pending and self.pending[0].job_id is not None and self.world.random.random() < HITS_NEXT:
+            # It looks which one runs, and interrupts what runs then.
+            self._end_as_success(running)
+            self._end_as_interrupted(self.running or running)
+            return
         heed = self.world.random.uniform(0.0, LONGEST_HEED_SECONDS) if running.habit != "hung" else 0.1
         running.timers.append(self.world.loop.call_later(heed, self._end_as_interrupted, running))
 
@@ -277,7 +298,7 @@ class SimulatedComfyUI:
         self._tell(prompt, "execution_start", prompt_id=prompt.id)
         self._tell(prompt, "execution_cached", nodes=[], prompt_id=prompt.id)
         if prompt.habit in {"hung", "deaf"}:
-            self.blame(f"{prompt.id[:8]} is {prompt.habit}")
+            self.blame(f"{prompt.id[:8]} is {prompt.habit}", is_hard=True)
             return
         if prompt.habit == "quiet":
             seconds = random.uniform(0.3, 0.9) * self.world.stall_seconds

@@ -16,6 +16,8 @@ from typing import Any
 NOON = 1_750_248_000.0
 #: Turns of the loop without time passing after which something runs in circles.
 MAX_TURNS_AT_ONCE = 20_000
+#: No world takes longer.
+MAX_SECONDS = 5_000.0
 
 #: The simulated process that a task belongs to: inherited by every task that it starts.
 OWNER: ContextVar[Any] = ContextVar("owner", default=None)
@@ -46,6 +48,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.errors: list[dict[str, Any]] = []
         self._now = 0.0
         self._turns_at_once = 0
+        #: What goes on too long is only looked for while the world lives.
+        self.is_ending = False
         self._selector = self
         self._clock_resolution = 1e-9
         self.set_task_factory(lambda loop, coro, **options: SimulatedTask(coro, loop=self, **options))
@@ -63,6 +67,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._now = max(self._now + timeout, self._scheduled[0]._when)
             self._turns_at_once = 0
         self._turns_at_once += 1
+        if self._now > MAX_SECONDS and not self.is_ending:
+            raise StuckLoopError(f"nothing has come of it in {MAX_SECONDS:.0f} s")
         if self._turns_at_once > MAX_TURNS_AT_ONCE:
             raise StuckLoopError(f"{MAX_TURNS_AT_ONCE} turns of the loop and no time has passed")
         return []

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
+from sqlalchemy import update
+
 from gateway import job
 from gateway.comfy import answers, protocol
 from gateway.engine import following
@@ -23,7 +25,10 @@ from gateway.engine.results import Collector
 from gateway.engine.runner import Ending, Runner
 from gateway.interfaces import Report
 from gateway.job import LIVE, TERMINAL, Decision, RetryLimits, Task, TaskEvent, TaskState
-from gateway.store.queries import recording
+from gateway.lease import Lease
+from gateway.store import executors, schema
+from gateway.store.queries import leases, recording
+from gateway.upstreams.client import UpstreamClient
 from gateway.upstreams.remote import RemoteUpstream
 from tests.chaos.simulation.world import Verdict, run
 
@@ -133,7 +138,7 @@ def _stale_outputs_are_believed() -> Patches:
         number = attempt if story is None else story.task(task_id).attempt
         return real(connection, task_id, number, outputs, now)
 
-    return [patch.object(recording, "record_outputs", believed), *_stale_is_believed()]
+    return [patch.object(recording, "record_outputs", believed)]
 
 
 def _id_is_not_stored() -> Patches:
@@ -188,9 +193,10 @@ def _silence_is_loss() -> Patches:
 
 
 def _blind_interrupt() -> Patches:
-    async def remove(self: RemoteUpstream, prompt_id: str) -> None:
+    async def remove(self: RemoteUpstream, prompt_id: str) -> frozenset[str]:
         await self._client.post("/queue", {"delete": [prompt_id]})
         await self._client.post("/interrupt", {})
+        return frozenset()
 
     return [patch.object(RemoteUpstream, "_remove", remove)]
 
@@ -249,6 +255,26 @@ def _watched_or_not() -> Patches:
     return [patch.object(Runner, "_lost", lost)]
 
 
+def _nothing_is_pulled_back() -> Patches:
+    async def remove(self: RemoteUpstream, prompt_id: str) -> frozenset[str]:
+        await self._client.post("/queue", {"delete": [prompt_id]})
+        await self._client.post("/interrupt", {"prompt_id": prompt_id})
+        return frozenset()
+
+    return [patch.object(RemoteUpstream, "_remove", remove)]
+
+
+def _same_token() -> Patches:
+    real = leases.take
+
+    def take(connection: Any, claim: leases.Claim) -> Lease:
+        taken = real(connection, claim)
+        connection.execute(update(schema.leases).values(token=1))
+        return replace(taken, token=1)
+
+    return [patch.object(leases, "take", take)]
+
+
 MUTATIONS = (
     Mutation("terminal state moves", "nothing leaves a terminal state", lambda: _deciding(_terminal_moves)),
     Mutation("stale report", "what an older attempt says changes no row", _stale_is_believed),
@@ -291,5 +317,17 @@ MUTATIONS = (
         "refused results stay",
         "a result that was not recorded leaves no bytes",
         lambda: [patch.object(Collector, "drop", _nothing)],
+    ),
+    Mutation("nothing is pulled back", "an interrupt cannot hit the next prompt", _nothing_is_pulled_back),
+    Mutation(
+        "store asks for no lease",
+        "who was taken over writes nothing",
+        lambda: [patch.object(executors, "_check", lambda *_: None)],
+    ),
+    Mutation("same token", "each holder's token is higher", _same_token),
+    Mutation(
+        "acts without leave",
+        "who was stopped asks before it acts",
+        lambda: [patch.object(UpstreamClient, "_ask_leave", _nothing)],
     ),
 )

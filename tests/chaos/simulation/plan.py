@@ -12,6 +12,7 @@ from random import Random
 #: kind -> (chance that a world knows it, longest duration in seconds or 0, most times).
 TROUBLES: dict[str, tuple[float, float, int]] = {
     "kill_gateway": (0.45, 20.0, 3),
+    "freeze_gateway": (0.25, 45.0, 2),
     "stop_gateway": (0.15, 10.0, 1),
     "kill_server": (0.35, 60.0, 2),
     "partition": (0.25, 130.0, 2),
@@ -29,16 +30,18 @@ TROUBLES: dict[str, tuple[float, float, int]] = {
     "echo": (0.6, 0.0, 6),
     "disk_full": (0.07, 10.0, 1),
 }
-#: How a prompt may go wrong -> (chance that a world knows it, its share of the prompts there).
-HABITS: dict[str, tuple[float, float]] = {
-    "quiet": (0.25, 0.3),
-    "hung": (0.15, 0.15),
-    "deaf": (0.08, 0.1),
-    "error": (0.15, 0.2),
-    "oom": (0.12, 0.2),
-    "file_missing": (0.12, 0.2),
-    "late_success": (0.2, 0.4),
+#: How a prompt may go wrong -> the chance that a world knows it.
+HABITS = {
+    "quiet": 0.25,
+    "hung": 0.12,
+    "deaf": 0.07,
+    "error": 0.15,
+    "oom": 0.12,
+    "file_missing": 0.15,
+    "late_success": 0.2,
 }
+#: Its share of the prompts there.
+SHARES = (0.1, 0.3, 0.8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,16 @@ class Action:
     #: Number of the job or the server it happens to.
     subject: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trap:
+    """Something that happens right when a job is told a kind of event."""
+
+    on: str
+    #: "cancel" or "kill", the gateway.
+    what: str
+    after_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,8 @@ class Plan:
     peace_at: float
     habits: dict[str, float] = field(default_factory=dict)
     actions: tuple[Action, ...] = ()
+    #: By the number of the job, in the order in which they were stored.
+    traps: dict[int, Trap] = field(default_factory=dict)
 
 
 def draw(seed: int, random: Random) -> Plan:
@@ -86,16 +101,26 @@ def draw(seed: int, random: Random) -> Plan:
             for _ in range(random.randint(1, most)):
                 seconds = min(longest, longest * random.random() ** 2 + 0.1) if longest else 0.0
                 actions.append(Action(random.uniform(0.0, peace_at), kind, random.randrange(servers), seconds))
-    habits = {kind: share for kind, (chance, share) in HABITS.items() if random.random() < chance}
+    traps = {
+        number: Trap(
+            random.choice(("dispatched", "started", "finishing", "finishing", "requeued", "cancel_requested")),
+            random.choice(("cancel", "cancel", "kill")),
+            random.choice((0.0, 0.01, 0.05, 0.2)) * random.random(),
+        )
+        for number in range(jobs)
+        if random.random() < 0.3
+    }
+    habits = {kind: random.choice(SHARES) for kind, chance in HABITS.items() if random.random() < chance}
     actions.sort(key=lambda action: action.at)
     return Plan(
         seed=seed,
         servers=servers,
         jobs=jobs,
         queue_ttl=random.choice((40.0, 86_400.0, 86_400.0, 86_400.0)),
-        max_attempts=random.choice((2, 3, 3)),
+        max_attempts=random.choice((1, 2, 3, 3)),
         longest_work=random.choice((1.0, 5.0, 20.0)),
         peace_at=peace_at,
         habits=habits,
         actions=tuple(actions),
+        traps=traps,
     )

@@ -22,14 +22,17 @@ from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service, Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
+from gateway.holding import TIMING, Keeper
 from gateway.interfaces import Upstream
 from gateway.job import Job, RetryLimits
+from gateway.lease import DATA_DIR
 from gateway.settings import Settings, from_mapping
 from gateway.store.executors import InlineExecutor
+from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.template import Template, load_template
 from gateway.upstreams.remote import RemoteUpstream
-from tests.chaos.simulation.loop import OWNER, SimulatedTask
+from tests.chaos.simulation.loop import OWNER, SimulatedTask, VirtualClock
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.world import World
@@ -58,13 +61,12 @@ class OneTemplate(Catalog):
 
 
 class MortalExecutor:
-    """Runs the real queries in memory, for as long as its process lives."""
-
-    lease = None
+    """Runs the real queries in memory, under a lease, for as long as its process lives."""
 
     def __init__(self, process: Process, inline: InlineExecutor) -> None:
         self._process = process
         self._inline = inline
+        self.lease = inline.lease
 
     async def read(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         await self._process.takes_time()
@@ -73,7 +75,7 @@ class MortalExecutor:
     async def write(self, query: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         await self._process.takes_time()
         result = await self._inline.write(query, *arguments, **named)
-        self._process.world.checker.written(query, arguments, result)
+        self._process.world.checker.written(self._process, query, arguments, result)
         await self._process.takes_time()  # killed here, it was committed and nobody knows
         return result
 
@@ -82,6 +84,18 @@ class MortalExecutor:
 
     async def close(self) -> None:
         """The database outlives the process."""
+
+
+class ProcessClock(VirtualClock):
+    """Time as one process has it: while it is stopped it does not wake."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process.world.loop)
+        self._process = process
+
+    async def sleep(self, seconds: float) -> None:
+        await super().sleep(seconds)
+        await self._process.wakes()
 
 
 class NoFetcher:
@@ -99,6 +113,11 @@ class Process:
         self.world = world
         self.alive = True
         self.is_ready = False
+        #: Stopped by SIGSTOP: whatever it waits for, it does not hear of it until it is woken.
+        self.is_frozen = False
+        #: Another has taken over.
+        self.is_superseded = False
+        self._thawed = asyncio.Event()
         #: Operations left until it is killed; None: it lives.
         self.fuse: int | None = None
         self.settings: Settings = from_mapping({"upstreams": "", "queue_ttl": world.plan.queue_ttl})
@@ -120,6 +139,24 @@ class Process:
         if self.world.random.random() < 0.2:
             await asyncio.sleep(self.world.random.uniform(0.0, 0.01))
             self.check()
+        await self.wakes()
+
+    async def wakes(self) -> None:
+        """Come back when the process is not stopped."""
+        while self.is_frozen:
+            await self._thawed.wait()
+            self.check()
+
+    def freeze(self) -> None:
+        self.world.trace("gateway", "frozen")
+        self.is_frozen = True
+        self._thawed.clear()
+
+    def thaw(self) -> None:
+        if self.alive and self.is_frozen:
+            self.world.trace("gateway", "woken, and taken over" if self.is_superseded else "woken")
+            self.is_frozen = False
+            self._thawed.set()
 
     def kill(self) -> None:
         """Nothing that it still does counts."""
@@ -156,20 +193,24 @@ class Process:
         self._loops = [
             asyncio.create_task(self.dispatcher.run(), name="dispatcher"),
             asyncio.create_task(self._expire(), name="maintenance"),
+            asyncio.create_task(self.keeper.run(), name="lease"),
         ]
         self.is_ready = True
         self.world.trace("gateway", "started")
 
     async def _build(self) -> None:
         world = self.world
-        self.clock = world.clock
+        self.clock = ProcessClock(self)
         self.bus = LocalBus()
+        begun_at = self.clock.monotonic()
+        claim = Claim(DATA_DIR, world.new_id(), lambda: None)
         self.store = SqlStore(
-            MortalExecutor(self, world.database),
+            MortalExecutor(self, InlineExecutor(claim, beside=world.database)),
             result_retention_seconds=86_400.0,
             asset_retention_seconds=86_400.0,
             new_client_id=world.new_id,
         )
+        self.keeper = Keeper(self.store, self.clock, TIMING, taken_at=begun_at)
         self.catalog = OneTemplate(ROOT / "workflows", self.store, self.clock)
         self.pool = Pool(self.clock, on_change=self._wake, chance=world.random.random)
         limits = RetryLimits(world.plan.max_attempts)
@@ -235,6 +276,7 @@ class Process:
             clock=self.clock,
             on_change=self._wake,
             live_prompts=self._live_prompts,
+            may_act=self.keeper.verified,
         )
 
     def _live_prompts(self) -> Collection[str]:

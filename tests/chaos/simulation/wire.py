@@ -81,12 +81,19 @@ class SimulatedClient(UpstreamClient):
         self, method: str, path: str, params: Mapping[str, Any], body: bytes, answer_seconds: float
     ) -> Answer:
         self._process.check()
+        if method == "POST" and self._process.is_superseded:
+            self._world.checker.fail("who was taken over acts no more", f"{path} on {self._server.name}")
         reply = self._world.loop.create_future()
         _Request(self._server, (method, path, params, body), reply, answer_seconds).send()
         try:
             return await reply
         finally:
+            await self._process.wakes()
             self._process.check()
+
+    async def _ask_leave(self) -> None:
+        await self._process.wakes()  # nothing is asked while it is stopped
+        await super()._ask_leave()
 
     def _latency(self) -> float:
         return self._world.random.uniform(*LATENCY_SECONDS)
@@ -120,6 +127,8 @@ class _Request:
             self._reply.set_exception(error)
 
     def _time_out(self) -> None:
+        if self._what[1] == "/prompt":
+            self._server.posts_open_until = max(self._server.posts_open_until, self._times_out_at)
         left = max(0.0, self._times_out_at - self._world.loop.time())
         self._later(left, self._fail, NoAnswerError("ReadTimeout"))
 
@@ -195,6 +204,7 @@ class Connection:
         self._latency = self._world.random.uniform(*LATENCY_SECONDS)
         self._close_error: Exception | None = None
         self._closed = asyncio.Event()
+        self._process: Process = OWNER.get()
         server.connected(client_id, self)
 
     def _later(self, seconds: float, call: Any, *arguments: Any) -> None:
@@ -249,6 +259,7 @@ class Connection:
                     raise StopAsyncIteration
             self._wake = self._world.loop.create_future()
             await self._wake
+        await self._process.wakes()
         return self._frames.pop(0)
 
     async def send(self, text: str) -> None:
@@ -298,6 +309,7 @@ class Connect:
 
     async def __aenter__(self) -> Connection:
         self._process.check()
+        await self._process.wakes()
         if self._server.partitions:
             await asyncio.sleep(OPEN_SECONDS)
             raise TimeoutError

@@ -28,7 +28,9 @@ from unittest.mock import patch
 import orjson
 import structlog
 
-from gateway.errors import ConflictError, GatewayError
+from gateway.errors import ConflictError, GatewayError, LeaseLostError
+from gateway.events import Event, EventKind
+from gateway.holding import TIMING
 from gateway.store.executors import InlineExecutor
 from gateway.upstreams import remote
 from gateway.upstreams.client import Answer
@@ -51,6 +53,10 @@ PEACE_SECONDS = 900.0
 LOOK_SECONDS = 2.0
 #: A client gives up on a gateway that does not come back.
 CLIENT_SECONDS = 60.0
+#: Number of the event of a job's first dispatch; later ones follow a lost attempt.
+FIRST_DISPATCH = 2
+ECHO = Action(0.0, "echo")
+MOST_PUSHES = 20
 #: What the engine must never have to log: something it did not foresee went wrong.
 BROKEN = frozenset(
     {
@@ -134,10 +140,10 @@ class World:
         self.ready_since = 0.0
         #: (when, what) of what happened to the gateway itself.
         self.own_faults: list[tuple[float, str]] = []
-        self.had_slow_posts = True
         self.is_at_peace = False
         #: Prompts of which a server accepted only a part, and its answer said so and arrived.
         self.partly: set[str] = set()
+        self.zombies: list[Process] = []
         self.jobs: dict[int, str] = {}
         self.cancel_sent: set[str] = set()
         self._down_seconds = 1.0
@@ -206,14 +212,15 @@ class World:
                 server.kill()  # an operator would have to, too
             server.start()
         self.blobs.is_full = False
-        if self.process is not None and self.process.fuse is not None:
-            self.process.fuse = None
+        for process in [*self.zombies, *([self.process] if self.process else [])]:
+            process.fuse = None
+            process.thaw()
         await self._until_ready()
         for server in self.servers:
             await self._operate(partial(self._put_back, server))
 
     async def _until_ready(self) -> None:
-        while self.process is None or not self.process.is_ready:  # noqa: ASYNC110 - whichever it is in the end
+        while self.process is None or not self.process.is_ready or self.process.is_frozen:  # noqa: ASYNC110 - whichever it is in the end
             await asyncio.sleep(0.5)
 
     async def _put_back(self, server: SimulatedComfyUI) -> None:
@@ -261,7 +268,7 @@ class World:
 
     def _kill_gateway(self, action: Action) -> None:
         process = self.process
-        if process is None:
+        if process is None or process.is_frozen:
             return
         self._down_seconds = action.seconds
         process.fuse = self.random.randrange(60)
@@ -271,9 +278,38 @@ class World:
         if not self.is_at_peace:
             process.kill()
 
+    def _freeze_gateway(self, action: Action) -> None:
+        """SIGSTOP, SIGCONT; another gateway waits beside it and takes over when it has stood still."""
+        process = self.process
+        if process is None or not process.is_ready or process.is_frozen:
+            return
+        self.own_faults.append((self.loop.time(), "stopped in its tracks"))
+        process.freeze()
+        self.loop.call_later(action.seconds, process.thaw, context=self.context)
+        self.loop.call_later(TIMING.still_seconds + self.random.random(), self._take_over, process)
+
+    def _take_over(self, process: Process) -> None:
+        if process.is_frozen and process.alive and self.process is process:
+            self.trace("gateway", "taken over")
+            process.is_superseded = True
+            process.fuse = None
+            self.zombies.append(process)
+            self._do(self._see_off(process), "a zombie")
+            self._start_gateway()
+
+    async def _see_off(self, process: Process) -> None:
+        """Once woken it finds out, and ends by itself."""
+        while process.is_frozen:  # noqa: ASYNC110 - it is simulated time
+            await asyncio.sleep(1.0)
+        begun = self.loop.time()
+        await asyncio.wait({process.owns(process.keeper.lost.wait(), "the end")}, timeout=STOP_SECONDS)
+        if not process.keeper.lost.is_set():
+            self.checker.fail("who was taken over ends", f"not {self.loop.time() - begun:.0f} s after it was woken")
+        await self._stop_gently(process)
+
     def _stop_gateway(self, action: Action) -> None:
         process = self.process
-        if process is None or not process.is_ready:
+        if process is None or not process.is_ready or process.is_frozen:
             return
         self._down_seconds = action.seconds
 
@@ -291,7 +327,7 @@ class World:
     async def _operate(self, what: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         """Ask the gateway for something, as a client does: what it refuses, or dies of, is the client's loss."""
         process = self.process
-        if process is None or not process.is_ready:
+        if process is None or not process.is_ready or process.is_frozen:
             return
         task = process.owns(what(), "a request")
         await asyncio.wait({task})
@@ -316,10 +352,10 @@ class World:
         self._do(insist(), "a client")
 
     def _cancel(self, action: Action) -> None:
-        job_id = self.jobs.get(action.subject)
-        if job_id is None:
-            return
+        if action.subject in self.jobs:
+            self._cancel_job(self.jobs[action.subject])
 
+    def _cancel_job(self, job_id: str) -> None:
         async def ask() -> None:
             assert self.process is not None
             self.cancel_sent.add(job_id)
@@ -331,6 +367,18 @@ class World:
             self.checker.seen[job_id].cancel_acknowledged = True
 
         self._do(self._operate(ask), "a canceling client")
+
+    def told_of(self, event: Event, number: int) -> None:
+        """A job has an event: a trap may be waiting for it."""
+        if event.kind is EventKind.DISPATCHED and event.number > FIRST_DISPATCH and self.random.random() < 0.5:
+            self.loop.call_later(self.random.uniform(0.0, 3.0), self._echo, ECHO, context=self.context)
+        trap = self.plan.traps.get(number)
+        if trap is None or trap.on != event.kind.value or self.is_at_peace:
+            return
+        if trap.what == "cancel":
+            self.loop.call_later(trap.after_seconds, self._cancel_job, event.job_id, context=self.context)
+        elif self.process is not None and self.process.fuse is None and not self.process.is_frozen:
+            self.process.fuse = self.random.randrange(12)
 
     def _drain(self, action: Action) -> None:
         name = self.servers[action.subject].name
@@ -395,7 +443,7 @@ class World:
 
     def _partition(self, action: Action) -> None:
         server = self.servers[action.subject]
-        server.blame(f"cut off for {action.seconds:.1f} s")
+        server.blame(f"cut off for {action.seconds:.1f} s", is_hard=True)
         server.partitions += 1
         for connection in server.connections:
             self.loop.call_later(self.random.uniform(20.0, 40.0), self._ping_fails, server, connection)
@@ -412,7 +460,7 @@ class World:
         server.partitions -= 1
         if server.partitions:
             return
-        server.blame("healed")
+        server.blame("healed", is_hard=True)
         held_back, server.held_back = server.held_back, []
         for call in held_back:
             self.loop.call_later(self.random.uniform(0.0, 3.0), call)
@@ -438,7 +486,7 @@ class World:
 
     def _block_http(self, action: Action) -> None:
         server = self.servers[action.subject]
-        server.blame(f"answers nothing for {action.seconds:.1f} s")
+        server.blame(f"answers nothing for {action.seconds:.1f} s", is_hard=True)
         server.http_blocked_until = self.loop.time() + action.seconds
 
     def _bad_weather(self, action: Action) -> None:
@@ -472,7 +520,8 @@ def _logging(world: World) -> Iterator[None]:
     def heard(_: object, level: str, entry: dict[str, Any]) -> None:
         what = entry.pop("event")
         error = entry.pop("exc_info", None)
-        if what in BROKEN and not isinstance(error, asyncio.CancelledError):
+        # Who was taken over breaks on every write: that is how it ends.
+        if what in BROKEN and not isinstance(error, asyncio.CancelledError | LeaseLostError):
             world.checker.fail("nothing breaks", f"{what}: {type(error).__name__}: {error} {entry}")
         world.trace("log", f"{what} {entry}" if error is None else f"{what} {entry} {error!r}")
         raise structlog.DropEvent
@@ -523,10 +572,16 @@ def run(seed: int, *, tracing: bool = False) -> Verdict:
 
 def _bury(world: World) -> None:
     """End what is left, so that one world costs the next nothing."""
-    left = [task for task in asyncio.all_tasks(world.loop) if not task.done()]
-    for task in left:
-        task.cancel()
-    if left:
-        world.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    world.loop.is_ending = True
+    for process in [*world.zombies, *([world.process] if world.process else [])]:
+        process.alive = False
+    # Some note down what ended them and wait for something else: each gets as many pushes as it needs.
+    for _ in range(MOST_PUSHES):
+        left = asyncio.all_tasks(world.loop)
+        if not left:
+            break
+        for task in left:
+            task.cancel()
+        world.loop.run_until_complete(asyncio.wait(left, timeout=1.0))
     world.loop.run_until_complete(world.loop.shutdown_asyncgens())
     world.loop.close()
