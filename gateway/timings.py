@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
-from typing import Final
+from itertools import pairwise
+from typing import Final, NamedTuple
 
 from gateway.comfy.progress import Lap
 
@@ -30,8 +30,8 @@ SURPRISE: Final = 3.0
 RUNS_TO_TRUST: Final = 2.0
 #: Penalty on the part of (fixed, per frame, per pixel), as a fraction of one run.
 PENALTIES: Final = (0.05, 0.02, 0.02)
-#: Beside it a share of all runs, so that noise does not become a slope when all targets are alike.
-RELATIVE_PENALTY: Final = 0.002
+#: A determinant this small beside the product of its diagonal is none: the runs do not tell these parts apart.
+SINGULAR: Final = 1e-12
 #: Rows kept; what was measured longest ago goes first. A node of a job makes up to three rows a pass.
 MAX_ROWS: Final = 4096
 
@@ -57,8 +57,7 @@ class Work:
         return cls(max(frames, 1), width * height / 1e6)
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(NamedTuple):
     """Whose seconds an estimate tells."""
 
     template: str
@@ -84,11 +83,13 @@ class Row:
     turn: int
 
 
+def believed(seconds: float, expected: float) -> float:
+    """What was measured, as far as it counts beside what was expected."""
+    return min(max(seconds, expected / SURPRISE), expected * SURPRISE) if expected > 0 else seconds
+
+
 def fold(sums: Sums, work: Work, seconds: float) -> Sums:
     """The sums with one more run in them."""
-    if sums[4] >= RUNS_TO_TRUST:
-        expected = predict(fit(sums), work)
-        seconds = min(max(seconds, expected / SURPRISE), expected * SURPRISE) if expected > 0 else seconds
     point = (1.0 / work.frames, 1.0, work.megapixels, seconds / work.frames)
     products = [point[row] * point[column] for row in range(4) for column in range(row, 4)]
     return tuple(FADING * old + new for old, new in zip(sums, products, strict=True))
@@ -102,50 +103,39 @@ def predict(parts: Sequence[float], work: Work) -> float:
 def fit(sums: Sums) -> tuple[float, float, float]:
     """(fixed seconds, seconds a frame, seconds a frame and megapixel), none negative, that explain the runs best.
 
-    Least squares of seconds per frame: each run counts alike, long or short. Of the seven sets of parts that may be
-    above zero the best one is taken; three unknowns are few enough to try them all.
+    Least squares of seconds per frame: each run counts alike, long or short. Where all three come out above zero that is
+    it; else the best of the pairs and of the single ones, which are few enough to try all. Written out: it is called for
+    each lap of each job.
     """
-    aa, ab, ac, ay, bb, bc, by, cc, cy, yy = sums
+    aa, ab, ac, ay, bb, bc, by, cc, cy, _ = sums
     if bb <= 0:
         return (0.0, 0.0, 0.0)
-    diagonal = (aa, bb, cc)
-    weights = [penalty / bb + RELATIVE_PENALTY for penalty in PENALTIES]
-    gram = [[aa, ab, ac], [ab, bb, bc], [ac, bc, cc]]
-    for place in range(3):
-        gram[place][place] += weights[place] * diagonal[place]
-    right = (ay, by, cy)
-    best, least = (0.0, 0.0, 0.0), yy
-    for count in (1, 2, 3):
-        for chosen in combinations(range(3), count):
-            found = _solve([[gram[row][column] for column in chosen] for row in chosen], [right[row] for row in chosen])
-            if found is None or min(found) < 0:
-                continue
-            # At the minimum of a quadratic form its value is this; the penalty is in it.
-            left = yy - sum(part * right[row] for part, row in zip(found, chosen, strict=True))
-            if left < least:
-                parts = [0.0, 0.0, 0.0]
-                for part, row in zip(found, chosen, strict=True):
-                    parts[row] = part
-                best, least = (parts[0], parts[1], parts[2]), left
-    return best
+    fixed, frame, pixel = PENALTIES
+    aa, cc, bb = aa * (1 + fixed / bb), cc * (1 + pixel / bb), bb + frame
+    minor, left, lower = bb * cc - bc * bc, ab * cc - ac * bc, ab * bc - ac * bb
+    if (volume := aa * minor - ab * left + ac * lower) > SINGULAR * aa * bb * cc:
+        parts = (
+            (ay * minor - ab * (by * cc - cy * bc) + ac * (by * bc - cy * bb)) / volume,
+            (aa * (by * cc - cy * bc) - ay * left + ac * (ab * cy - ac * by)) / volume,
+            (aa * (bb * cy - bc * by) - ab * (ab * cy - ac * by) + ay * lower) / volume,
+        )
+        if min(parts) >= 0.0:
+            return parts
+    (a1, b1), (a2, c2), (b3, c3) = _pair(aa, ab, bb, ay, by), _pair(aa, ac, cc, ay, cy), _pair(bb, bc, cc, by, cy)
+    faces = [(a1, b1, 0.0), (a2, 0.0, c2), (0.0, b3, c3), (ay / aa, 0.0, 0.0), (0.0, by / bb, 0.0)]
+    if cc > 0.0:
+        faces.append((0.0, 0.0, cy / cc))
+    # At the minimum of a quadratic form it has fallen by this; what is left, the penalty in it, is least there.
+    return max(faces, key=lambda parts: parts[0] * ay + parts[1] * by + parts[2] * cy)
 
 
-def _solve(matrix: list[list[float]], right: list[float]) -> list[float] | None:
-    """Gauss without pivoting, which a positive definite matrix does not need; None where it is none."""
-    size = len(right)
-    for pivot in range(size):
-        if matrix[pivot][pivot] <= 1e-300:  # noqa: PLR2004 - nothing was measured of it
-            return None
-        for row in range(pivot + 1, size):
-            factor = matrix[row][pivot] / matrix[pivot][pivot]
-            right[row] -= factor * right[pivot]
-            for column in range(pivot, size):
-                matrix[row][column] -= factor * matrix[pivot][column]
-    found = [0.0] * size
-    for row in reversed(range(size)):
-        rest = sum(matrix[row][column] * found[column] for column in range(row + 1, size))
-        found[row] = (right[row] - rest) / matrix[row][row]
-    return found
+def _pair(one: float, both: float, other: float, right: float, below: float) -> tuple[float, float]:
+    """The best two parts, (0, 0) where one is negative."""
+    area = one * other - both * both
+    if area <= SINGULAR * one * other:
+        return (0.0, 0.0)
+    first, second = (right * other - below * both) / area, (below * one - right * both) / area
+    return (first, second) if first >= 0.0 and second >= 0.0 else (0.0, 0.0)
 
 
 class Timings:
@@ -163,10 +153,16 @@ class Timings:
 
     def learn(self, template: str, upstream: str, work: Work, laps: Iterable[Lap]) -> None:
         """Fold in what was measured of one run."""
-        any_template = ANY_MOVING if work.frames > 1 else ANY_STILL
         for lap in laps:
-            for name, where in ((template, upstream), (template, ANY_UPSTREAM), (any_template, ANY_UPSTREAM)):
-                self._fold(Key(name, lap.node_class, lap.pass_number, where), work, lap.seconds)
+            keys = _asked(template, upstream, work, lap.node_class, lap.pass_number)
+            seconds = lap.seconds
+            for key in keys:
+                row = self._rows.get(key)
+                if row is not None and row.sums[4] >= RUNS_TO_TRUST:
+                    seconds = believed(seconds, predict(self._parts_of(key), work))
+                    break
+            for key in keys:
+                self._fold(key, work, seconds)
         self._keep_within(MAX_ROWS)
 
     def _fold(self, key: Key, work: Work, seconds: float) -> None:
@@ -219,9 +215,7 @@ class Timings:
             node_class: of the node.
             pass_number: as in ``Lap``.
         """
-        any_template = ANY_MOVING if work.frames > 1 else ANY_STILL
-        for name, where in ((template, upstream), (template, ANY_UPSTREAM), (any_template, ANY_UPSTREAM)):
-            key = Key(name, node_class, pass_number, where)
+        for key in _asked(template, upstream, work, node_class, pass_number):
             if key in self._rows:
                 return predict(self._parts_of(key), work)
         return None
@@ -230,6 +224,15 @@ class Timings:
         if (parts := self._parts.get(key)) is None:
             parts = self._parts[key] = fit(self._rows[key].sums)
         return parts
+
+
+def _asked(template: str, upstream: str, work: Work, node_class: str, pass_number: int) -> tuple[Key, Key, Key]:
+    """Whose estimates are asked, and taught, in order: there, the template anywhere, the class anywhere."""
+    return (
+        Key(template, node_class, pass_number, upstream),
+        Key(template, node_class, pass_number, ANY_UPSTREAM),
+        Key(ANY_MOVING if work.frames > 1 else ANY_STILL, node_class, pass_number, ANY_UPSTREAM),
+    )
 
 
 def start_after(free_in: Iterable[float], seconds_ahead: float) -> float | None:

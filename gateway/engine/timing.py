@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 SECONDS_PER_FRAME = 0.1
 FRAME_MEGAPIXELS = 640 * 360 / 1e6
 LEAST_SECONDS = 1.0
+MAX_PRICES = 1024
 
 
 class LearnedTimings:
@@ -32,6 +33,8 @@ class LearnedTimings:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._timings = Timings()
+        #: (template, version, target) -> seconds, since something was learned last: uploads come in sizes that repeat.
+        self._prices: dict[tuple[str, str, Work], float | None] = {}
         #: Template -> how many times more its jobs take than was guessed when they were queued.
         self._repriced: dict[str, float] = {}
 
@@ -72,7 +75,12 @@ class LearnedTimings:
         """The same without the guess."""
         if not self._timings.knows(template.name):
             return None
-        return self.plan(template.name, template.graph, target, ANY_UPSTREAM).seconds
+        key = (template.name, template.version, work_of(target))
+        if key not in self._prices:
+            if len(self._prices) >= MAX_PRICES:
+                self._prices.clear()
+            self._prices[key] = self.plan(template.name, template.graph, target, ANY_UPSTREAM).seconds
+        return self._prices[key]
 
     # ----------------------------------------------------------------------------------------------------- learning
 
@@ -84,10 +92,12 @@ class LearnedTimings:
         if not self._timings.knows(template):
             self._repriced[template] = sum(lap.seconds for lap in laps) / guessed_seconds(work)
         self._timings.learn(template, upstream, work, measured)
+        self._prices.clear()
 
     def keep(self, templates: Iterable[str], upstreams: Iterable[str]) -> None:
         """Forget what was learned of templates and upstreams that are no more."""
         self._timings.keep(templates, upstreams)
+        self._prices.clear()
 
     async def save(self) -> None:
         """Store what has changed. What cannot be stored now is tried again the next time."""
