@@ -156,7 +156,7 @@ function showBody(body) {
     return;
   }
   if (body.fraction > stage.fraction) showProgress({ fraction: body.fraction, message: body.step });
-  if (body.state === "queued" && !body.cancel_requested) say(byId("step"), waitText(body.queue_position, body.expected_start_seconds));
+  if (body.state === "queued" && !body.cancel_requested) say(byId("step"), waitText(body));
 }
 
 function factsText(body) {
@@ -167,7 +167,14 @@ function factsText(body) {
   return parts.join(" · ");
 }
 
-function waitText(ahead, seconds) {
+function waitText({ queue_position: position, expected_start_seconds: seconds, waiting }) {
+  const workers = waiting?.upstreams ?? [];
+  if (workers.length > 0 && workers.every(({ fits }) => fits === false)) {
+    return `Waiting: no worker can run it. ${workers.map(({ name, reason }) => `${name}: ${reason}`).join("; ")}`;
+  }
+  if (waiting?.retry_in_seconds >= 1) return `Waiting for another try in ${durationText(waiting.retry_in_seconds)}`;
+  // By fair share, which may put others before or behind; where a job is too far back for that, by age.
+  const ahead = Number.isFinite(waiting?.ahead_own) ? waiting.ahead_own + waiting.ahead_others : position;
   const start = Number.isFinite(seconds) && seconds >= 1 ? `; starts in about ${durationText(seconds)}` : "";
   if (!ahead) return `Waiting for a free worker${start}`;
   return `Waiting, ${ahead} ${ahead === 1 ? "job" : "jobs"} ahead${start}`;
