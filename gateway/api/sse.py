@@ -11,12 +11,14 @@ WHATWG HTML, section 9.2.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import Final
+from contextlib import aclosing, suppress
+from types import TracebackType
+from typing import Final, Self
 
 import structlog
-from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
+from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -48,7 +50,13 @@ def _block(item: Frame) -> bytes:
 
 
 class EventStream(EventSourceResponse):
-    """An answer that goes on until its blocks end, the client leaves, or it takes nothing for 15 s."""
+    """An answer that goes on until its blocks end, the client leaves, or it takes nothing for 15 s.
+
+    The library runs each stream as a group of four tasks and puts a scope with a timer around each send. Here it is two
+    tasks and one timer a stream: half the CPU of a send and a third less memory (docs/performance.md has the figures).
+    """
+
+    body_iterator: AsyncGenerator[bytes]
 
     def __init__(self, blocks: AsyncGenerator[bytes]) -> None:
         super().__init__(
@@ -61,11 +69,85 @@ class EventStream(EventSourceResponse):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream; a client that stopped reading is dropped without a word."""
-        try:
+        """Serve the stream; a client that left, or stopped reading, ends it without a word."""
+        if scope["method"] == "HEAD":
             await super().__call__(scope, receive, send)
-        except SendTimeoutError:
+            return
+        async with _Client(receive) as client, aclosing(self.body_iterator) as blocks:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for block in blocks:
+                client.begins_to_take()
+                await send({"type": "http.response.body", "body": block, "more_body": True})
+                client.has_taken()
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class _Client:
+    """Ends the task that serves a client when that one leaves, or takes nothing for too long.
+
+    It cancels the task and takes the cancellation back on the way out, as ``asyncio.timeout`` does; one timer looks every
+    now and then how long the send under way has taken, so that a send costs no timer of its own.
+    """
+
+    __slots__ = ("_is_over", "_loop", "_receive", "_sending_since", "_task", "_timer", "_watcher", "_why")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._sending_since: float | None = None
+        self._is_over = False
+        self._why = ""
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a stream is served by a task")
+        self._task = task
+        self._watcher = self._loop.create_task(self._watch(), name="client of a stream")
+        self._timer = self._loop.call_later(SEND_TIMEOUT_SECONDS, self._look)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self._is_over = True
+        self._timer.cancel()
+        self._watcher.cancel()
+        if not self._why:
+            return False
+        if not isinstance(error, asyncio.CancelledError):
+            # The stream came to its end in the same turn: the cancellation is still on its way.
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        log.debug("stream_ended_early", why=self._why)
+        return self._task.uncancel() == 0 and (error is None or isinstance(error, asyncio.CancelledError))
+
+    def begins_to_take(self) -> None:
+        """A block is on its way to the client."""
+        self._sending_since = self._loop.time()
+
+    def has_taken(self) -> None:
+        """It is out of our hands."""
+        self._sending_since = None
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end("the client left")
+
+    def _look(self) -> None:
+        since = self._sending_since
+        stuck = 0.0 if since is None else self._loop.time() - since
+        if stuck >= SEND_TIMEOUT_SECONDS:
             log.info("stream_stalled", timeout_seconds=SEND_TIMEOUT_SECONDS)
+            self._end("the client takes nothing")
+        else:
+            self._timer = self._loop.call_later(SEND_TIMEOUT_SECONDS - stuck, self._look)
+
+    def _end(self, why: str) -> None:
+        if not (self._is_over or self._why):
+            self._why = why
+            self._task.cancel()
 
 
 def event_stream(items: AsyncGenerator[Frame | Signal]) -> EventStream:

@@ -104,33 +104,61 @@ def _wake(channel: _Channel) -> None:
 
 
 class LocalSubscription:
-    """One listener's ear (``interfaces.Subscription``)."""
+    """One listener's ear (``interfaces.Subscription``).
 
-    __slots__ = ("_bus", "_channel", "_event", "_preview", "_progress", "job_id")
+    Waking and waiting happen once per listener and event, so they cost a future and no timer: one timer per listener
+    looks now and then whether the wait under way has lasted long enough.
+    """
+
+    __slots__ = ("_bus", "_channel", "_is_woken", "_preview", "_progress", "_timer", "_until", "_waiter", "job_id")
 
     def __init__(self, bus: LocalBus, job_id: str, channel: _Channel) -> None:
         self.job_id = job_id
         self._bus = bus
         self._channel = channel
-        self._event = asyncio.Event()
+        self._is_woken = channel.progress is not None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._until = 0.0
         self._progress: Progress | None = None
         self._preview: PreviewImage | None = None
-        if channel.progress is not None:
-            self._event.set()
 
     def wake(self) -> None:
         """Make ``wait`` come back."""
-        self._event.set()
+        self._is_woken = True
+        self._come_back()
 
     async def wait(self, timeout_seconds: float) -> bool:
         """True when something is new since the last call; False after the time-out."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
+        if not self._is_woken:
+            loop = asyncio.get_running_loop()
+            self._until = loop.time() + timeout_seconds
+            self._waiter = loop.create_future()
+            if self._timer is None or self._timer.when() > self._until:
+                self._set_timer(loop)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        was_woken, self._is_woken = self._is_woken, False
+        return was_woken
+
+    def _come_back(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = loop.call_at(self._until, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._until:
+            self._come_back()
+        else:  # it was woken since, and waits anew
+            self._set_timer(loop)
 
     @property
     def last_number(self) -> int:
@@ -155,4 +183,6 @@ class LocalSubscription:
 
     def close(self) -> None:
         """Stop listening."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._bus._leave(self)  # noqa: SLF001 - the two are one thing in two parts

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+
 from gateway.engine.bus import LocalBus
 from gateway.events import PreviewImage, Progress
 
@@ -64,3 +66,30 @@ async def test_wake_all_wakes_every_listener() -> None:
     ears = [bus.subscribe(job) for job in ("a", "b")]
     bus.wake_all()
     assert [await ear.wait(0.0) for ear in ears] == [True, True]
+
+
+async def test_many_waits_of_a_listener_share_one_timer_and_each_lasts_its_own_time(monkeypatch) -> None:
+    loop = asyncio.get_running_loop()
+    timers = []
+    plain = loop.call_at
+    monkeypatch.setattr(loop, "call_at", lambda when, *rest: timers.append(when) or plain(when, *rest))
+    ear = LocalBus().subscribe("j")
+    for _ in range(20):
+        waiting = asyncio.create_task(ear.wait(60.0))
+        await asyncio.sleep(0)
+        ear.wake()
+        assert await waiting
+    assert len(timers) == 1
+    assert not await ear.wait(0.001)
+    ear.close()
+
+
+async def test_a_wait_that_was_canceled_leaves_the_next_one_whole() -> None:
+    ear = LocalBus().subscribe("j")
+    waiting = asyncio.create_task(ear.wait(60.0))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    ear.wake()
+    assert await ear.wait(60.0)
+    ear.close()

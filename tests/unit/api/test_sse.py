@@ -170,6 +170,45 @@ async def test_a_stalled_client_is_dropped_after_the_send_timeout(monkeypatch):
         await response({"type": "http", "method": "GET"}, asyncio.Event().wait, send)
 
 
+async def test_a_client_that_leaves_as_the_stream_ends_cancels_nothing_else():
+    gone = asyncio.Event()
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def last():
+        yield Signal.STOPPING
+        gone.set()
+        await asyncio.sleep(0)  # the watcher has its turn, and cancels
+
+    async def send(message):
+        pass
+
+    await sse.event_stream(last())({"type": "http", "method": "GET"}, receive, send)
+    task = asyncio.current_task()
+    assert task.cancelling() == 0
+    await asyncio.sleep(0)
+
+
+async def test_a_server_that_cancels_a_stream_is_obeyed():
+    async def endless():
+        while True:
+            yield Signal.HEARTBEAT
+            await asyncio.sleep(0)
+
+    async def send(message):
+        pass
+
+    response = sse.event_stream(endless())
+    serving = asyncio.create_task(response({"type": "http", "method": "GET"}, asyncio.Event().wait, send))
+    await asyncio.sleep(0)
+    serving.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait({serving})
+    assert serving.cancelled()
+
+
 async def test_head_of_a_stream_ends():
     app, service = make()
     job = service.put()
