@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     from tests.chaos.simulation.process import Process
     from tests.chaos.simulation.world import World
 
+#: Silence after which an attempt is taken back.
+STALL_SECONDS = 60.0
 #: A fault bears on what happens this much later: dead after 60 s, rests of 30, stalls, removal of stale prompts.
 BLAME_SECONDS = 150.0
 #: What HTTP tells the truth about is settled within this time.
 SETTLE_SECONDS = 30.0
+#: A cancel is asked again every 5 s at least, and a node heeds it within 2.
+HEED_SECONDS = 12.0
 LOSSES = {TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED}
 
 
@@ -84,6 +88,8 @@ class Checker:
         self.reports: list[Echo] = []
         #: Prompts that were taken from a server while their neighbour was interrupted.
         self.pulled_back: set[str] = set()
+        #: By server, since when a prompt that nobody wants is there while the server can be talked to.
+        self.stale_since: dict[str, dict[str, float]] = {}
 
     def fail(self, rule: str, what: str) -> None:
         """Something happened that must not."""
@@ -180,7 +186,9 @@ class Checker:
             self.pulled_back.add(prompt.id)
             return
         live = seen.task.attempt == prompt.attempt and seen.task.state in LIVE
-        has_reason = seen.task.cancel_requested or seen.job.is_terminal or prompt.habit == "partly"
+        # Behind the prompts of others it may wait until its silence is too long: then it is taken back.
+        has_waited = prompt is not server.running and self.world.loop.time() - seen.dispatched_at >= STALL_SECONDS
+        has_reason = seen.task.cancel_requested or seen.job.is_terminal or prompt.habit == "partly" or has_waited
         if live and not has_reason and not server.was_unreachable_since(seen.dispatched_at - BLAME_SECONDS):
             self.fail("never a prompt that is wanted", f"{prompt.id[:8]} on {server.name} was removed")
 
@@ -204,6 +212,25 @@ class Checker:
                 seen.gone_since = None
             if seen.cancel_acknowledged:
                 self._look_at_canceled(seen, now, is_steady=is_steady)
+        for server in self.world.servers:
+            self._look_at_stale(server, now, is_steady=is_steady)
+
+    def _look_at_stale(self, server: SimulatedComfyUI, now: float, *, is_steady: bool) -> None:
+        """What nobody wants any more leaves a server that can be talked to."""
+        stale = {prompt.id for prompt in server.held() if prompt.job_id is not None and not self._is_wanted(prompt)}
+        if not is_steady or server.was_at_fault_since(now - SETTLE_SECONDS):
+            stale.clear()
+        since = self.stale_since[server.name] = {
+            prompt_id: self.stale_since.get(server.name, {}).get(prompt_id, now) for prompt_id in sorted(stale)
+        }
+        for prompt_id, begun in since.items():
+            if now - begun > HEED_SECONDS:
+                self.fail("stale prompts leave", f"{server.name} still holds {prompt_id[:8]}, which nobody wants")
+
+    def _is_wanted(self, prompt: Prompt) -> bool:
+        seen = self.seen.get(prompt.job_id or "")
+        is_live = seen is not None and seen.task.state in LIVE and seen.task.attempt == prompt.attempt
+        return is_live or prompt.habit in {"deaf", "late_success"}
 
     def _look_at_canceled(self, seen: Seen, now: float, *, is_steady: bool) -> None:
         holders = [server for server in self.world.servers for held in server.held() if held.job_id == seen.job.id]
@@ -212,7 +239,7 @@ class Checker:
             return
         held = next(held for held in holders[0].held() if held.job_id == seen.job.id)
         seen.unheeded_since = now if seen.unheeded_since is None else seen.unheeded_since
-        if now - seen.unheeded_since > SETTLE_SECONDS and held.habit not in {"deaf", "late_success"}:
+        if now - seen.unheeded_since > HEED_SECONDS and held.habit not in {"deaf", "late_success"}:
             self.fail("a cancel is heeded", f"{seen.job.id} was canceled, and {holders[0].name} still holds it")
 
     def _look_at(self, seen: Seen, now: float) -> None:

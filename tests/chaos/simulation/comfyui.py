@@ -76,6 +76,7 @@ class SimulatedComfyUI:
         self.name = name
         self.url = f"http://{name}:8188"
         self.cancels_by_job = world.random.random() < 0.3
+        self.latency_seconds = world.random.choice((0.01, 0.02, 0.02, 0.3))
         self.is_up = True
         #: Counts starts: what was under way with an earlier one is nobody's.
         self.generation = 0

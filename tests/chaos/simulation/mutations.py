@@ -45,8 +45,11 @@ class Mutation:
     #: What the guard is for.
     guard: str
     patches: Callable[[], Patches]
-    #: One that found it.
-    seed: int = 0
+
+    @property
+    def seed(self) -> int:
+        """One that found it."""
+        return FOUND_BY[self.name]
 
 
 def first_seed_that_fails(mutation: Mutation, seeds: Iterable[int]) -> Verdict | None:
@@ -227,8 +230,8 @@ def _never_takes_up() -> Patches:
 def _forgets_at_restart() -> Patches:
     """What is found open at a start is taken for interrupted, though it may run."""
 
-    async def adopt(self: Runner, found: Any, upstream: Any) -> Ending:
-        del upstream
+    async def adopt(self: Runner, found: Any, *more: Any) -> Ending:
+        del more
         report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason="It was left over.")
         await self._recorder.record(found.task.id, report)
         return Ending.SETTLED
@@ -248,9 +251,9 @@ def _watched_or_not() -> Patches:
     """An attempt that was gone before we came back is counted as lost under our eyes."""
     real = Runner._lost
 
-    async def lost(self: Runner, attempt: Any, reason: str) -> Ending:
+    async def lost(self: Runner, attempt: Any, *more: Any) -> Ending:
         attempt.heard = True
-        return await real(self, attempt, reason)
+        return await real(self, attempt, *more)
 
     return [patch.object(Runner, "_lost", lost)]
 
@@ -331,3 +334,36 @@ MUTATIONS = (
         lambda: [patch.object(UpstreamClient, "_ask_leave", _nothing)],
     ),
 )
+
+FOUND_BY = {
+    "terminal state moves": 7,
+    "stale report": 4,
+    "stale outputs": 9,
+    "cancel loses at success": 288,
+    "canceled goes back": 10,
+    "flag is lost": 3,
+    "losses do not count": 17,
+    "interruptions count": 4,
+    "left over is lost": 307,
+    "two runners": 0,
+    "a number is left out": 0,
+    "id is not stored": 0,
+    "unclear is refused": 506,
+    "no reply is lost": 65,
+    "a part is enough": 270,
+    "no last word": 181,
+    "silence is loss": 2,
+    "blind interrupt": 0,
+    "stale prompts stay": 578,
+    "all is stale": 1,
+    "open tasks unknown at start": 81,
+    "nothing is taken up": 0,
+    "started anew at restart": 6,
+    "stalls for ever": 16,
+    "cancel is not heard": 112,
+    "refused results stay": 288,
+    "nothing is pulled back": 75,
+    "store asks for no lease": 4,
+    "same token": 4,
+    "acts without leave": 4,
+}

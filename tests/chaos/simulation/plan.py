@@ -60,7 +60,7 @@ class Trap:
     """Something that happens right when a job is told a kind of event."""
 
     on: str
-    #: "cancel" or "kill", the gateway.
+    #: "cancel" it, "cancel neighbours" on the same upstream, or "kill" the gateway.
     what: str
     after_seconds: float
 
@@ -104,11 +104,11 @@ def draw(seed: int, random: Random) -> Plan:
     traps = {
         number: Trap(
             random.choice(("dispatched", "started", "finishing", "finishing", "requeued", "cancel_requested")),
-            random.choice(("cancel", "cancel", "kill")),
-            random.choice((0.0, 0.01, 0.05, 0.2)) * random.random(),
+            random.choice(("cancel", "cancel neighbours", "kill")),
+            random.choice((0.0, 0.02, 0.05, 0.1, 0.2)) * random.random(),
         )
         for number in range(jobs)
-        if random.random() < 0.3
+        if random.random() < 0.4
     }
     habits = {kind: random.choice(SHARES) for kind, chance in HABITS.items() if random.random() < chance}
     actions.sort(key=lambda action: action.at)
@@ -118,7 +118,7 @@ def draw(seed: int, random: Random) -> Plan:
         jobs=jobs,
         queue_ttl=random.choice((40.0, 86_400.0, 86_400.0, 86_400.0)),
         max_attempts=random.choice((1, 2, 3, 3)),
-        longest_work=random.choice((1.0, 5.0, 20.0)),
+        longest_work=random.choice((1.0, 5.0, 20.0, 50.0)),
         peace_at=peace_at,
         habits=habits,
         actions=tuple(actions),

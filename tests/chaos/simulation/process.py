@@ -136,8 +136,9 @@ class Process:
 
     async def takes_time(self) -> None:
         self.check()
-        if self.world.random.random() < 0.2:
-            await asyncio.sleep(self.world.random.uniform(0.0, 0.01))
+        chance = self.world.random.random()
+        if chance < 0.2:
+            await asyncio.sleep(chance * 30 if chance < 0.01 else chance / 20)
             self.check()
         await self.wakes()
 

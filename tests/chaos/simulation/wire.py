@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from tests.chaos.simulation.comfyui import SimulatedComfyUI
     from tests.chaos.simulation.process import Process
 
-#: Time that a message takes, one way.
-LATENCY_SECONDS = (0.0005, 0.02)
+#: Least time that a message takes, one way; the longest is each server's own.
+LEAST_SECONDS = 0.0005
 _FILENAME = re.compile(rb'filename="([^"]+)"')
 
 
@@ -96,7 +96,7 @@ class SimulatedClient(UpstreamClient):
         await super()._ask_leave()
 
     def _latency(self) -> float:
-        return self._world.random.uniform(*LATENCY_SECONDS)
+        return self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds)
 
 
 class _Request:
@@ -120,7 +120,7 @@ class _Request:
         self._world.loop.call_later(seconds, call, *arguments, context=self._world.context)
 
     def _latency(self) -> float:
-        return self._world.random.uniform(*LATENCY_SECONDS)
+        return self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds)
 
     def _fail(self, error: ConnectionError) -> None:
         if not self._reply.done():
@@ -201,7 +201,7 @@ class Connection:
         self._frames: list[str] = []
         self._held: list[str] = []
         self._wake: asyncio.Future[None] | None = None
-        self._latency = self._world.random.uniform(*LATENCY_SECONDS)
+        self._latency = self._world.random.uniform(LEAST_SECONDS, server.latency_seconds)
         self._close_error: Exception | None = None
         self._closed = asyncio.Event()
         self._process: Process = OWNER.get()
@@ -313,7 +313,7 @@ class Connect:
         if self._server.partitions:
             await asyncio.sleep(OPEN_SECONDS)
             raise TimeoutError
-        await asyncio.sleep(self._world.random.uniform(*LATENCY_SECONDS))
+        await asyncio.sleep(self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds))
         self._process.check()
         if not self._server.is_reachable:
             raise ConnectionRefusedError

@@ -35,7 +35,7 @@ from gateway.store.executors import InlineExecutor
 from gateway.upstreams import remote
 from gateway.upstreams.client import Answer
 from gateway.upstreams.socket import Socket
-from tests.chaos.simulation.checker import Checker
+from tests.chaos.simulation.checker import STALL_SECONDS, Checker
 from tests.chaos.simulation.comfyui import SimulatedComfyUI
 from tests.chaos.simulation.loop import StuckLoopError, VirtualClock, VirtualLoop
 from tests.chaos.simulation.plan import Action, Plan, draw
@@ -45,7 +45,6 @@ from tests.fakes.blobs import FOLDER, MemoryBlobs
 from tests.fakes.media import FakeMedia
 from tests.fakes.upstream import capabilities_for
 
-STALL_SECONDS = 60.0
 #: After peace begins, everything has ended within this time: three stalls with their removals, rests and runs for each
 #: of six jobs on one server are the worst that a plan can leave behind.
 PEACE_SECONDS = 900.0
@@ -377,8 +376,16 @@ class World:
             return
         if trap.what == "cancel":
             self.loop.call_later(trap.after_seconds, self._cancel_job, event.job_id, context=self.context)
+        elif trap.what == "cancel neighbours":
+            self.loop.call_later(trap.after_seconds, self._cancel_neighbours, event.job_id, context=self.context)
         elif self.process is not None and self.process.fuse is None and not self.process.is_frozen:
             self.process.fuse = self.random.randrange(12)
+
+    def _cancel_neighbours(self, job_id: str) -> None:
+        name = self.checker.seen[job_id].task.upstream
+        for other in list(self.checker.seen.values()):
+            if other.task.upstream == name is not None and other.job.id != job_id and not self.is_at_peace:
+                self._cancel_job(other.job.id)
 
     def _drain(self, action: Action) -> None:
         name = self.servers[action.subject].name
