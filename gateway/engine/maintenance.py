@@ -75,10 +75,11 @@ class Maintenance:
             await self.sweep_strays()
 
     def _forget_timings(self) -> None:
-        """Of templates and upstreams that are gone; what has a problem now may be mended."""
+        """Of templates and upstreams that are gone; what has a problem now may be mended, a folder that is away come back."""
         health = self._service.health()
         templates = {*self._service.templates(), *health.template_problems}
-        self._timings.keep(templates, [view.status.name for view in health.upstreams])
+        if self._service.templates():
+            self._timings.keep(templates, [view.status.name for view in health.upstreams])
 
     async def sweep(self) -> None:
         """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""

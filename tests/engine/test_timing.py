@@ -260,6 +260,18 @@ async def test_no_wait_is_told_while_nothing_was_learned(engine):
     assert wait.expected_start_seconds is None
 
 
+async def test_nothing_is_forgotten_while_the_folder_of_templates_is_away(engine, tmp_path):
+    await learned(engine)
+    await engine.timings.save()
+    before = await engine.store.timings()
+    engine.workflows = tmp_path / "away"
+    await engine.restart()
+    assert engine.service.templates() == ()
+    await engine.keeper.round(SWEEP_EVERY)
+    await engine.timings.save()
+    assert await engine.store.timings() == before
+
+
 async def test_of_upstreams_and_templates_that_are_gone_nothing_is_kept(engine):
     await learned(engine)
     engine.pool.set_draining("gpu-1", draining=True)
