@@ -176,29 +176,27 @@ class Checker:
         if sum(held.job_id is not None for held in server.held()) > 1 and not server.was_unreachable_since(since):
             self.fail("one waits at a server", f"{server.name} got {prompt.id[:8]} beside two of ours")
 
-    def prompt_removed(self, server: SimulatedComfyUI, prompt: Prompt) -> None:
-        """A prompt that is there is being deleted or interrupted at our request."""
+    def prompt_removed(self, server: SimulatedComfyUI, prompt: Prompt, *, beside: Prompt) -> None:
+        """A prompt that is there is being deleted or interrupted at our request, which was made for ``beside``."""
         if prompt.job_id is None:
             self.fail("never another's prompt", f"{prompt.id} on {server.name} was removed")
             return
         seen = self.seen[prompt.job_id]
-        if self._is_pulled_back(server, prompt):
+        if self._is_unwanted(prompt) or server.was_unreachable_since(seen.dispatched_at - BLAME_SECONDS):
+            return
+        # What waits is pulled back while its neighbour is interrupted, lest the interrupt hits it.
+        if beside is not prompt and self._is_unwanted(beside):
             self.pulled_back.add(prompt.id)
             return
-        live = seen.task.attempt == prompt.attempt and seen.task.state in LIVE
         # Behind the prompts of others it may wait until its silence is too long: then it is taken back.
-        has_waited = prompt is not server.running and self.world.loop.time() - seen.dispatched_at >= STALL_SECONDS
-        has_reason = seen.task.cancel_requested or seen.job.is_terminal or prompt.habit == "partly" or has_waited
-        if live and not has_reason and not server.was_unreachable_since(seen.dispatched_at - BLAME_SECONDS):
+        if prompt is server.running or self.world.loop.time() - seen.dispatched_at < STALL_SECONDS:
             self.fail("never a prompt that is wanted", f"{prompt.id[:8]} on {server.name} was removed")
 
-    def _is_pulled_back(self, server: SimulatedComfyUI, prompt: Prompt) -> bool:
-        """What waits is pulled back while its neighbour is interrupted, lest the interrupt hits it."""
-        running = server.running
-        if running is None or prompt is running or running.job_id is None:
-            return False
-        neighbour = self.seen[running.job_id]
-        return neighbour.task.cancel_requested or neighbour.job.is_terminal
+    def _is_unwanted(self, prompt: Prompt) -> bool:
+        """Whether we may have it removed for its own sake."""
+        seen = self.seen[prompt.job_id or ""]
+        is_live = seen.task.attempt == prompt.attempt and seen.task.state in LIVE
+        return not is_live or seen.task.cancel_requested or seen.job.is_terminal or prompt.habit == "partly"
 
     def look(self) -> None:
         """Now and then: where HTTP has told the truth for long enough, nothing hangs in the air."""

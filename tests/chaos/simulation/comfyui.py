@@ -96,6 +96,8 @@ class SimulatedComfyUI:
         #: Prompts of other people that ended well, or went with the server.
         self.foreign_ends: list[str] = []
         self.foreign_sent = 0
+        #: All that it ever queued.
+        self.known: dict[str, Prompt] = {}
         self._boot()
 
     def _boot(self) -> None:
@@ -186,14 +188,14 @@ class SimulatedComfyUI:
             case ["prompt"]:
                 return self._post_prompt(data)
             case ["queue"]:
-                for prompt_id in data.get("delete", ()):
-                    self._delete(prompt_id)
+                for prompt_id in data["delete"]:
+                    self._delete(prompt_id, beside=data["delete"][0])
                 return OK
             case ["interrupt"]:
                 self._interrupt(data.get("prompt_id"))
                 return OK
             case ["api", "jobs", prompt_id, "cancel"] if self.cancels_by_job:
-                self._delete(prompt_id)
+                self._delete(prompt_id, beside=prompt_id)
                 self._interrupt(prompt_id)
                 return OK
             case _:
@@ -232,6 +234,7 @@ class SimulatedComfyUI:
     def _queue(self, prompt: Prompt) -> None:
         self.world.trace(self.name, f"queued {prompt.id[:8]} of {prompt.job_id} attempt {prompt.attempt}")
         self.pending.append(prompt)
+        self.known[prompt.id] = prompt
         self._tell_status()
         self.world.loop.call_soon(self._run_next, self.generation)
 
@@ -256,10 +259,11 @@ class SimulatedComfyUI:
             self.pending.remove(prompt)
         self._tell_status()
 
-    def _delete(self, prompt_id: str) -> None:
+    def _delete(self, prompt_id: str, *, beside: str) -> None:
+        """Take it out of the queue; ``beside``: the prompt that the request was made for."""
         prompt = next((prompt for prompt in self.pending if prompt.id == prompt_id), None)
         if prompt is not None:
-            self.world.checker.prompt_removed(self, prompt)
+            self.world.checker.prompt_removed(self, prompt, beside=self.known.get(beside, prompt))
             self.pending.remove(prompt)
             self.changed_at = self.world.loop.time()
             self.world.trace(self.name, f"deleted {prompt_id[:8]}")
@@ -271,7 +275,7 @@ class SimulatedComfyUI:
             self.world.checker.fail("no blind interrupt", f"{self.name} was interrupted whatever it ran")
         if running is None or running.id != prompt_id:
             return
-        self.world.checker.prompt_removed(self, running)
+        self.world.checker.prompt_removed(self, running, beside=running)
         self.world.trace(self.name, f"interrupted {running.id[:8]}, which is {running.habit or 'well'}")
         if running.habit in {"deaf", "late_success"}:
             return
