@@ -62,7 +62,7 @@ class Prompt:
 
     @property
     def attempt(self) -> int:
-        return self.extra.get(ATTEMPT_KEY, 0)
+        return int(self.extra.get(ATTEMPT_KEY, 0))
 
     def row(self) -> list[Any]:
         return [self.number, self.id, {}, self.extra, []]

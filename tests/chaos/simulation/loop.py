@@ -27,7 +27,7 @@ class StuckLoopError(AssertionError):
     """Nothing is left that could ever happen, or the same goes on for ever at one moment."""
 
 
-class SimulatedTask(asyncio.Task):
+class SimulatedTask(asyncio.Task[Any]):
     """A task that knows its number and whose it is."""
 
     def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: VirtualLoop, **options: Any) -> None:
@@ -79,10 +79,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _write_to_self(self) -> None:
         pass
 
-    def run_in_executor(self, _: object, work: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
         done = self.create_future()
         try:
-            done.set_result(work(*arguments))
+            done.set_result(func(*args))
         except Exception as error:  # noqa: BLE001 - whoever waits gets it, as from a thread
             done.set_exception(error)
         return done

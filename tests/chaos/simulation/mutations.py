@@ -18,11 +18,13 @@ from sqlalchemy import update
 
 from gateway import job
 from gateway.comfy import answers, protocol
+from gateway.comfy.messages import Lost
 from gateway.engine import following
 from gateway.engine.canceling import Cancellations
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.results import Collector
 from gateway.engine.runner import Ending, Runner
+from gateway.events import Event, EventKind
 from gateway.interfaces import Report
 from gateway.job import LIVE, TERMINAL, Decision, RetryLimits, Task, TaskEvent, TaskState
 from gateway.lease import Lease
@@ -122,9 +124,9 @@ def _two_runners() -> Patches:
 
 def _events_unnumbered() -> Patches:
     def say(self: Any, kind: Any, data: Any) -> None:
-        number = self.job.last_event + 2 if kind is recording.EventKind.REQUEUED else self.job.last_event + 1
+        number = self.job.last_event + 2 if kind is EventKind.REQUEUED else self.job.last_event + 1
         self.job = replace(self.job, last_event=number)
-        self.events.append(recording.Event(self.job.id, number, kind, self.now, data))
+        self.events.append(Event(self.job.id, number, kind, self.now, data))
 
     return [patch.object(recording._Story, "say", say)]
 
@@ -170,7 +172,7 @@ def _part_is_enough(answer: answers.Submission) -> answers.Submission:
 
 def _no_reply_is_lost() -> Patches:
     def lost(self: protocol.Session, prompt: Any) -> None:
-        self._end(protocol.Lost(prompt.id, "no clear answer"))
+        self._end(Lost(prompt.id, "no clear answer"))
 
     return [patch.object(protocol.Session, "_unclear", lost)]
 
@@ -190,7 +192,7 @@ def _no_last_word() -> Patches:
 def _silence_is_loss() -> Patches:
     def held(self: protocol.Session, prompt: Any, queue: Any, now: float) -> None:
         del queue, now
-        self._end(protocol.Lost(prompt.id, "nothing was heard of it"))
+        self._end(Lost(prompt.id, "nothing was heard of it"))
 
     return [patch.object(protocol.Session, "_queue_holds", held)]
 

@@ -86,17 +86,18 @@ class SimulatedClient(UpstreamClient):
         reply = self._world.loop.create_future()
         _Request(self._server, (method, path, params, body), reply, answer_seconds).send()
         try:
-            return await reply
+            answer: Answer = await reply
         finally:
             await self._process.wakes()
             self._process.check()
+        return answer
 
     async def _ask_leave(self) -> None:
         await self._process.wakes()  # nothing is asked while it is stopped
         await super()._ask_leave()
 
     def _latency(self) -> float:
-        return self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds)
+        return float(self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds))
 
 
 class _Request:
@@ -120,7 +121,7 @@ class _Request:
         self._world.loop.call_later(seconds, call, *arguments, context=self._world.context)
 
     def _latency(self) -> float:
-        return self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds)
+        return float(self._world.random.uniform(LEAST_SECONDS, self._server.latency_seconds))
 
     def _fail(self, error: ConnectionError) -> None:
         if not self._reply.done():

@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -524,7 +524,7 @@ class World:
 def _logging(world: World) -> Iterator[None]:
     """What the engine logs is traced, and held against it where it says that something broke."""
 
-    def heard(_: object, level: str, entry: dict[str, Any]) -> None:
+    def heard(_: object, level: str, entry: MutableMapping[str, Any]) -> str:
         what = entry.pop("event")
         error = entry.pop("exc_info", None)
         # Who was taken over breaks on every write: that is how it ends.
