@@ -31,6 +31,7 @@
         ├── UpstreamMemoryError     out_of_memory           upstream, another upstream may manage
         ├── ResultInvalidError      result_invalid          upstream
         ├── UpstreamLostError       upstream_lost           upstream, all attempts are used up
+        ├── PoisonedError           poisoned                upstream, it took several of them down
         └── InternalJobError        internal_error          gateway
 
 Only ``api/problems.py`` and the dialects turn these into HTTP. The sentence in ``str(error)`` is meant for the
@@ -277,6 +278,13 @@ class UpstreamLostError(JobError):
     """Every attempt was lost with its upstream."""
 
     code = "upstream_lost"
+    fault = Fault.UPSTREAM
+
+
+class PoisonedError(JobError):
+    """Upstreams died of it, one after the other, each alone; which and when is in the log and with the attempts."""
+
+    code = "poisoned"
     fault = Fault.UPSTREAM
 
 

@@ -15,7 +15,8 @@ from typing import Protocol, Self
 from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.comfy.messages import Message, OutputFile
 from gateway.events import Event, Passing, PreviewImage, Progress
-from gateway.job import Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
+from gateway.job import Cause, Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
+from gateway.poison import Trail
 from gateway.timings import Key, Row
 
 # ---------------------------------------------------------------------------------------------------------------- time
@@ -197,8 +198,9 @@ class Report:
     upstream: str | None = None
     prompt_id: str | None = None
     engine: str | None = None
-    #: With ATTEMPT_LOST and INTERRUPTED: for people.
+    #: With ATTEMPT_LOST and INTERRUPTED: for people, and what it was.
     reason: str = ""
+    cause: Cause | None = None
     #: With FAILED and EXPIRED.
     error_code: str | None = None
     error_message: str | None = None
@@ -312,6 +314,10 @@ class Store(Protocol):
 
     async def queued_task(self, task_id: str) -> tuple[Job, Task] | None:
         """A task and its job, when it is still queued."""
+        ...
+
+    async def trails(self, task_ids: Sequence[str]) -> Mapping[str, Trail]:
+        """Of each of these tasks, the upstreams that died while they ran it, and what else was lost around then."""
         ...
 
     async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:

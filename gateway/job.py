@@ -71,6 +71,27 @@ class TaskEvent(StrEnum):
     EXPIRED = "expired"
 
 
+class Cause(StrEnum):
+    """What ended an attempt that was lost or interrupted: evidence, kept with the attempt."""
+
+    #: Its upstream went away, or came back without knowing of it, and it was not us.
+    DIED = "died"
+    #: A worker that lives and dies with us was stopped or killed.
+    STOPPED = "stopped"
+    #: Nothing was heard of it for too long.
+    STALLED = "stalled"
+    #: Its upstream ran out of memory.
+    OUT_OF_MEMORY = "out_of_memory"
+    #: Somebody at the upstream dequeued or interrupted it, or its inputs were not there any more.
+    TAKEN_BACK = "taken_back"
+    #: It was gone when we came back to it.
+    UNSEEN = "unseen"
+    #: Its upstream was done, and could not give the file.
+    RESULT_LOST = "result_lost"
+    #: Its upstream was done, and we could not keep the file.
+    NOT_STORED = "not_stored"
+
+
 #: States that nothing leaves.
 TERMINAL = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELED})
 TERMINAL_JOB = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED})

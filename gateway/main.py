@@ -149,7 +149,7 @@ async def _build(
     runner = Runner(
         store, blobs, bus, catalog, pool, recorder, collector, timings, clock, stall_seconds=settings.stall_seconds
     )
-    dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock)
+    dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock, poison_after=settings.poison_after)
     wakers.append(dispatcher.wake)
     tls = await _tls(settings)
     builder = UpstreamBuilder(

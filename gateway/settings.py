@@ -98,6 +98,9 @@ class Settings(BaseSettings):
     max_queue: int = Field(10_000, gt=0, description="Jobs that may wait; then 503 with Retry-After.")
     stall_seconds: Seconds = Field(600.0, gt=0, description="A running prompt silent for this long is given up.")
     max_attempts: int = Field(3, ge=1, description="Attempts of a task whose upstream was lost under it.")
+    poison_after: int = Field(
+        2, ge=0, description="A job under which so many upstreams died of their own fails as poisoned; 0: never."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
 

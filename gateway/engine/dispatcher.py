@@ -23,11 +23,12 @@ from gateway.breaker import Fault
 from gateway.engine.catalog import Catalog
 from gateway.engine.needs import Need, split_requirement
 from gateway.engine.pool import Pool, Room
+from gateway.engine.quarantine import Quarantine
 from gateway.engine.recorder import Recorder
 from gateway.engine.runner import Ending, Runner, Stages
 from gateway.errors import ShuttingDownError, TemplateError
 from gateway.interfaces import Candidate, Clock, OpenTask, Report, Store
-from gateway.job import TaskEvent
+from gateway.job import Cause, TaskEvent
 
 log = structlog.get_logger(__name__)
 
@@ -87,6 +88,7 @@ class Dispatcher:
         clock: Clock,
         *,
         chance: Callable[[], float] = random.random,
+        poison_after: int = 0,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -94,6 +96,7 @@ class Dispatcher:
         self._recorder = recorder
         self._runner = runner
         self._clock = clock
+        self._quarantine = Quarantine(store, recorder, clock, poison_after=poison_after)
         self._shares = scheduling.Shares()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -206,14 +209,14 @@ class Dispatcher:
 
     async def _candidates(self) -> list[Candidate]:
         self._seen = found = await self._store.candidates(limit=WINDOW)
+        free = [candidate for candidate in found if candidate.task_id not in self._at_work]
+        verdicts = await self._quarantine.review(free)
         now = self._clock.monotonic()
+        for task_id, due in verdicts.items():
+            self._retry_at[task_id] = max(due, self._retry_at.get(task_id, due))
         self._retry_at = {task_id: moment for task_id, moment in self._retry_at.items() if moment > now}
         waiting = self._retry_at.keys() | {task_id for task_id, broken in self._breaks.items() if broken.until > now}
-        return [
-            candidate
-            for candidate in found
-            if candidate.task_id not in self._at_work and candidate.task_id not in waiting
-        ]
+        return [candidate for candidate in free if candidate.task_id not in waiting | verdicts.keys()]
 
     def _within_budget(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Without the retries there is no budget for now; they keep their place in the queue."""
@@ -344,7 +347,7 @@ class Dispatcher:
         if upstream is None:
             self._runner.no_longer_expect(found)
             reason = "Its upstream is no longer in the pool."
-            report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason=reason)
+            report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason=reason, cause=Cause.UNSEEN)
             await self._recorder.record(found.task.id, report)
             return
         self._runner.expect(found)

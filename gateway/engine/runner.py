@@ -39,7 +39,7 @@ from gateway.errors import (
     UpstreamMemoryError,
 )
 from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
-from gateway.job import Job, Task, TaskEvent, TaskState
+from gateway.job import Cause, Job, Task, TaskEvent, TaskState
 from gateway.template import Template, missing_on
 
 log = structlog.get_logger(__name__)
@@ -335,19 +335,22 @@ class Runner:
     async def _gone(self, attempt: Attempt, outcome: Lost) -> Ending:
         log.warning("attempt_lost", job=attempt.job.id, attempt=attempt.number, reason=outcome.reason)
         if outcome.by_our_stop:
-            return await self._interrupted(attempt, "The worker that ran it was stopped.")
+            return await self._interrupted(attempt, "The worker that ran it was stopped.", Cause.STOPPED)
         if attempt.is_ahead and not attempt.started:
-            await self._interrupted(attempt, "The worker was lost before it began.")
+            await self._interrupted(attempt, "The worker was lost before it began.", Cause.DIED)
             return Ending.GIVEN_BACK
-        ending = Ending.SILENT if attempt.is_stalled else Ending.LOST
-        return await self._lost(attempt, "The worker that ran it was lost.", ending)
+        reason = "The worker that ran it was lost."
+        if attempt.is_stalled:
+            return await self._lost(attempt, reason, Cause.STALLED, Ending.SILENT)
+        return await self._lost(attempt, reason, Cause.DIED, Ending.LOST)
 
     async def _stopped_there(self, attempt: Attempt) -> Ending:
         if attempt.canceling.is_set():
             return await self._canceled(attempt)
         if attempt.started:
-            return await self._lost(attempt, "It was interrupted on the worker.", Ending.WITHDRAWN)
-        await self._interrupted(attempt, "The worker gave it back before it began.")
+            return await self._lost(attempt, "It was interrupted on the worker.", Cause.TAKEN_BACK, Ending.WITHDRAWN)
+        cause = Cause.STALLED if attempt.is_stalled else Cause.TAKEN_BACK
+        await self._interrupted(attempt, "The worker gave it back before it began.", cause)
         return Ending.GIVEN_BACK
 
     async def _failed(self, attempt: Attempt, outcome: Failed) -> Ending:
@@ -362,7 +365,8 @@ class Runner:
         )
         is_out_of_memory = outcome.code == UpstreamMemoryError.code
         if is_out_of_memory and self._may_manage_elsewhere(attempt):
-            report = Report(TaskEvent.ATTEMPT_LOST, reason="The worker ran out of memory; another one will try.")
+            reason = "The worker ran out of memory; another one will try."
+            report = Report(TaskEvent.ATTEMPT_LOST, reason=reason, cause=Cause.OUT_OF_MEMORY)
         else:
             report = Report(TaskEvent.FAILED, error_code=outcome.code, error_message=outcome.message)
         await self._record(attempt, report)
@@ -375,14 +379,14 @@ class Runner:
         need = _need(attempt.template, attempt.job)
         return has_attempts and self._pool.could_take(attempt.task.id, *need, now=True)
 
-    async def _lost(self, attempt: Attempt, reason: str, ending: Ending) -> Ending:
+    async def _lost(self, attempt: Attempt, reason: str, cause: Cause, ending: Ending) -> Ending:
         if attempt.adopted and not attempt.heard:
-            return await self._interrupted(attempt, reason)
-        await self._record(attempt, Report(TaskEvent.ATTEMPT_LOST, reason=reason))
+            return await self._interrupted(attempt, reason, Cause.UNSEEN)
+        await self._record(attempt, Report(TaskEvent.ATTEMPT_LOST, reason=reason, cause=cause))
         return ending
 
-    async def _interrupted(self, attempt: Attempt, reason: str) -> Ending:
-        await self._record(attempt, Report(TaskEvent.INTERRUPTED, reason=reason))
+    async def _interrupted(self, attempt: Attempt, reason: str, cause: Cause) -> Ending:
+        await self._record(attempt, Report(TaskEvent.INTERRUPTED, reason=reason, cause=cause))
         return Ending.WITHDRAWN
 
     async def _canceled(self, attempt: Attempt) -> Ending:
@@ -401,11 +405,11 @@ class Runner:
             return Ending.SETTLED
         except ResultLostError as error:
             log.warning("results_lost", job=attempt.job.id, attempt=attempt.number, reason=str(error))
-            return await self._lost(attempt, "The result could not be fetched.", Ending.LOST)
+            return await self._lost(attempt, "The result could not be fetched.", Cause.RESULT_LOST, Ending.LOST)
         except (OSError, BusyError) as error:
             # Our own disk, most likely full: no fault of the worker's nor of the job's.
             log.error("results_not_stored", job=attempt.job.id, attempt=attempt.number, exc_info=error)
-            await self._interrupted(attempt, "The result could not be stored.")
+            await self._interrupted(attempt, "The result could not be stored.", Cause.NOT_STORED)
             return Ending.NOT_STORED
         except GatewayError as error:
             await self._fail(attempt.task, attempt.number, error)

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 
 from gateway.events import TERMINAL_KINDS, EventKind
-from gateway.job import LIVE, TERMINAL, TERMINAL_JOB, JobState, TaskEvent, TaskState
+from gateway.job import LIVE, TERMINAL, TERMINAL_JOB, Cause, JobState, TaskEvent, TaskState
 
 
 class AssetKind(StrEnum):
@@ -49,6 +49,8 @@ OUTCOMES = (
     TaskEvent.CANCELED,
     TaskEvent.EXPIRED,
 )
+#: Those of them that have a cause.
+CAUSED = (TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED)
 
 
 def _among(column: str, values: Iterable[StrEnum]) -> str:
@@ -60,6 +62,8 @@ def _among(column: str, values: Iterable[StrEnum]) -> str:
 IS_QUEUED = "state = 'queued'"
 IS_LIVE = _among("state", LIVE)
 _IS_END = _among("kind", TERMINAL_KINDS)
+#: Attempts with which an upstream was lost.
+IS_LOSS = _among("cause", (Cause.DIED, Cause.STOPPED))
 
 metadata = MetaData(
     naming_convention={
@@ -198,6 +202,13 @@ attempts = Table(
     Column("ended_at", Double),
     Column("outcome", Text),
     Column("reason", Text, nullable=False),
+    # At the column, as a column that is added later can have no others.
+    Column(
+        "cause",
+        Text,
+        CheckConstraint(f"cause IS NULL OR {_among('cause', Cause)}", name="cause"),
+        CheckConstraint(f"cause IS NULL OR {_among('outcome', CAUSED)}", name="caused"),
+    ),
     UniqueConstraint("task_id", "number"),
     CheckConstraint("number > 0", name="number"),
     CheckConstraint(f"outcome IS NULL OR {_among('outcome', OUTCOMES)}", name="outcome"),
@@ -210,6 +221,7 @@ attempts = Table(
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
+    Index("ix_attempts_losses", "ended_at", sqlite_where=text(IS_LOSS), postgresql_where=text(IS_LOSS)),
 )
 
 events = Table(

@@ -13,6 +13,7 @@ from gateway.events import Event
 from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Purged, Recorded, Report, Swept, UpstreamRow
 from gateway.job import Job, JobResult, JobState, RetryLimits, Task
 from gateway.lease import Lease
+from gateway.poison import Trail
 from gateway.store.copying import blobs_of
 from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
 from gateway.store.queries import (
@@ -25,6 +26,7 @@ from gateway.store.queries import (
     recording,
     sweeping,
     timings,
+    trails,
     upstreams,
 )
 from gateway.timings import Key, Row
@@ -207,6 +209,10 @@ class SqlStore:
     async def open_tasks(self) -> Sequence[OpenTask]:
         """All dispatched and running tasks."""
         return await self._executor.read(queue.open_tasks)
+
+    async def trails(self, task_ids: Sequence[str]) -> Mapping[str, Trail]:
+        """Of each of these tasks, the upstreams that died while they ran it, and what else was lost around then."""
+        return await self._executor.read(trails.trails, task_ids)
 
     # ---- what is kept beside jobs
 

@@ -22,8 +22,10 @@ from gateway.comfy.messages import OutputFile
 from gateway.errors import ConflictError, InvalidInputError, QueueFullError, ShuttingDownError
 from gateway.events import EventKind
 from gateway.interfaces import Blob, LooseBlob, NewJob, Purged, Report
-from gateway.job import JobInput, JobResult, JobState, RetryLimits, TaskEvent, TaskState
+from gateway.job import Cause, JobInput, JobResult, JobState, RetryLimits, TaskEvent, TaskState
+from gateway.poison import Loss, Trail
 from gateway.store.executors import InlineExecutor, SqliteExecutor
+from gateway.store.queries import trails
 from gateway.store.queries.queue import candidates
 from gateway.store.schema import tasks
 from gateway.store.sql_store import SqlStore
@@ -244,6 +246,51 @@ async def test_attempts_run_out(store):
     assert (last.job.state, last.job.error_code) == (JobState.FAILED, "upstream_lost")
     assert [event.kind for event in last.events] == [EventKind.FAILED]
     assert (await kinds(store)).count("requeued") == 2
+
+
+async def lose(store, task, upstream, at, cause=Cause.DIED, *, started=True, event=TaskEvent.ATTEMPT_LOST):
+    """A new attempt of a task, which ends so."""
+    dispatched = await dispatch(store, task=task, upstream=upstream, now=at - 1)
+    number = dispatched.task.attempt
+    if started:
+        await tell(store, TaskEvent.STARTED, number, task=task, now=at - 1)
+    await tell(store, event, number, task=task, now=at, cause=cause)
+
+
+async def test_trail_holds_the_deaths_under_a_task_and_what_was_lost_beside_them(store):
+    one, other, quiet = "task-0001", "task-0002", "task-0003"
+    for number in (1, 2, 3):
+        await create(store, number)
+    await lose(store, one, "gpu-1", 100.0)
+    await lose(store, other, "gpu-3", 109.0)
+    await lose(store, other, "gpu-4", 112.0, started=False)
+    await lose(store, one, "gpu-2", 200.0)
+    await lose(store, quiet, "gpu-5", 195.0, Cause.STOPPED, event=TaskEvent.INTERRUPTED)
+    first, second = Loss("gpu-1", 100.0), Loss("gpu-2", 200.0)
+    trails = await store.trails([one, other, quiet, "task-nobody"])
+    assert trails[one] == Trail((first, second), (first, Loss("gpu-3", 109.0), Loss("gpu-5", 195.0), second))
+    assert trails[other].deaths == (Loss("gpu-3", 109.0),), "the other one had not begun"
+    assert Loss("gpu-4", 112.0) in trails[other].losses
+    assert trails[quiet] == trails["task-nobody"] == Trail()
+
+
+@pytest.mark.parametrize("cause", sorted(set(Cause) - {Cause.DIED, Cause.STOPPED}))
+async def test_only_an_upstream_that_went_away_leaves_a_trail(store, cause):
+    await create(store, 1)
+    await create(store, 2)
+    await lose(store, "task-0001", "gpu-1", 100.0, cause)
+    await lose(store, "task-0002", "gpu-2", 100.0)
+    assert (await store.trails(["task-0001"]))["task-0001"] == Trail()
+    assert (await store.trails(["task-0002"]))["task-0002"].losses == (Loss("gpu-2", 100.0),)
+
+
+async def test_losses_are_found_by_their_index(store):
+    def plan(connection):
+        statement = trails._TRAILS.params(wanted=["task-0001"], seconds=10.0)
+        text = statement.compile(connection, compile_kwargs={"literal_binds": True})
+        return " ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
+
+    assert "ix_attempts_losses" in await store._executor.read(plan)
 
 
 async def test_interruptions_cost_no_attempt_up_to_their_cap(store):

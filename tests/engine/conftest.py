@@ -64,7 +64,7 @@ class Engine:
 
     def __init__(self, folder: Path, **settings):
         self.folder = folder
-        self.settings = from_mapping({"upstreams": "", "stall_seconds": STALL_SECONDS, **settings})
+        self.settings = from_mapping({"upstreams": "", "stall_seconds": STALL_SECONDS, "poison_after": 0, **settings})
         self.clock = FrozenClock()
         self.blobs = MemoryBlobs(self.clock)
         self.media = FakeMedia(self._read)
@@ -118,7 +118,14 @@ class Engine:
             stall_seconds=STALL_SECONDS,
         )
         self.dispatcher = Dispatcher(
-            self.store, self.pool, self.catalog, self.recorder, self.runner, self.clock, chance=lambda: 0.0
+            self.store,
+            self.pool,
+            self.catalog,
+            self.recorder,
+            self.runner,
+            self.clock,
+            chance=lambda: 0.0,
+            poison_after=self.settings.poison_after,
         )
         self.service = Service(
             settings=self.settings,

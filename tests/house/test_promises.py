@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.pool import StaticPool
 
 from gateway.events import EventKind
-from gateway.job import TERMINAL, TERMINAL_JOB, JobState, TaskState
+from gateway.job import TERMINAL, TERMINAL_JOB, Cause, JobState, TaskState
 from gateway.store import migrations
 
 
@@ -48,6 +48,10 @@ def test_states_of_tasks_are_the_enum(checks) -> None:
 
 def test_kinds_of_events_are_the_enum(checks) -> None:
     assert listed(checks["events"], "kind IN") == [values(EventKind)]
+
+
+def test_causes_of_lost_attempts_are_the_enum(checks) -> None:
+    assert values(Cause) in listed(checks["attempts"], "cause IS NULL OR")
 
 
 def test_what_is_finished_is_what_is_terminal(checks) -> None:

@@ -43,7 +43,7 @@ from gateway.store.rows import (
     outputs_to_json,
     task_from,
 )
-from gateway.store.schema import attempts, events, jobs, tasks
+from gateway.store.schema import CAUSED, attempts, events, jobs, tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,12 @@ def _apply(
     story.put(changed)
     _save_task(connection, task, changed, report, story.now)
     if task.state in LIVE and not live:
-        ended = {"outcome": report.event.value, "reason": report.reason, "ended_at": story.now}
+        ended = {
+            "outcome": report.event.value,
+            "reason": report.reason,
+            "cause": report.cause.value if report.cause and report.event in CAUSED else None,
+            "ended_at": story.now,
+        }
         change(connection, _CHANGE_ATTEMPT, {"wanted": task.prompt_id, **ended})
     if decision.state is TaskState.QUEUED:
         story.say(EventKind.REQUEUED, {"reason": report.event.value, "message": report.reason})

@@ -27,8 +27,16 @@ def tables(connection):
 
 
 def normal(sql):
-    """Columns and constraints in any order."""
-    return sorted(part.strip().rstrip(",") for part in sql.splitlines())
+    """Columns and constraints in any order and on any lines: SQLite adds a column behind the constraints."""
+    head, _, body = " ".join(sql.split()).partition("(")
+    parts, depth = [""], 0
+    for letter in body.rpartition(")")[0]:
+        depth += (letter == "(") - (letter == ")")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [head.strip(), *sorted(part.strip() for part in parts), body.rpartition(")")[2].strip()]
 
 
 def test_migrations_make_the_tables_that_the_schema_says(connection):

@@ -1,0 +1,54 @@
+"""Whether a task kills what it runs on."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.poison import OUTAGE_SECONDS, Loss, Trail, is_poisoned, own_deaths, seconds_to_verdict
+
+FIRST, SECOND = Loss("gpu-1", 100.0), Loss("gpu-2", 200.0)
+
+
+def trail(*deaths, beside=()):
+    """As the store tells it: each death is among the losses."""
+    return Trail(deaths, (*deaths, *beside))
+
+
+def test_two_upstreams_that_died_alone_make_it_poisoned():
+    assert is_poisoned(trail(FIRST, SECOND), 2)
+    assert not is_poisoned(trail(FIRST), 2)
+
+
+def test_one_upstream_that_died_twice_does_not():
+    assert not is_poisoned(trail(FIRST, Loss("gpu-1", 200.0)), 2)
+
+
+@pytest.mark.parametrize("seconds", [-OUTAGE_SECONDS, 0.0, OUTAGE_SECONDS])
+def test_a_death_in_a_common_outage_does_not_count(seconds):
+    found = trail(FIRST, SECOND, beside=[Loss("gpu-3", SECOND.at + seconds)])
+    assert own_deaths(found) == (FIRST,)
+    assert not is_poisoned(found, 2)
+
+
+@pytest.mark.parametrize("loss", [Loss("gpu-3", 189.9), Loss("gpu-3", 210.1), Loss("gpu-2", 195.0)])
+def test_a_loss_long_before_or_after_or_of_the_same_upstream_excuses_nothing(loss):
+    assert is_poisoned(trail(FIRST, SECOND, beside=[loss]), 2)
+
+
+@given(st.lists(st.builds(Loss, st.sampled_from(["a", "b", "c"]), st.floats(0, 1e6))), st.integers(0, 4))
+def test_never_when_it_is_off_and_never_for_fewer_upstreams_than_it_takes(deaths, poison_after):
+    found = trail(*deaths)
+    assert not is_poisoned(found, 0)
+    if is_poisoned(found, poison_after):
+        assert len({death.upstream for death in deaths}) >= poison_after
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(200.0, 10.0), (203.5, 6.5), (210.0, 0.0), (1e9, 0.0), (-1e9, 10.0)])
+def test_the_verdict_waits_for_the_last_death_to_be_past_an_outage_and_no_longer(now, seconds):
+    assert seconds_to_verdict(trail(FIRST, SECOND), now) == seconds
+
+
+def test_without_a_death_there_is_no_verdict_to_wait_for():
+    assert seconds_to_verdict(Trail(), 0.0) == 0.0
