@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import structlog
@@ -88,10 +88,11 @@ def create_app(
     doors = Doors.from_settings(settings, admin_token)
     endpoints = all_endpoints(dialects)
     require_single_claims(endpoints)
-    app = Starlette(
+    app = _Application(
+        service,
+        polled_prefixes=_polled_prefixes(endpoints),
         routes=[route for endpoint in endpoints for route in _routes(endpoint, window, doors)],
         middleware=[
-            Middleware(ReadyAnswers, prefixes=_polled_prefixes(endpoints), service=service),
             Middleware(LingeringClose),
             Middleware(Edge, doors=doors, dialects=dialects, stopping=service.stopping),
         ],
@@ -100,6 +101,18 @@ def create_app(
     # It would send clients wherever their Host header says.
     app.router.redirect_slashes = False
     return app
+
+
+class _Application(Starlette):
+    """Starlette, with what is ready in front of it."""
+
+    def __init__(self, service: Service, *, polled_prefixes: tuple[str, ...], **starlette: Any) -> None:
+        super().__init__(**starlette)
+        self.ready = ReadyAnswers(super().__call__, prefixes=polled_prefixes, service=service)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, socket or lifespan."""
+        await self.ready(scope, receive, send)
 
 
 def all_endpoints(dialects: Sequence[Dialect]) -> tuple[Endpoint | SocketEndpoint, ...]:

@@ -6,18 +6,19 @@ same headers from the same address as one that was let in before gets a ready an
 others, and all that carry an ``Origin`` or a request id of their own, take the usual way, which decides.
 
 What makes an answer stale: any event or snapshot of its job, any event at all where the answer tells a place in the
-queue, a purge, and ``FRESH_SECONDS``, which bounds what nobody announces (a file whose time is past).
+queue, a purge, and time, which bounds what nobody announces (a job that is forgotten because its time is past).
 """
 
 from __future__ import annotations
 
+import logging
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, TypeAlias
-from uuid import uuid4
 
 import structlog
 from starlette.requests import Request
@@ -27,10 +28,13 @@ from gateway.api.facade import Service
 from gateway.job import Job, JobState
 
 log = structlog.get_logger(__name__)
+_levels = logging.getLogger(__name__)
 
 FRESH_SECONDS: Final = 1.0
-#: Answers kept, and headers that are known to be let in. Both at most a few KiB each.
-MAX_ANSWERS: Final = 4096
+#: Of a job that has ended, of which nothing but its being forgotten is left to tell.
+ENDED_FRESH_SECONDS: Final = 60.0
+#: Answers kept, about 1 KiB each, and headers that are known to be let in, a few KiB each at most.
+MAX_ANSWERS: Final = 16_384
 MAX_BODY_BYTES: Final = 16 * 1024
 MAX_KNOWN: Final = 1024
 MAX_HEADER_BYTES: Final = 4096
@@ -46,8 +50,8 @@ class _Note:
     """What a handler says of its answer."""
 
     owner: str
-    job_id: str
     is_queued: bool
+    is_terminal: bool
 
 
 @dataclass(slots=True)
@@ -60,7 +64,6 @@ class _Mark:
 @dataclass(frozen=True, slots=True)
 class _Ready:
     owner: str
-    job_id: str
     headers: list[tuple[bytes, bytes]]
     body: bytes
     #: Monotonic seconds.
@@ -88,7 +91,7 @@ class _Copy:
 
 def may_be_kept(request: Request, job: Job) -> None:
     """Say that the answer to this request holds until the job changes."""
-    request.scope[_NOTE] = _Note(job.owner, job.id, job.state is JobState.QUEUED)
+    request.scope[_NOTE] = _Note(job.owner, job.state is JobState.QUEUED, job.is_terminal)
 
 
 class ReadyAnswers:
@@ -105,7 +108,8 @@ class ReadyAnswers:
         self._prefixes = prefixes
         self._clock = service.clock
         self._answers: OrderedDict[str, _Ready] = OrderedDict()
-        self._paths: dict[str, set[str]] = {}
+        #: The pairs of all headers, each once: nearly all answers have the same.
+        self._pairs: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
         self._known: OrderedDict[tuple[_Headers, str], str] = OrderedDict()
         self._making: dict[str, list[_Mark]] = {}
         self._events = 0
@@ -127,18 +131,19 @@ class ReadyAnswers:
         if ready is None:
             await self._make(scope, receive, send, asked)
             return
-        request_id = uuid4().hex
+        request_id = os.urandom(16).hex()
         headers = [*ready.headers, (b"x-request-id", request_id.encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": ready.body})
-        log.debug("request", method="GET", ready=True, status=200, request_id=request_id)
+        if _levels.isEnabledFor(logging.DEBUG):  # asked here, because saying it to nobody takes a tenth of the answer
+            log.debug("request", method="GET", ready=True, status=200, request_id=request_id)
 
     def _ready(self, path: str, asked: tuple[_Headers, str]) -> _Ready | None:
         ready = self._answers.get(path)
         if ready is None or self._known.get(asked) != ready.owner:
             return None
         if ready.fresh_until <= self._clock.monotonic() or ready.at_event not in {None, self._events}:
-            self._drop(path, ready)
+            del self._answers[path]
             return None
         self._answers.move_to_end(path)
         self._known.move_to_end(asked)
@@ -155,9 +160,9 @@ class ReadyAnswers:
             return
         if any(name in _UNUSUAL for name, _ in asked[0]) or sum(map(_size, asked[0])) > MAX_HEADER_BYTES:
             return
-        until = self._clock.monotonic() + FRESH_SECONDS
+        until = self._clock.monotonic() + (ENDED_FRESH_SECONDS if note.is_terminal else FRESH_SECONDS)
         at_event = events if note.is_queued else None
-        self._keep(path, _Ready(note.owner, note.job_id, copy.headers, copy.body, until, at_event))
+        self._keep(path, _Ready(note.owner, self._shared(copy.headers), copy.body, until, at_event))
         self._known[asked] = note.owner
         if len(self._known) > MAX_KNOWN:
             self._known.popitem(last=False)
@@ -165,16 +170,13 @@ class ReadyAnswers:
     def _keep(self, path: str, ready: _Ready) -> None:
         self._answers[path] = ready
         self._answers.move_to_end(path)
-        self._paths.setdefault(ready.job_id, set()).add(path)
         if len(self._answers) > MAX_ANSWERS:
-            self._drop(*next(iter(self._answers.items())))
+            self._answers.popitem(last=False)
 
-    def _drop(self, path: str, ready: _Ready) -> None:
-        self._answers.pop(path, None)
-        paths = self._paths.get(ready.job_id, set())
-        paths.discard(path)
-        if not paths:
-            self._paths.pop(ready.job_id, None)
+    def _shared(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        if len(self._pairs) > MAX_KNOWN:
+            self._pairs.clear()
+        return [self._pairs.setdefault(pair, pair) for pair in headers]
 
     # ------------------------------------------------------------------------------------------------------- changes
 
@@ -194,13 +196,12 @@ class ReadyAnswers:
     def _changed(self, job_id: str | None, *, is_event: bool) -> None:
         if job_id is None:
             self._answers.clear()
-            self._paths.clear()
             for marks in self._making.values():
                 _make_stale(marks)
             return
         self._events += is_event
-        for path in self._paths.pop(job_id, ()):
-            self._answers.pop(path, None)
+        for prefix in self._prefixes:
+            self._answers.pop(prefix + job_id, None)
         _make_stale(self._making.get(job_id, []))
 
 

@@ -77,12 +77,18 @@ async def test_what_was_purged_is_gone_at_once(polled):
     assert (await ask(app, "GET", f"/status/{job_id}")).status == 404
 
 
-async def test_nothing_is_kept_for_longer_than_it_says(polled, monkeypatch):
+@pytest.mark.parametrize(("has_ended", "seconds"), [(False, ready.FRESH_SECONDS), (True, ready.ENDED_FRESH_SECONDS)])
+async def test_nothing_is_kept_for_longer_than_it_says(polled, monkeypatch, has_ended, seconds):
     app, service, job_id, asked = polled
+    if has_ended:
+        service.succeed(job_id)
     now = 100.0
     monkeypatch.setattr(service.clock, "monotonic", lambda: now)
     await ask(app, "GET", f"/status/{job_id}")
-    now += ready.FRESH_SECONDS
+    now += seconds - 0.01
+    await ask(app, "GET", f"/status/{job_id}")
+    assert len(asked) == 1
+    now += 0.01
     await ask(app, "GET", f"/status/{job_id}")
     assert len(asked) == 2
 
@@ -135,7 +141,7 @@ async def test_another_owners_answer_is_not_given_though_the_caller_is_known(pol
     theirs = service.put(owner="somebody else")
     await ask(app, "GET", f"/status/{job_id}")
     layer = _layer(app)
-    layer._keep(f"/status/{theirs.id}", ready._Ready("somebody else", theirs.id, [], b"{}", 1e9, None))
+    layer._keep(f"/status/{theirs.id}", ready._Ready("somebody else", [], b"{}", 1e9, None))
     assert (await ask(app, "GET", f"/status/{theirs.id}")).status == 404
 
 
@@ -168,14 +174,11 @@ async def test_what_is_kept_is_bounded(polled, monkeypatch):
     for number in range(6):
         assert (await ask(app, "GET", f"/status/{service.put().id}", user_agent=f"client {number}")).status == 200
     layer = _layer(app)
-    assert (len(layer._answers), len(layer._paths), len(layer._known), len(layer._making)) == (3, 3, 2, 0)
+    assert (len(layer._answers), len(layer._known), len(layer._making)) == (3, 2, 0)
     big = {"user_agent": "x" * ready.MAX_HEADER_BYTES}
     await ask(app, "GET", f"/status/{service.put().id}", **big)
     assert not any(pair == (b"user-agent", big["user_agent"].encode()) for key in layer._known for pair in key[0])
 
 
 def _layer(app):
-    found = app.middleware_stack
-    while not isinstance(found, ready.ReadyAnswers):
-        found = found.app
-    return found
+    return app.ready
