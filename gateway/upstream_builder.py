@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from gateway.data_dir import StartError
 from gateway.errors import InvalidInputError
-from gateway.interfaces import Clock, Store, Upstream
+from gateway.interfaces import Clock, Store, Upstream, UpstreamRow
 from gateway.lease import MayAct
 from gateway.settings import Settings
 from gateway.upstreams.client import parse_address
@@ -70,19 +70,28 @@ class UpstreamBuilder:
                     raise StartError(f"GATEWAY_UPSTREAMS names {name} twice: name each instance once.")
                 row = await self._store.upstream(name, now=now)
                 if not row.removed:
-                    made[name] = Made(self._remote(name, url, row.client_id), draining=row.draining)
+                    # One that was removed and added anew has a URL of its own: what was done last holds.
+                    made[name] = Made(self._remote(name, row.url or url, row.client_id), draining=row.draining)
             except ValueError as error:
                 raise StartError(f"GATEWAY_UPSTREAMS: {error}.") from error
         for row in await self._store.upstreams():
             if row.url is not None and not row.removed and row.name not in made:
                 made[row.name] = Made(self._remote(row.name, row.url, row.client_id), draining=row.draining)
-        for number in range(1, self._settings.embedded_worker_count + 1):
-            row = await self._store.upstream(f"{WORKER_PREFIX}{number}", now=now)
-            made[row.name] = Made(self._worker(row.name, row.client_id), draining=row.draining, embedded=True)
+        for name in self._worker_names:
+            row = await self._store.upstream(name, now=now)
+            if not row.removed:
+                made[name] = Made(self._worker(name, row.client_id), draining=row.draining, embedded=True)
         return list(made.values())
+
+    @property
+    def _worker_names(self) -> tuple[str, ...]:
+        return tuple(f"{WORKER_PREFIX}{number + 1}" for number in range(self._settings.embedded_worker_count))
 
     async def remember(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
         """An upstream added while running; see ``UpstreamFactory``."""
+        if url in self._worker_names and name in {None, url}:
+            check_name(url)
+            return self._worker(url, (await self._restore(url)).client_id)
         try:
             parse_address(url)
             wanted = name or name_of(url)
@@ -94,10 +103,15 @@ class UpstreamBuilder:
                 field="name",
             )
         check_name(wanted)
-        row = await self._store.upstream(wanted, url=url, now=self._clock.now())
-        if row.removed:
-            await self._store.set_upstream(row.name, removed=False, now=self._clock.now())
+        row = await self._restore(wanted, url)
         return self._remote(row.name, url, row.client_id)
+
+    async def _restore(self, name: str, url: str | None = None) -> UpstreamRow:
+        """Its row, as of one that is new: what was drained before it was removed works again."""
+        row = await self._store.upstream(name, url=url, now=self._clock.now())
+        if row.removed or row.draining:
+            await self._store.set_upstream(name, removed=False, draining=False, now=self._clock.now())
+        return row
 
     def _remote(self, name: str, url: str, client_id: str) -> RemoteUpstream:
         return RemoteUpstream(

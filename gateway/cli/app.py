@@ -141,7 +141,7 @@ def add(address: str, *, name: str | None = None, url: Url = DEFAULT_URL, token:
     """Take a ComfyUI into the pool; remembered across restarts.
 
     Args:
-        address: its base URL.
+        address: its base URL; or the name of a worker of the gateway's own that was removed, such as embedded-1.
         name: what to call it.
         url: base URL of the gateway.
         token: admin token.

@@ -132,6 +132,8 @@ class UpstreamFactory(Protocol):
     async def __call__(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
         """An upstream for a base URL, remembered under its name once ``check_name`` lets it pass.
 
+        A worker of our own that was removed goes by its name in place of a URL.
+
         Raises:
             InvalidInputError: the URL is none, or the name is not plain.
         """
@@ -389,7 +391,7 @@ class Service:
     async def add_upstream(self, url: str, name: str | None = None) -> MemberView:
         """Take an upstream in, remembered across restarts. Raises InvalidInputError, ConflictError."""
         upstream = await self._make_upstream(url, name, self._refuse_taken)
-        self._pool.add(upstream)
+        self._pool.add(upstream, embedded=upstream.name == url)
         return next(view for view in self._pool.views() if view.status.name == upstream.name)
 
     def _refuse_taken(self, name: str) -> None:

@@ -71,6 +71,35 @@ async def test_an_upstream_keeps_its_client_id_and_its_draining_and_stays_remove
         await one.close()
 
 
+async def test_a_worker_that_was_removed_stays_away_until_it_is_added_by_its_name(build) -> None:
+    both = build(embedded_workers=2)
+    assert [one.upstream.name for one in await both.all()] == ["embedded-1", "embedded-2"]
+    await build.store.set_upstream("embedded-1", removed=True, draining=True, now=0.0)
+    assert [one.upstream.name for one in await both.all()] == ["embedded-2"]
+    assert (await both.remember("embedded-1", None, allow)).name == "embedded-1"
+    assert [(one.upstream.name, one.draining) for one in await both.all()] == [
+        ("embedded-1", False),
+        ("embedded-2", False),
+    ]
+
+
+@pytest.mark.parametrize(("url", "name"), [("embedded-3", None), ("embedded-1", "other"), ("embedded-x", None)])
+async def test_only_a_worker_of_the_settings_goes_by_its_name(build, url, name) -> None:
+    with pytest.raises(InvalidInputError):
+        await build(embedded_workers=2).remember(url, name, allow)
+
+
+async def test_what_was_added_anew_keeps_its_new_url_and_is_not_drained(build) -> None:
+    [first] = await build(upstreams="http://a:8188").all()
+    await build.store.set_upstream("a-8188", removed=True, draining=True, now=0.0)
+    added = await build().remember("http://user:new@a:8188", None, allow)
+    [again] = await build(upstreams="http://a:8188").all()
+    assert not again.draining
+    assert again.upstream._address.headers == added._address.headers != {}
+    for one in (first.upstream, added, again.upstream):
+        await one.close()
+
+
 async def test_an_instance_named_twice_is_told(build) -> None:
     with pytest.raises(StartError, match="a-8188 twice"):
         await build(upstreams="http://a:8188,http://a:8188/").all()
