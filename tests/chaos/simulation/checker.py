@@ -38,6 +38,8 @@ BLAME_SECONDS = 150.0
 SETTLE_SECONDS = 30.0
 #: A cancel is asked again every 5 s at least, and a node heeds it within 2.
 HEED_SECONDS = 12.0
+#: So long after a server can be talked to again its socket is back; with the time to heed, less than 30 s.
+CALM_SECONDS = 15.0
 LOSSES = {TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED}
 
 
@@ -216,7 +218,8 @@ class Checker:
     def _look_at_stale(self, server: SimulatedComfyUI, now: float, *, is_steady: bool) -> None:
         """What nobody wants any more leaves a server that can be talked to."""
         stale = {prompt.id for prompt in server.held() if prompt.job_id is not None and not self._is_wanted(prompt)}
-        if not is_steady or server.was_at_fault_since(now - SETTLE_SECONDS):
+        blocked_until = max(server.weather_until, server.frames_blocked_until)
+        if not is_steady or server.was_unreachable_since(now - CALM_SECONDS) or blocked_until > now - CALM_SECONDS:
             stale.clear()
         since = self.stale_since[server.name] = {
             prompt_id: self.stale_since.get(server.name, {}).get(prompt_id, now) for prompt_id in sorted(stale)

@@ -196,7 +196,7 @@ class SimulatedComfyUI:
                 return OK
             case ["api", "jobs", prompt_id, "cancel"] if self.cancels_by_job:
                 self._delete(prompt_id, beside=prompt_id)
-                self._interrupt(prompt_id)
+                self._interrupt(prompt_id, is_atomic=True)
                 return OK
             case _:
                 return NOTHING
@@ -269,7 +269,7 @@ class SimulatedComfyUI:
             self.world.trace(self.name, f"deleted {prompt_id[:8]}")
         self._tell_status()
 
-    def _interrupt(self, prompt_id: str | None) -> None:
+    def _interrupt(self, prompt_id: str | None, *, is_atomic: bool = False) -> None:
         running = self.running
         if prompt_id is None:
             self.world.checker.fail("no blind interrupt", f"{self.name} was interrupted whatever it ran")
@@ -279,7 +279,8 @@ class SimulatedComfyUI:
         self.world.trace(self.name, f"interrupted {running.id[:8]}, which is {running.habit or 'well'}")
         if running.habit in {"deaf", "late_success"}:
             return
-        if self.pending and self.pending[0].job_id is not None and self.world.random.random() < HITS_NEXT:
+        has_next = bool(self.pending) and self.pending[0].job_id is not None
+        if has_next and not is_atomic and self.world.random.random() < HITS_NEXT:
             # It looks which one runs, and interrupts what runs then.
             self._end_as_success(running)
             self._end_as_interrupted(self.running or running)

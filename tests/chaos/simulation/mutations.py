@@ -299,11 +299,6 @@ MUTATIONS = (
     Mutation("no last word", "history is asked again after the queue", _no_last_word),
     Mutation("silence is loss", "what the queue shows is slow, not lost", _silence_is_loss),
     Mutation("blind interrupt", "an interrupt names its prompt", _blind_interrupt),
-    Mutation(
-        "stale prompts stay",
-        "what nobody wants is removed",
-        lambda: [patch.object(RemoteUpstream, "clear_stale", _nothing)],
-    ),
     Mutation("all is stale", "what somebody wants is not removed", _clears_all),
     Mutation(
         "open tasks unknown at start",
@@ -356,7 +351,6 @@ FOUND_BY = {
     "no last word": 181,
     "silence is loss": 2,
     "blind interrupt": 0,
-    "stale prompts stay": 578,
     "all is stale": 1,
     "open tasks unknown at start": 81,
     "nothing is taken up": 0,
