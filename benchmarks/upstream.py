@@ -190,7 +190,8 @@ class Instance:
         prompt.started_ns = time.monotonic_ns()
         self._tell(prompt, "execution_start", timestamp=1)
         self._tell(prompt, "execution_cached", nodes=[], timestamp=1)
-        self._tell(prompt, "executing", node=prompt.worker, display_node=prompt.worker)
+        for node in (*(key for key in prompt.graph if key not in {prompt.worker, prompt.saver}), prompt.worker):
+            self._tell(prompt, "executing", node=node, display_node=node)
         self.tick(prompt)
         if script.is_held:
             return
@@ -221,6 +222,7 @@ class Instance:
         prompt.ended_ns = time.monotonic_ns()
         file = self._fleet.result_name(prompt.kind)
         output = {prompt.kind: [{"filename": file, "subfolder": "gateway", "type": "output"}]}
+        self._tell(prompt, "executing", node=prompt.saver, display_node=prompt.saver)
         self._tell(prompt, "executed", node=prompt.saver, display_node=prompt.saver, output=output)
         self._tell(prompt, "execution_success", timestamp=1)
         entry = {

@@ -1,5 +1,8 @@
 """HTTP to one upstream: bounded answers, explicit time-outs, and failures sorted into two kinds.
 
+httpcore is spoken to directly. A job makes half a dozen requests, and httpx would take as long again for what none of
+them needs: parsing the same URL, cookies, redirects, authentication, decompression.
+
 Whether a request can have reached the upstream is what decides if it may be repeated, so that is what the two errors
 say. Nothing that leaves here holds the URL: it may carry credentials.
 """
@@ -9,15 +12,15 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 
+import httpcore
 import orjson
 
 from gateway.errors import GatewayError
-from gateway.httpclient import AsyncClient, InvalidURL, Response, StreamError, Timeout, httpx, make_client
 from gateway.lease import MayAct
 
 #: Answers are read whole; the longest known is /object_info of a large install, some 20 MB.
@@ -29,7 +32,10 @@ ANSWER_SECONDS = 15.0
 SUBMIT_SECONDS = 60.0
 #: Between two pieces of a file, either way.
 PIECE_SECONDS = 60.0
-CHUNK_BYTES = 256 * 1024
+#: Per upstream: a socket's requests, uploads and a result or two; those kept stay open for the next.
+MAX_CONNECTIONS = 20
+MAX_KEPT_CONNECTIONS = 5
+KEPT_SECONDS = 5.0
 
 
 class NotSentError(ConnectionError):
@@ -42,37 +48,24 @@ class NoAnswerError(ConnectionError):
 
 # What each failure of the HTTP library means. Subclasses stand for themselves: a test walks all that it exports.
 FAILURES: Mapping[type[Exception], type[ConnectionError]] = {
-    httpx.ConnectError: NotSentError,
-    httpx.ConnectTimeout: NotSentError,
-    httpx.PoolTimeout: NotSentError,
-    httpx.UnsupportedProtocol: NotSentError,
-    httpx.ProxyError: NotSentError,
-    httpx.CookieConflict: NotSentError,
-    httpx.RequestNotRead: NotSentError,
-    InvalidURL: NotSentError,
-    httpx.ReadTimeout: NoAnswerError,
-    httpx.WriteTimeout: NoAnswerError,
-    httpx.ReadError: NoAnswerError,
-    httpx.WriteError: NoAnswerError,
-    httpx.CloseError: NoAnswerError,
-    httpx.RemoteProtocolError: NoAnswerError,
-    httpx.LocalProtocolError: NoAnswerError,  # a body that ended early was sent in part
-    httpx.DecodingError: NoAnswerError,
-    httpx.TooManyRedirects: NoAnswerError,
-    httpx.HTTPStatusError: NoAnswerError,
-    httpx.ResponseNotRead: NoAnswerError,
-    httpx.StreamClosed: NoAnswerError,
-    httpx.StreamConsumed: NoAnswerError,
+    httpcore.ConnectError: NotSentError,
+    httpcore.ConnectTimeout: NotSentError,
+    httpcore.PoolTimeout: NotSentError,
+    httpcore.UnsupportedProtocol: NotSentError,
+    httpcore.ProxyError: NotSentError,
+    httpcore.ConnectionNotAvailable: NotSentError,
+    httpcore.ReadTimeout: NoAnswerError,
+    httpcore.WriteTimeout: NoAnswerError,
+    httpcore.ReadError: NoAnswerError,
+    httpcore.WriteError: NoAnswerError,
+    httpcore.RemoteProtocolError: NoAnswerError,
+    httpcore.LocalProtocolError: NoAnswerError,  # a body that ended early was sent in part
     # Families, for what a later version adds: when in doubt, it may have been acted on.
-    httpx.TimeoutException: NoAnswerError,
-    httpx.NetworkError: NoAnswerError,
-    httpx.ProtocolError: NoAnswerError,
-    httpx.TransportError: NoAnswerError,
-    httpx.RequestError: NoAnswerError,
-    httpx.HTTPError: NoAnswerError,
-    StreamError: NoAnswerError,
+    httpcore.TimeoutException: NoAnswerError,
+    httpcore.NetworkError: NoAnswerError,
+    httpcore.ProtocolError: NoAnswerError,
 }
-_CAUGHT = (httpx.HTTPError, InvalidURL, StreamError, httpx.CookieConflict)
+_CAUGHT = tuple(FAILURES)
 
 
 def failure_of(error: Exception) -> ConnectionError:
@@ -120,7 +113,11 @@ def parse_address(url: str) -> Address:
         raise ValueError("the URL of an upstream must begin with http:// or https:// and name a host")
     if parts.query or parts.fragment:
         raise ValueError("the URL of an upstream must have no query and no fragment")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    try:
+        name = parts.hostname if ":" in parts.hostname else parts.hostname.encode("idna").decode("ascii")
+    except UnicodeError:
+        raise ValueError("the URL of an upstream names a host that cannot be looked up") from None
+    host = f"[{name}]" if ":" in name else name
     default_port = {"http": 80, "https": 443}[parts.scheme]
     netloc = host if port in {None, default_port} else f"{host}:{port}"
     headers: dict[str, str] = {}
@@ -159,16 +156,33 @@ class UpstreamClient:
         may_act: MayAct | None = None,
     ) -> None:
         self._may_act = may_act
-        self._client: AsyncClient = make_client(
-            base_url=address.base_url,
-            headers={**address.headers, **headers},
-            timeout=_timeout(ANSWER_SECONDS),
-            verify=verify,
+        parts = urlsplit(address.base_url)
+        if parts.scheme == "https":
+            context = verify if isinstance(verify, ssl.SSLContext) else httpcore.default_ssl_context()
+        else:
+            context = None
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context,
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_KEPT_CONNECTIONS,
+            keepalive_expiry=KEPT_SECONDS,
         )
+        self._scheme, self._host, self._port = parts.scheme.encode(), (parts.hostname or "").encode(), parts.port
+        self._base_path = parts.path
+        sent = {
+            "Host": parts.netloc,
+            "User-Agent": "comfygate",
+            "Accept": "*/*",
+            # Nothing here undoes a compression; on the way to a GPU box it would cost more than it saves.
+            "Accept-Encoding": "identity",
+            **address.headers,
+            **headers,
+        }
+        self._headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in sent.items()]
 
     async def close(self) -> None:
         """Drop the connections."""
-        await self._client.aclose()
+        await self._pool.aclose()
 
     async def get(self, path: str, **params: str | int) -> Answer:
         """GET, answered whole."""
@@ -193,8 +207,8 @@ class UpstreamClient:
     async def stream(self, path: str, **params: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """GET, answered piece by piece: (status, pieces)."""
         try:
-            async with self._client.stream("GET", path, params=params, timeout=_timeout(PIECE_SECONDS)) as response:
-                yield response.status_code, response.aiter_bytes(CHUNK_BYTES)
+            async with self._exchange("GET", path, params=params, timeout=_timeout(PIECE_SECONDS)) as response:
+                yield response.status, response.aiter_stream()
         except _CAUGHT as error:
             raise failure_of(error) from None
 
@@ -216,20 +230,46 @@ class UpstreamClient:
 
     async def _ask(self, method: str, path: str, **options: Any) -> Answer:
         try:
-            async with self._client.stream(method, path, **options) as response:
-                return Answer(response.status_code, await _read(response))
+            async with self._exchange(method, path, **options) as response:
+                return Answer(response.status, await _read(response))
         except _CAUGHT as error:
             raise failure_of(error) from None
 
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        content: bytes | AsyncIterator[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Timeouts | None = None,
+    ) -> AbstractAsyncContextManager[httpcore.Response]:
+        target = quote(self._base_path + path, safe="/") + (f"?{urlencode(params, quote_via=quote)}" if params else "")
+        url = httpcore.URL(scheme=self._scheme, host=self._host, port=self._port, target=target.encode("ascii"))
+        sent = [*self._headers, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
+        extensions = {"timeout": asdict(timeout or _timeout(ANSWER_SECONDS))}
+        return self._pool.stream(method, url, headers=sent, content=content, extensions=extensions)
 
-async def _read(response: Response) -> bytes:
+
+async def _read(response: httpcore.Response) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_stream():
         body += piece
         if len(body) > MAX_ANSWER_BYTES:
             raise NoAnswerError("the answer is too long")
     return bytes(body)
 
 
-def _timeout(read: float, *, write: float = ANSWER_SECONDS) -> Timeout:
-    return Timeout(connect=CONNECT_SECONDS, read=read, write=write, pool=CONNECT_SECONDS)
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, named as httpcore wants them."""
+
+    connect: float
+    read: float
+    write: float
+    pool: float
+
+
+def _timeout(read: float, *, write: float = ANSWER_SECONDS) -> Timeouts:
+    return Timeouts(connect=CONNECT_SECONDS, read=read, write=write, pool=CONNECT_SECONDS)

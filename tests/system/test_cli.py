@@ -74,7 +74,7 @@ async def test_status_names_upstreams_and_jobs(gateway):
 async def test_job_is_canceled_once_and_never_purged_before_it_ended(gateway, material):
     async with gateway.client(headers=gateway.bearer) as client:
         # The worker is busy with the first ones for longer than two commands take.
-        ahead = [await submit(client, video=material.long, image=material.face(710 + number)) for number in range(4)]
+        ahead = [await submit(client, video=material.long, image=material.face(710 + number)) for number in range(7)]
         job_id = await submit(client, video=material.long, image=material.face(700))
         assert "cancel it first" in await said(gateway, "purge", "--job", job_id, status=1)
         assert "have not ended" in await said(gateway, "purge", "--owner", "local", status=1)
