@@ -6,7 +6,9 @@ the commit that makes the result downloadable.
 
 A value that was shown and not stored would be forgotten by a kill, so the store goes ahead: it holds a *ceiling* that
 nothing shown has passed, and before a bar passes it the next one is committed. That is 20 small writes a job instead of
-one per tick; after a kill the bar goes on from the ceiling, at most one step ahead of what was last seen.
+one per tick; after a kill the bar goes on from the ceiling, at most one step ahead of what was last seen. In the last
+two seconds of a job, which are all that a short one has, one write covers the rest: each would take as long as the work
+that it tells of.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from gateway.job import Job, Task
 HIGHEST = 0.999
 #: From ceiling to ceiling.
 STEP = 0.05
+#: With no more than this left to do the ceiling goes up for the last time.
+SHORT_SECONDS = 2.0
 
 
 class Bars:
@@ -62,7 +66,8 @@ class Bars:
             sentence = f"Catching up after a lost attempt. {sentence}"
         fraction = min(max(fraction, shown), HIGHEST)
         if fraction > self._ceilings.get(job.id, job.fraction):
-            await self._raise_ceiling(job.id, fraction, sentence)
+            is_nearly_done = left is not None and left <= SHORT_SECONDS
+            await self._raise_ceiling(job.id, HIGHEST if is_nearly_done else fraction, sentence)
         self._bus.show(_progress(job.id, snapshot, fraction, sentence, title, left))
 
     async def _raise_ceiling(self, job_id: str, fraction: float, sentence: str) -> None:

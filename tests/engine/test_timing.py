@@ -94,6 +94,24 @@ async def test_the_second_runs_bar_goes_with_time_and_its_seconds_left_go_down(e
         assert left == pytest.approx(RUN_SECONDS - at, abs=0.05 * RUN_SECONDS)
 
 
+async def test_the_bar_of_a_job_that_takes_no_time_is_stored_once(engine, monkeypatch):
+    gpu = await learned(engine, slowness=0.05)
+    plain, writes = engine.store.save_progress, []
+
+    async def counted(rows, *, now):
+        writes.extend(rows)
+        return await plain(rows, now=now)
+
+    monkeypatch.setattr(engine.store, "save_progress", counted)
+    job_id = await engine.submit(b"image:second")
+    fractions = []
+    await run(engine, gpu, slowness=0.05, watch=lambda: fractions.append(engine.service.progress(job_id).fraction))
+    await engine.until("succeeded", job_id)
+    assert len(writes) <= 2, "one for staging, one for all the rest"
+    assert fractions == sorted(fractions)
+    assert len(set(fractions)) > 3
+
+
 async def test_a_slower_run_is_judged_by_its_own_pace_in_the_end(engine):
     gpu = await learned(engine)
     job_id = await engine.submit(b"image:second")
