@@ -5,7 +5,8 @@ that fails there, a face that is not found, a job that is canceled say nothing a
 
 * After each fault it rests, longer with each in a row, so that a task cannot lose all its attempts to one that has just
   died.
-* The third in a row ejects it, for 30 s the first time, longer each time it is ejected again, 5 minutes at most, and up to
+* A job that it let stall ejects it at once: what was silent for minutes would keep the next one waiting for minutes.
+* The third in a row of the others ejects it, for 30 s the first time, longer each time it is ejected again, 5 minutes at most, and up to
   a tenth more by chance, so that several do not come back in step.
 * After a rest or an ejection it gets one job to show itself, and nothing waits behind that one. Only a job that it sees
   through clears it: that it answers on HTTP does not.
@@ -63,6 +64,7 @@ class Breaker:
         #: Monotonic seconds.
         self._until = 0.0
         self._seconds = 0.0
+        self._is_ejected = False
 
     def fault(self, kind: Fault, now: float) -> float:
         """Count one; how many seconds it is left alone for. Several of one moment count as one."""
@@ -71,7 +73,8 @@ class Breaker:
             return self._until - now
         self._faults[kind] += 1
         count = self._faults.total()
-        if count < EJECT_AFTER:
+        self._is_ejected = kind is Fault.SILENT or count >= EJECT_AFTER
+        if not self._is_ejected:
             self._seconds = REST_SECONDS[count - 1]
         else:
             self._ejections += 1
@@ -103,5 +106,5 @@ class Breaker:
         told = ", ".join(f"{number} {kind.value}{'s' * (number > 1)}" for kind, number in self._faults.items())
         if now >= self._until:
             return f"on trial with one job: {told}"
-        word = "ejected" if self._faults.total() >= EJECT_AFTER else "resting"
+        word = "ejected" if self._is_ejected else "resting"
         return f"{word} {self._seconds:.0f} s: {told}"

@@ -449,6 +449,8 @@ class UpstreamStatus:
     foreign_prompts: int
     #: "scheme://host:port", no credentials.
     address: str
+    #: Prompts in its queue that are ours and that nobody waits for any more: they leave before anything else is sent.
+    stale_prompts: int = 0
 
 
 class Upstream(Protocol):

@@ -173,6 +173,8 @@ class Manifest:
     swap_nodes: tuple[Text, ...] = ()
     #: Credits that a job costs.
     price: Annotated[StrictInt, Field(ge=0)] = 0
+    #: A running job of it that says nothing for so long is given up; None: as the gateway's setting says.
+    stall_seconds: Annotated[Number, Field(gt=0, le=7 * 86_400)] | None = None
     inputs: Mapping[str, InputEntry]
     outputs: Annotated[Mapping[str, OutputEntry], Field(min_length=1)]
     parameters: Mapping[str, ParameterEntry] = field(default_factory=dict)

@@ -126,6 +126,8 @@ class Template:
     swaps_faces: bool
     #: Credits that a job costs.
     price: int
+    #: Of silence after which a running job of it is given up; None: as the gateway's setting says.
+    stall_seconds: float | None
     inputs: Mapping[str, InputRole]
     parameters: Mapping[str, Parameter]
     outputs: Mapping[str, OutputSpec]
@@ -190,6 +192,7 @@ def load_template(name: str, toml_text: str, graph_text: str) -> Template:
         task=manifest.task,
         swaps_faces=manifest.swaps_faces,
         price=manifest.price,
+        stall_seconds=manifest.stall_seconds,
         inputs={
             key: InputRole(key, places.literal(entry, entry.input), entry) for key, entry in manifest.inputs.items()
         },

@@ -7,6 +7,12 @@
 ``drop-socket[:after=N][:n=M]``
     A socket is closed with 1011 once N frames (default 0) were sent to it; only the first M sockets (default 1), so
     that a client that connects again is served.
+``orphan-socket[:after=N][:n=M]``
+    Once N frames (default 0) were sent to a socket, the server forgets it: it stays open and gets nothing more. Only the
+    first M (default 1). ComfyUI does so to a socket that took over the clientId of one that ends later.
+``blocked-loop[:after=N][:seconds=S]``
+    The sending of frames stands still for S seconds (default 600) before frame N (default 0), as when another client has
+    stopped reading; HTTP goes on.
 ``hang[:node=CLASS]``
     The first node of that class (default any) never ends and cannot be interrupted.
 ``crash[:frame=K][:node=CLASS][:once=1]``
@@ -19,8 +25,17 @@
     Every upload is answered S seconds late (default 2).
 ``http-500[:n=M][:path=P]``
     The first M requests (default 3) whose path starts with P (default any) are answered 500 and do nothing.
-``lost-file``
-    When a cached output is handed out again, its files are deleted first: the names are right, /view is 404.
+``lost-file[:fresh=1][:n=M]``
+    When a cached output is handed out again, its files are deleted first: the names are right, /view is 404. With
+    ``fresh=1`` files that were just made are deleted too. The first M times (default always).
+``late-reply[:seconds=S][:n=M]``
+    The first M prompts (default 1) are queued, and answered S seconds late (default 600).
+``false-500[:n=M]``
+    The first M prompts (default 1) are queued, and answered 500.
+``partial[:n=M]``
+    The first M prompts (default 1) are queued, and answered 200 with ``node_errors``, as when an output was left out.
+``deaf``
+    Interrupts of what runs are not noticed: it ends as it would have.
 """
 
 from __future__ import annotations
@@ -37,12 +52,18 @@ CRASH_EXIT_STATUS = 70
 KNOWN: Mapping[str, frozenset[str]] = {
     "silent-socket": frozenset({"after"}),
     "drop-socket": frozenset({"after", "n"}),
+    "orphan-socket": frozenset({"after", "n"}),
+    "blocked-loop": frozenset({"after", "seconds"}),
     "hang": frozenset({"node"}),
     "crash": frozenset({"frame", "node", "once"}),
     "oom": frozenset({"node", "n"}),
     "slow-upload": frozenset({"seconds"}),
     "http-500": frozenset({"n", "path"}),
-    "lost-file": frozenset(),
+    "lost-file": frozenset({"fresh", "n"}),
+    "late-reply": frozenset({"seconds", "n"}),
+    "false-500": frozenset({"n"}),
+    "partial": frozenset({"n"}),
+    "deaf": frozenset(),
 }
 
 
@@ -94,6 +115,22 @@ class Faults:
             return False
         return self._take("drop-socket", 1)
 
+    def orphans(self, frames_sent: int) -> bool:
+        """Must this socket be forgotten now?"""
+        if "orphan-socket" not in self.settings or frames_sent < self._number("orphan-socket", "after", 0):
+            return False
+        return self._take("orphan-socket", 1)
+
+    def block_seconds(self) -> float:
+        """How long the sending of frames must stand still before this one."""
+        if "blocked-loop" not in self.settings:
+            return 0
+        with self._lock:
+            sent = self._used.get("blocked-loop", 0)
+            self._used["blocked-loop"] = sent + 1
+        is_due = sent == self._number("blocked-loop", "after", 0)
+        return self._number("blocked-loop", "seconds", 600) if is_due else 0
+
     def hangs(self, class_type: str) -> bool:
         """Must this node never end?"""
         return "hang" in self.settings and self.settings["hang"].get("node", class_type) == class_type
@@ -128,6 +165,25 @@ class Faults:
             return False
         return self._take("http-500", 3)
 
-    def loses_files(self) -> bool:
-        """Are the files of cached outputs deleted?"""
-        return "lost-file" in self.settings
+    def loses_files(self, *, is_fresh: bool) -> bool:
+        """Are the files of this output deleted? Args: is_fresh: it was just made, and not found in the cache."""
+        if "lost-file" not in self.settings or (is_fresh and "fresh" not in self.settings["lost-file"]):
+            return False
+        return self._take("lost-file", float("inf"))
+
+    def reply_delay_seconds(self) -> float:
+        """How late the answer to this prompt is."""
+        is_due = "late-reply" in self.settings and self._take("late-reply", 1)
+        return self._number("late-reply", "seconds", 600) if is_due else 0
+
+    def denies_prompt(self) -> bool:
+        """Must this prompt, which is queued, be answered 500?"""
+        return "false-500" in self.settings and self._take("false-500", 1)
+
+    def faults_prompt(self) -> bool:
+        """Must the answer to this prompt, which is queued, name a node that is wrong?"""
+        return "partial" in self.settings and self._take("partial", 1)
+
+    def is_deaf(self) -> bool:
+        """Are interrupts of what runs not noticed?"""
+        return "deaf" in self.settings

@@ -6,6 +6,7 @@ Bodies and status codes are those of ComfyUI a125cd84 (``server.py``), recorded.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -129,7 +130,19 @@ async def _submit(worker: Worker, body: Any) -> Response:
         extra_data["create_time"] = created_ms
     worker.log.write("got prompt\n")
     worker.queue.put(QueuedPrompt(number, prompt_id, graph, extra_data, verdict.outputs, created_ms))
-    return JSONReply({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+    return await _accepted(worker, {"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+
+
+async def _accepted(worker: Worker, answer: dict[str, Any]) -> Response:
+    """The answer to a prompt that is queued by now, unless it is to go wrong."""
+    if seconds := worker.faults.reply_delay_seconds():
+        await asyncio.sleep(seconds)
+    if worker.faults.denies_prompt():
+        raise RuntimeError("as --faults demands")
+    if worker.faults.faults_prompt():
+        error = {"type": "value_not_in_list", "message": "Value not in list", "details": "", "extra_info": {}}
+        answer["node_errors"] = {"0": {"errors": [error], "dependent_outputs": ["0"], "class_type": "SaveImage"}}
+    return JSONReply(answer)
 
 
 def _prompt_id(body: Any, *, strict: bool) -> str | None:

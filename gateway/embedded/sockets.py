@@ -147,6 +147,10 @@ class Hub:
                 continue
             if self._faults.silences(socket.sent):
                 continue
+            if self._faults.orphans(socket.sent):
+                self._sockets.pop(socket.client_id, None)
+            if seconds := self._faults.block_seconds():
+                await asyncio.sleep(seconds)
             socket.sent += 1
             try:
                 await socket.websocket.send_text(text)

@@ -120,7 +120,7 @@ class Dispatcher:
     async def prepare(self) -> None:
         """Let upstreams know which prompts are awaited, before any of them is connected."""
         for found in await self._store.open_tasks():
-            self._runner.expect(found)
+            self._runner.prompts.expect(found.task)
 
     async def run(self) -> None:
         """Take up what is open, then assign until stopped."""
@@ -345,12 +345,12 @@ class Dispatcher:
         name = found.task.upstream or ""
         upstream = self._pool.get(name)
         if upstream is None:
-            self._runner.no_longer_expect(found)
+            self._runner.prompts.let_go(found.task.id)
             reason = "Its upstream is no longer in the pool."
             report = Report(TaskEvent.INTERRUPTED, attempt=found.task.attempt, reason=reason, cause=Cause.UNSEEN)
             await self._recorder.record(found.task.id, report)
             return
-        self._runner.expect(found)
+        self._runner.prompts.expect(found.task)
         log.info("task_taken_up", task=found.task.id, job=found.job.id, upstream=name)
         stages = self._stages(name, found.task.id)
         self._own(found.task.id, found.job.id, name, self._runner.adopt(found, upstream, stages))
@@ -371,4 +371,5 @@ class Dispatcher:
             elif task_id in open_tasks:
                 await self._take_up(open_tasks[task_id])
             elif await self._store.queued_task(task_id) is None:
+                self._runner.prompts.let_go(task_id)
                 del self._breaks[task_id]

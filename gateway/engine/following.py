@@ -165,13 +165,17 @@ class Follower:
 
     @asynccontextmanager
     async def _watchdog(self, attempt: Attempt, limit: asyncio.Timeout) -> AsyncIterator[_Watchdog]:
-        watchdog = _Watchdog(self._clock, self._stall_seconds, limit, heard_at=self._clock.monotonic())
+        watchdog = _Watchdog(self._clock, self._stall_of(attempt), limit, heard_at=self._clock.monotonic())
         task = asyncio.create_task(watchdog.watch(), name=f"watchdog {attempt.prompt_id}")
         try:
             yield watchdog
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+    def _stall_of(self, attempt: Attempt) -> float:
+        """Seconds of silence that are too long: as the template says, for there are nodes that say nothing for long."""
+        return attempt.template.stall_seconds or self._stall_seconds
 
     async def _stalled(self, attempt: Attempt) -> Outcome:
         """Silence: take it back. One that never began has cost nothing; one that ran is lost."""
@@ -184,7 +188,7 @@ class Follower:
             log.warning("stalled_prompt_stays", job=attempt.job.id, error=type(error).__name__)
         if not attempt.started:
             return Interrupted(attempt.prompt_id)
-        return Lost(attempt.prompt_id, f"nothing was heard of it for {self._stall_seconds:.0f} s")
+        return Lost(attempt.prompt_id, f"nothing was heard of it for {self._stall_of(attempt):.0f} s")
 
 
 @dataclass(slots=True)

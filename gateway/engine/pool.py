@@ -1,7 +1,7 @@
 """The pool: all upstreams, who is busy with what, and which could take more.
 
 One prompt of ours runs per upstream; the queue is ours. An upstream takes work when it answers, has said what it can do,
-is not drained, and has no prompts of others in its queue. The next prompt is sent when the last one is about to end, and
+is not drained, and has no prompts in its queue that are others' or were given up. The next prompt is sent when the last one is about to end, and
 waits there for that moment, lest the upstream stand still while it is on its way. Fetching, checking and storing results
 goes on beside, as long as it does not fall behind. Beside real upstreams an embedded worker finds faces and does nothing
 else: nobody who has a GPU shall get a preview by chance.
@@ -365,21 +365,21 @@ class Pool:
 
 def _why_not_now(member: Member, now: float) -> str:
     status = member.upstream.status()
-    if not status.reachable:
-        return status.reason or "it is not reachable"
-    if member.draining:
-        return "it is being drained"
-    if restraint := member.breaker.reason(now):
-        return restraint
-    if member.at_work:
-        return "it works on another job"
-    if status.foreign_prompts:
-        return f"it is busy with {status.foreign_prompts} prompts of others"
-    return "" if member.room(now) is Room.NOW else "its results are still being fetched"
+    reasons = (
+        "" if status.reachable else status.reason or "it is not reachable",
+        "it is being drained" if member.draining else "",
+        member.breaker.reason(now),
+        "it works on another job" if member.at_work else "",
+        f"it is busy with {status.foreign_prompts} prompts of others" if status.foreign_prompts else "",
+        "it still has a prompt that was given up" if status.stale_prompts else "",
+        "" if member.room(now) is Room.NOW else "its results are still being fetched",
+    )
+    return next(filter(None, reasons), "")
 
 
 def _ready(member: Member) -> Capabilities | None:
-    if not member.is_available or member.upstream.status().foreign_prompts:
+    status = member.upstream.status()
+    if not member.is_available or status.foreign_prompts or status.stale_prompts:
         return None
     return member.upstream.capabilities()
 

@@ -26,6 +26,7 @@ from gateway.engine.catalog import Catalog
 from gateway.engine.following import Attempt, Follower
 from gateway.engine.needs import Need, requirement_of, split_requirement
 from gateway.engine.pool import Pool
+from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector, Files, ResultLostError
 from gateway.engine.timing import LearnedTimings
@@ -106,7 +107,7 @@ class Runner:
         self._timings = timings
         self._clock = clock
         self._canceling = Cancellations()
-        self._live_prompts: set[str] = set()
+        self.prompts = LivePrompts()
         self.bars = Bars(store, bus, clock)
         self._follower = Follower(recorder, bus, self.bars, clock, stall_seconds=stall_seconds)
 
@@ -116,15 +117,7 @@ class Runner:
 
     def live_prompts(self) -> frozenset[str]:
         """Prompts that somebody waits for; others of ours are stale wherever they are found."""
-        return frozenset(self._live_prompts)
-
-    def expect(self, found: OpenTask) -> None:
-        """This task's prompt will be taken up."""
-        self._live_prompts.add(found.task.prompt_id or "")
-
-    def no_longer_expect(self, found: OpenTask) -> None:
-        """This task's prompt will not be taken up."""
-        self._live_prompts.discard(found.task.prompt_id or "")
+        return self.prompts.all()
 
     # ---------------------------------------------------------------------------------------------- an attempt's start
 
@@ -152,7 +145,7 @@ class Runner:
             return Ending.WITHDRAWN
         job, task = found
         prompt_id = str(uuid.uuid4())
-        with self._canceling.listen(job.id) as canceling, self._live(job.id, prompt_id):
+        with self._canceling.listen(job.id) as canceling, self._live(task, prompt_id):
             attempt = await self._placed(job, task, upstream, prompt_id, canceling)
             if isinstance(attempt, Ending):
                 return attempt
@@ -167,7 +160,7 @@ class Runner:
 
     async def adopt(self, found: OpenTask, upstream: Upstream, stages: Stages) -> Ending:
         """Take up what an earlier process, or an earlier run that broke, has dispatched."""
-        with self._canceling.listen(found.job.id) as canceling, self._live(found.job.id, found.task.prompt_id or ""):
+        with self._canceling.listen(found.job.id) as canceling, self._live(found.task, found.task.prompt_id or ""):
             # Read again: a cancel that was recorded before anybody listened is found here.
             job = await self._store.job(found.job.id)
             if job is None or job.is_terminal:
@@ -189,16 +182,16 @@ class Runner:
             return await self._see_through(attempt, upstream.adopt(attempt.prompt_id), stages)
 
     @contextmanager
-    def _live(self, job_id: str, prompt_id: str) -> Iterator[None]:
-        self._live_prompts.add(prompt_id)
+    def _live(self, task: Task, prompt_id: str) -> Iterator[None]:
         try:
-            yield
+            with self.prompts.at_work(task.id, prompt_id):
+                yield
         finally:
-            self._live_prompts.discard(prompt_id)
-            self.bars.rest(job_id)
+            self.bars.rest(task.job_id)
 
     async def give_up(self, task_id: str) -> None:
         """End a task that we cannot run, as our own fault."""
+        self.prompts.let_go(task_id)
         sentence = "The job could not be run as accepted."
         report = Report(TaskEvent.FAILED, error_code=InternalJobError.code, error_message=sentence)
         await self._recorder.record(task_id, report)
@@ -351,7 +344,9 @@ class Runner:
             return await self._lost(attempt, "It was interrupted on the worker.", Cause.TAKEN_BACK, Ending.WITHDRAWN)
         cause = Cause.STALLED if attempt.is_stalled else Cause.TAKEN_BACK
         await self._interrupted(attempt, "The worker gave it back before it began.", cause)
-        return Ending.GIVEN_BACK
+        # What waits behind nothing at all, and does not begin, waits for a server that hangs.
+        is_behind = attempt.is_ahead or attempt.upstream.status().foreign_prompts
+        return Ending.SILENT if attempt.is_stalled and not is_behind else Ending.GIVEN_BACK
 
     async def _failed(self, attempt: Attempt, outcome: Failed) -> Ending:
         log.warning(

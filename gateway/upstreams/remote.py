@@ -43,6 +43,8 @@ log = structlog.get_logger(__name__)
 
 #: How often the queue is looked at, for prompts of others and to notice that an idle upstream is gone.
 WATCH_SECONDS = 5.0
+#: How often it is told to let go of a prompt that nobody waits for.
+STALE_SECONDS = 1.0
 #: How often capabilities are asked for anew; models and nodes change when a person changes them.
 CAPABILITIES_SECONDS = 120.0
 #: Waits between two tries to cancel; the last is repeated.
@@ -110,6 +112,8 @@ class RemoteUpstream:
         self._reason = "not connected yet"
         self._socket_reason = ""
         self._foreign_prompts = 0
+        #: Prompts of ours there that nobody waits for.
+        self._stale: frozenset[str] = frozenset()
         #: Held while a prompt is on its way there, and while one is being interrupted.
         self._no_interrupt = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
@@ -163,6 +167,7 @@ class RemoteUpstream:
             engine="preview" if self._stats and self._stats.is_embedded_worker else "comfyui",
             foreign_prompts=self._foreign_prompts,
             address=self._address.origin,
+            stale_prompts=len(self._stale),
         )
 
     def capabilities(self) -> Capabilities | None:
@@ -299,19 +304,15 @@ class RemoteUpstream:
         self._pump()
 
     async def clear_stale(self) -> None:
-        """Remove prompts of ours that nobody wants any more."""
-        if self._wanted is None:
-            return
+        """Remove prompts of ours that nobody wants any more; until they have left, it counts as busy."""
         queue = await self._ask_queue()
-        if queue is None:
+        if queue is None or not self._stale:
             return
-        wanted = {*self._wanted(), *self._session.live_prompts}
         pulled: set[str] = set()
-        for item in (*queue.pending, *queue.running):
-            if self._is_ours(item) and item.gateway_job is not None and item.prompt_id not in wanted:
-                log.info("removing a stale prompt", upstream=self.name, prompt_id=item.prompt_id)
+        for item in (*queue.pending, *queue.running):  # in this order: what waits must not begin in between
+            if item.prompt_id in self._stale:
                 pulled |= await self._remove(item.prompt_id)
-        if pulled and (queue := await self._ask_queue()) is not None:
+        if (queue := await self._ask_queue()) is not None:
             self._note_dequeued(pulled, queue)
 
     # --------------------------------------------------------------------------------------------- what the socket says
@@ -414,7 +415,7 @@ class RemoteUpstream:
         self._pump()
 
     async def _clear_stale_quietly(self) -> None:
-        with contextlib.suppress(ConnectionError):  # tried again after the next connect
+        with contextlib.suppress(ConnectionError):  # tried again with the next look at the queue
             await self.clear_stale()
 
     async def _tell_time(self) -> None:
@@ -440,7 +441,9 @@ class RemoteUpstream:
                 self._session.http_failed(now=self._now())
                 self._pump()
                 self._set_reason(f"it does not answer ({error})")
-            await nap(self._clock, self._look_again, WATCH_SECONDS)
+            if self._stale:
+                await self._clear_stale_quietly()
+            await nap(self._clock, self._look_again, STALE_SECONDS if self._stale else WATCH_SECONDS)
 
     def _capabilities_are_old(self) -> bool:
         return self._capabilities_at is None or self._now() - self._capabilities_at >= CAPABILITIES_SECONDS
@@ -480,10 +483,21 @@ class RemoteUpstream:
     def _count_foreign(self, queue: answers.QueueSnapshot | None) -> None:
         if queue is None:
             return
-        count = sum(not self._is_ours(item) for item in (*queue.running, *queue.pending))
-        if count != self._foreign_prompts:
-            self._foreign_prompts = count
+        items = (*queue.running, *queue.pending)
+        foreign = sum(not self._is_ours(item) for item in items)
+        stale = frozenset(item.prompt_id for item in items if self._is_stale(item))
+        if new := stale - self._stale:
+            log.info("upstream_has_stale_prompts", upstream=self.name, prompt_ids=sorted(new))
+            self._look_again.set()
+        has_changed = (foreign, stale) != (self._foreign_prompts, self._stale)
+        self._foreign_prompts, self._stale = foreign, stale
+        if has_changed:
             self._on_change()
+
+    def _is_stale(self, item: answers.QueueItem) -> bool:
+        if self._wanted is None or item.gateway_job is None or not self._is_ours(item):
+            return False
+        return item.prompt_id not in self._session.live_prompts and item.prompt_id not in self._wanted()
 
     def _is_ours(self, item: answers.QueueItem) -> bool:
         return item.client_id == self._client_id or item.prompt_id in self._session.live_prompts

@@ -309,6 +309,43 @@ async def test_stale_prompts_of_ours_are_removed_and_others_left(server):
         assert upstream.status().foreign_prompts == 1
 
 
+async def test_prompt_that_was_given_up_leaves_before_it_has_room_again(server):
+    """Without a new connection too, and as often as it takes."""
+    wanted = {PROMPT}
+    async with connected(server, wanted=lambda: wanted) as upstream:
+        following = await begun(server, upstream)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        looks = server.calls.count("queue")
+        await server.until(lambda: server.calls.count("queue") > looks + 2)
+        assert upstream.status().stale_prompts == 0, "somebody will take it up"
+        server.deaf_to_interrupts = 2
+        wanted.clear()
+        await wait_until(lambda: upstream.status().stale_prompts == 1, what="its being noticed")
+        assert upstream.status().reachable
+        await wait_until(lambda: upstream.status().stale_prompts == 0, what="its leaving")
+        assert server.running == []
+        assert server.calls.count(f"interrupt {PROMPT}") == 3
+
+
+async def test_upstream_that_comes_back_with_such_a_prompt_says_so_when_it_is_reachable(server, monkeypatch):
+    async with connected(server, wanted=frozenset) as upstream:
+        plain = upstream._client.get
+
+        async def dead(path, **params):
+            raise NotSentError("ConnectTimeout")
+
+        monkeypatch.setattr(upstream._client, "get", dead)
+        await wait_until(lambda: not upstream.status().reachable)
+        server.deaf_to_interrupts = 10**6
+        server.running = [[0, PROMPT, {}, {"client_id": "mine", "gateway_job": "job"}, []]]
+        seen = []
+        upstream._on_change = lambda: seen.append((upstream.status().reachable, upstream.status().stale_prompts))
+        monkeypatch.setattr(upstream._client, "get", plain)
+        await wait_until(lambda: upstream.status().reachable)
+        assert (True, 0) not in seen
+
+
 class Leave:
     """Whether this process may act: what a gateway asks that may have been stopped and taken over."""
 

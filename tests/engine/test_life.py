@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from gateway.breaker import EJECT_SECONDS
 from gateway.comfy.messages import LogLine, NodeProgress, NodeStarted
 from gateway.comfy.progress import RUN_TO
 from gateway.engine.bars import STEP
@@ -190,7 +191,7 @@ async def test_a_silent_prompt_is_canceled_there_and_counts_as_lost(engine):
     assert gpu.canceled == []
     await engine.pass_time(2)
     assert gpu.canceled == [prompt.id]
-    await engine.pass_time(10)
+    await engine.pass_time(EJECT_SECONDS)
     task = await engine.task(job_id)
     assert (task.attempt, task.losses) == (2, 1)
 
@@ -199,7 +200,11 @@ async def test_a_prompt_that_waits_too_long_behind_others_is_taken_back_at_no_co
     gpu = engine.new_upstream()
     await engine.start(gpu)
     job_id = await engine.submit()
+    gpu.set_foreign_prompts(1)
     await engine.pass_time(601)
+    gpu.set_foreign_prompts(0)
+    engine.dispatcher.wake()
+    await engine.settle()
     task = await engine.task(job_id)
     assert (task.attempt, task.losses, task.interruptions) == (2, 0, 1)
     assert len(gpu.canceled) == 1

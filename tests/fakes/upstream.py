@@ -122,6 +122,9 @@ class FakeUpstream:
     def set_foreign_prompts(self, number: int) -> None:
         self.state = replace(self.state, foreign_prompts=number)
 
+    def set_stale_prompts(self, number: int) -> None:
+        self.state = replace(self.state, stale_prompts=number)
+
     # ---------------------------------------------------------------------------------------------- the interface
 
     async def run_forever(self) -> None:

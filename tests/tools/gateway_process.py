@@ -30,6 +30,7 @@ _QUICK = (
     "from gateway import holding; from gateway.lease import Timing; from gateway.cli import main\n"
     "holding.TIMING = Timing(0.5, 2.4, 3.0); main()"
 )
+_PLAIN = "from gateway.cli import main; main()"
 
 
 @dataclass
@@ -45,6 +46,8 @@ class GatewayProcess:
     flags: tuple[str, ...] = ()
     #: A lease that is taken over after three seconds instead of ten.
     has_quick_lease: bool = False
+    #: Lines of Python that the command runs first, for times that no setting changes.
+    first: str = ""
     #: Where it keeps its data, when that is not in its own folder.
     shared_data_dir: Path | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -108,9 +111,9 @@ class GatewayProcess:
 
     @property
     def _program(self) -> list[str]:
-        return (
-            [sys.executable, "-c", _QUICK] if self.has_quick_lease else [str(Path(sys.executable).parent / "comfygate")]
-        )
+        if self.has_quick_lease or self.first:
+            return [sys.executable, "-c", f"{self.first}\n{_QUICK if self.has_quick_lease else _PLAIN}"]
+        return [str(Path(sys.executable).parent / "comfygate")]
 
     def _environment(self) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_PREFIX)}

@@ -1,7 +1,7 @@
 """An embedded worker that stands on its own, as a ComfyUI in the network does: it outlives any gateway, wants no token,
 and writes down who was to be started, dequeued or interrupted.
 
-Run as a program: ``open_worker.py DIRECTORY LOG``; it says its port as the embedded worker does.
+Run as a program: ``open_worker.py DIRECTORY LOG [FLAGS]``; it says its port as the embedded worker does.
 """
 
 from __future__ import annotations
@@ -17,12 +17,51 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass
 class OpenWorker:
-    """A running one."""
+    """One port, one folder, and the process that serves them while there is one."""
 
-    url: str
-    log: Path
+    folder: Path
+    #: Of ``python -m gateway.embedded``.
+    flags: tuple[str, ...] = ()
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, again on the same port; what it kept in memory is gone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log.touch()
+        command = [sys.executable, str(Path(__file__)), str(self.folder / "worker"), str(self.log)]
+        self.process = subprocess.Popen(
+            [*command, "--port", str(self.port), *self.flags],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"COMFYGATE_WORKER_TOKEN": "unused"},
+        )
+        assert self.process.stdout is not None
+        self.port = json.loads(self.process.stdout.readline())["port"]
+
+    def kill(self) -> None:
+        """kill -9, also of a stopped one."""
+        assert self.process is not None
+        with self.process:
+            self.process.send_signal(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """SIGSTOP: its port listens on, and nobody answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "asked.jsonl"
 
     def asked(self) -> list[tuple[str, Any]]:
         """(path, body) of each POST that starts or ends prompts, in the order of their coming."""
@@ -38,18 +77,13 @@ class OpenWorker:
 
 
 @contextmanager
-def open_worker(folder: Path):
-    log = folder / "asked.jsonl"
-    folder.mkdir(parents=True)
-    log.touch()
-    command = [sys.executable, str(Path(__file__)), str(folder / "worker"), str(log)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env=os.environ | {"COMFYGATE_WORKER_TOKEN": "unused"}
-    ) as process:
-        try:
-            yield OpenWorker(f"http://127.0.0.1:{json.loads(process.stdout.readline())['port']}", log)
-        finally:
-            process.send_signal(signal.SIGKILL)
+def open_worker(folder: Path, *flags: str):
+    worker = OpenWorker(folder, flags)
+    worker.start()
+    try:
+        yield worker
+    finally:
+        worker.kill()
 
 
 class Recorder:
@@ -80,4 +114,4 @@ if __name__ == "__main__":
     from gateway.embedded import __main__ as program
 
     program.Gate = Recorder
-    sys.exit(program.main(["--directory", sys.argv[1]]))
+    sys.exit(program.main(["--directory", sys.argv[1], *sys.argv[3:]]))

@@ -42,8 +42,16 @@ def test_the_third_in_a_row_ejects_it_and_the_reason_can_be_read():
 
 
 def test_faults_of_several_kinds_count_together():
-    breaker, now = failing(Fault.LOST, Fault.MEMORY, Fault.SILENT)
-    assert breaker.reason(now) == "ejected 30 s: 1 lost job, 1 out-of-memory failure, 1 stalled job"
+    breaker, now = failing(Fault.LOST, Fault.MEMORY, Fault.UNREACHABLE)
+    assert breaker.reason(now) == "ejected 30 s: 1 lost job, 1 out-of-memory failure, 1 connect failure"
+
+
+def test_one_stalled_job_ejects_it_at_once():
+    breaker, now = failing(Fault.SILENT)
+    assert breaker.reason(now) == "ejected 30 s: 1 stalled job"
+    assert breaker.admission(now + 29.9) is Admission.NOTHING
+    breaker.fault(Fault.LOST, now + 30)
+    assert breaker.reason(now + 30) == "resting 12 s: 1 stalled job, 1 lost job"
 
 
 def test_each_ejection_is_longer_up_to_five_minutes():
