@@ -69,6 +69,7 @@ class Prompt:
     #: Index is the counter's value; index 0 is never used.
     ticks_ns: list[int] = field(default_factory=lambda: [0])
     maximum: int = 1
+    is_held: bool = False
 
     def told(self) -> dict[str, Any]:
         """What a report says of it."""
@@ -190,7 +191,9 @@ class Instance:
         prompt.started_ns = time.monotonic_ns()
         self._tell(prompt, "execution_start", timestamp=1)
         self._tell(prompt, "execution_cached", nodes=[], timestamp=1)
-        for node in (*(key for key in prompt.graph if key not in {prompt.worker, prompt.saver}), prompt.worker):
+        prompt.is_held = script.is_held
+        loaders = [] if prompt.is_held else [key for key in prompt.graph if key not in {prompt.worker, prompt.saver}]
+        for node in (*loaders, prompt.worker):
             self._tell(prompt, "executing", node=node, display_node=node)
         self.tick(prompt)
         if script.is_held:
@@ -222,7 +225,8 @@ class Instance:
         prompt.ended_ns = time.monotonic_ns()
         file = self._fleet.result_name(prompt.kind)
         output = {prompt.kind: [{"filename": file, "subfolder": "gateway", "type": "output"}]}
-        self._tell(prompt, "executing", node=prompt.saver, display_node=prompt.saver)
+        if not prompt.is_held:  # a held one's viewers count ticks, and nothing else
+            self._tell(prompt, "executing", node=prompt.saver, display_node=prompt.saver)
         self._tell(prompt, "executed", node=prompt.saver, display_node=prompt.saver, output=output)
         self._tell(prompt, "execution_success", timestamp=1)
         entry = {
