@@ -87,12 +87,17 @@ def open_worker(folder: Path, *flags: str):
 
 
 class Recorder:
-    """In the place of the worker's gate: lets everybody in."""
+    """In the place of the worker's gate: lets everybody in; of the gate's faults it has ``http-500``."""
 
-    def __init__(self, app: Any, **_: Any) -> None:
+    def __init__(self, app: Any, *, faults: Any, **_: Any) -> None:
         self._app = app
+        self._faults = faults
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and self._faults.fails_request(scope["path"]):
+            await send({"type": "http.response.start", "status": 500, "headers": [(b"connection", b"close")]})
+            await send({"type": "http.response.body", "body": b""})
+            return
         if scope["type"] != "http" or scope["method"] != "POST" or scope["path"].startswith("/upload"):
             await self._app(scope, receive, send)
             return
