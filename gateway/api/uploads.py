@@ -235,6 +235,14 @@ class _Parts:
         self.is_complete = True
 
 
+async def _commit(named: tuple[str, _FilePart]) -> tuple[str, ReceivedFile] | None:
+    """A file made durable; None when nothing was written of it."""
+    name, part = named
+    if part.writer is None or part.media_type is None:
+        return None
+    return name, ReceivedFile(await part.writer.commit(), part.media_type, part.display_name)
+
+
 class _Receiver:
     """Takes a multipart body's events and makes fields and files of them."""
 
@@ -276,13 +284,19 @@ class _Receiver:
         fields = {name: _text(name, value) for name, value in self._fields.items()}
         files: dict[str, ReceivedFile] = {}
         form = Form(self._blobs, fields, files)
+        # Side by side: each waits for the disk twice, and the disk makes several durable in one go.
+        commits = asyncio.gather(*map(_commit, self._files.items()), return_exceptions=True)
         try:
-            for name, part in self._files.items():
-                if part.writer is not None and part.media_type is not None:
-                    files[name] = ReceivedFile(await part.writer.commit(), part.media_type, part.display_name)
-        except BaseException:
+            outcomes = await asyncio.shield(commits)
+        except asyncio.CancelledError:
+            files.update(outcome for outcome in await commits if isinstance(outcome, tuple))
             await form.discard()
             raise
+        files.update(outcome for outcome in outcomes if isinstance(outcome, tuple))
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                await form.discard()
+                raise outcome
         return form
 
     def _begin_part(self) -> None:

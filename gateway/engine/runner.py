@@ -19,7 +19,7 @@ import structlog
 
 from gateway.binding import Bound, as_dispatched, bind
 from gateway.comfy.messages import Failed, Interrupted, Lost, Message, Outcome, Succeeded
-from gateway.comfy.progress import RUN_FROM, Tracker
+from gateway.comfy.progress import Tracker
 from gateway.engine.bars import Bars
 from gateway.engine.canceling import Cancellations, unless_canceled
 from gateway.engine.catalog import Catalog
@@ -40,7 +40,7 @@ from gateway.errors import (
     UpstreamMemoryError,
 )
 from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
-from gateway.job import Cause, Job, Task, TaskEvent, TaskState
+from gateway.job import Cause, Job, JobInput, Task, TaskEvent, TaskState
 from gateway.template import Template, missing_on
 
 log = structlog.get_logger(__name__)
@@ -197,17 +197,22 @@ class Runner:
         await self._recorder.record(task_id, report)
 
     async def _stage(self, job: Job, upstream: Upstream) -> dict[str, str]:
-        staged = {}
-        for role, given in job.inputs.items():
+        async def one(given: JobInput) -> str:
             blob = Blob(given.blob, given.size_bytes)
-            staged[role] = await upstream.stage(blob, self._blobs.path(given.blob), given.facts.suffix)
-        return staged
+            return await upstream.stage(blob, self._blobs.path(given.blob), given.facts.suffix)
+
+        outcomes = await asyncio.gather(*map(one, job.inputs.values()), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return dict(zip(job.inputs, map(str, outcomes), strict=True))
 
     async def _placed(
         self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
     ) -> Attempt | Ending:
         """The attempt, staged, bound and stored; or why there is none."""
-        await self.bars.show(job, task, RUN_FROM / 2, "Sending the inputs to the worker")
+        # At 0, which is stored already: to store a step of the bar first would take as long as most uploads.
+        await self.bars.show(job, task, 0.0, "Sending the inputs to the worker")
         try:
             return await self._place(job, task, upstream, prompt_id, canceling)
         except TooLargeError as error:

@@ -72,6 +72,23 @@ async def test_the_next_ones_inputs_are_staged_while_the_first_runs_and_no_more(
     assert len(gpu.uploads) == 6
 
 
+async def test_inputs_are_uploaded_side_by_side(engine):
+    gpu = engine.new_upstream()
+    gpu.stage_gate = asyncio.Event()
+    await engine.start(gpu)
+    begun, plain = [], gpu.stage
+
+    async def stage(blob, path, suffix):
+        begun.append(blob)
+        return await plain(blob, path, suffix)
+
+    gpu.stage = stage
+    job_id = await engine.submit()
+    assert len(begun) == 2
+    gpu.stage_gate.set()
+    await engine.until("dispatched", job_id)
+
+
 async def test_a_drained_upstream_finishes_its_job_and_takes_no_other(engine):
     gpu = engine.new_upstream()
     await engine.start(gpu)

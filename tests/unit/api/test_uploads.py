@@ -12,7 +12,7 @@ from gateway.api import uploads
 from gateway.api.bodies import BodyPace
 from gateway.api.uploads import FormLimits
 from gateway.audit import MediaKind
-from gateway.blobs.local import LocalBlobs
+from gateway.blobs.local import LocalBlobs, LocalBlobWriter
 from gateway.errors import (
     CallerError,
     InvalidInputError,
@@ -188,6 +188,54 @@ async def test_cancel_in_the_middle_leaves_nothing(blobs):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert nothing_left(blobs)
+
+
+async def test_files_are_made_durable_side_by_side(blobs, monkeypatch):
+    begun, both = [], asyncio.Event()
+    plain = LocalBlobWriter.commit
+
+    async def commit(writer):
+        begun.append(writer)
+        if len(begun) == 2:
+            both.set()
+        async with asyncio.timeout(5):
+            await both.wait()
+        return await plain(writer)
+
+    monkeypatch.setattr(LocalBlobWriter, "commit", commit)
+    async with await receive_form(request(multipart(file("video", MP4), file("image", PNG))), blobs, LIMITS) as form:
+        assert set(form.files) == {"video", "image"}
+
+
+@pytest.mark.parametrize("ending", ["one fails", "canceled"])
+async def test_what_was_committed_beside_one_that_was_not_is_taken_back(blobs, monkeypatch, ending):
+    reached, go_on, plain = asyncio.Event(), asyncio.Event(), LocalBlobWriter.commit
+    begun = []
+
+    async def commit(writer):
+        begun.append(writer)
+        is_second = len(begun) == 2
+        blob = await plain(writer)
+        if is_second:
+            reached.set()
+            await go_on.wait()
+            if ending == "one fails":
+                await blobs.discard(blob)
+                raise StorageFullError("The disk is full.")
+        return blob
+
+    monkeypatch.setattr(LocalBlobWriter, "commit", commit)
+    receiving = asyncio.create_task(
+        receive_form(request(multipart(file("video", MP4), file("image", PNG))), blobs, LIMITS)
+    )
+    await reached.wait()
+    if ending == "canceled":
+        receiving.cancel()
+        await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError if ending == "canceled" else StorageFullError):
+        await receiving
     assert nothing_left(blobs)
 
 
