@@ -9,23 +9,31 @@ from rich.markup import escape
 from rich.table import Table
 
 
-def show_jobs(page: Any) -> None:
-    """Print a page of ``/-/jobs``."""
+def show_jobs(page: Any, console: Console | None = None) -> None:
+    """Print a page of ``/-/jobs``. Ids stay whole however narrow the terminal is: other commands want them."""
     rows = page["jobs"]
     if not rows:
         print("No jobs.")
         return
-    table = Table("id", "state", "progress", "template", "created", "result or reason")
+    table = Table()
+    table.add_column("id", no_wrap=True, min_width=len(rows[0]["id"]))
+    for name in ("state", "progress", "template", "created", "result or reason"):
+        table.add_column(name, overflow="fold")
     for job in rows:
-        results = job.get("results") or []
-        last = results[0].get("download_url", "") if results else (job.get("error") or {}).get("message", "")
-        progress = f"{100 * float((job.get('progress') or {}).get('fraction') or 0):.1f} %"
-        cells = (job["id"], job["state"], progress, job["template"], job["created_at"], last)
+        progress = f"{100 * job['fraction']:.1f} %"
+        cells = (job["id"], job["state"], progress, job["template"], job["created_at"], _end(job))
         table.add_row(*(escape(str(cell)) for cell in cells))
-    Console().print(table)
+    (console or Console()).print(table)
 
 
-def show_upstreams(page: Any) -> None:
+def _end(job: Any) -> str:
+    """Where the result is, or why there is none; "" while the job has not ended."""
+    if job["results"]:
+        return str(job["results"][0]["url"])
+    return str(job["error"]["message"]) if job["error"] else ""
+
+
+def show_upstreams(page: Any, console: Console | None = None) -> None:
     """Print ``/-/upstreams``."""
     rows = page["upstreams"]
     if not rows:
@@ -33,6 +41,22 @@ def show_upstreams(page: Any) -> None:
         return
     table = Table("name", "address", "engine", "version", "state", "job", "reason")
     for member in rows:
-        keys = ("name", "address", "engine", "version", "state", "job_id", "reason")
-        table.add_row(*(escape(str(member.get(key) or "")) for key in keys))
-    Console().print(table)
+        cells = (
+            member["name"],
+            member["address"],
+            member["engine"] or "",
+            member["version"] or "",
+            _state(member),
+            member["job_id"] or "",
+            member["reason"],
+        )
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    (console or Console()).print(table)
+
+
+def _state(member: Any) -> str:
+    if not member["reachable"]:
+        return "not reachable"
+    if member["draining"]:
+        return "draining"
+    return "works" if member["job_id"] else "idle"

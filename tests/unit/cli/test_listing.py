@@ -1,0 +1,58 @@
+"""The tables of jobs and upstreams, from the bodies that the API really gives."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from gateway.cli.listing import show_jobs, show_upstreams
+from gateway.events import EventKind
+from tests.tools.asgi import ask, make
+
+
+def shown(show, page, width=200):
+    out = StringIO()
+    show(page, Console(file=out, width=width))
+    return out.getvalue()
+
+
+async def test_a_job_shows_how_far_it_is_and_where_its_result_lies():
+    app, service = make()
+    running, done, failed = service.put(), service.put(), service.put()
+    service.tell(running.id, EventKind.STARTED)
+    service.show(running.id, 0.42)
+    link = service.succeed(done.id)
+    service.tell(failed.id, EventKind.FAILED, code="no_face_found", message="There is no face in the photo.")
+    rows = {
+        line.split()[1]: line
+        for line in shown(show_jobs, (await ask(app, "GET", "/-/jobs")).json).splitlines()
+        if "019a" in line
+    }
+    assert "42.0 %" in rows[running.id]
+    assert "100.0 %" in rows[done.id]
+    assert f"/download/{link}" in rows[done.id]
+    assert "There is no face in the photo." in rows[failed.id]
+
+
+async def test_an_id_can_be_copied_from_a_narrow_terminal():
+    app, service = make()
+    job_id = service.put().id
+    assert job_id in shown(show_jobs, (await ask(app, "GET", "/-/jobs")).json, width=60)
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({}, "idle"),
+        ({"job_id": "019a"}, "works"),
+        ({"draining": True}, "draining"),
+        ({"reachable": False, "reason": "it does not answer"}, "not reachable"),
+    ],
+)
+async def test_an_upstream_shows_what_it_does(changes, state):
+    app, _ = make()
+    page = (await ask(app, "GET", "/-/upstreams")).json
+    page["upstreams"][0] |= changes
+    assert state in shown(show_upstreams, page)
