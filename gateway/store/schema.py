@@ -202,12 +202,11 @@ attempts = Table(
     Column("ended_at", Double),
     Column("outcome", Text),
     Column("reason", Text, nullable=False),
-    # At the column, as a column that is added later can have no others.
+    # At the column, as a column that is added later can have no other; and one, for several come in any order.
     Column(
         "cause",
         Text,
-        CheckConstraint(f"cause IS NULL OR {_among('cause', Cause)}", name="cause"),
-        CheckConstraint(f"cause IS NULL OR {_among('outcome', CAUSED)}", name="caused"),
+        CheckConstraint(f"cause IS NULL OR ({_among('cause', Cause)} AND {_among('outcome', CAUSED)})", name="cause"),
     ),
     UniqueConstraint("task_id", "number"),
     CheckConstraint("number > 0", name="number"),

@@ -11,7 +11,7 @@ from tests.chaos.simulation.world import run
 
 SEEDS = int(os.environ.get("COMFYGATE_SEEDS", "150"))
 #: Seeds to look through when the noted one no longer finds a guard missing, since the engine has changed.
-CLOSE_SEEDS = 500
+CLOSE_SEEDS = 1000
 
 
 def replay(seed: int) -> str:

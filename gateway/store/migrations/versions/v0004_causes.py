@@ -18,9 +18,9 @@ def upgrade() -> None:
     # In words of SQL: Alembic would build the whole table anew to give a column of SQLite its constraints.
     op.execute(
         "ALTER TABLE attempts ADD COLUMN cause TEXT "
-        "CONSTRAINT ck_attempts_cause CHECK (cause IS NULL OR cause IN ('died', 'not_stored', 'out_of_memory', "
-        "'result_lost', 'stalled', 'stopped', 'taken_back', 'unseen')) "
-        "CONSTRAINT ck_attempts_caused CHECK (cause IS NULL OR outcome IN ('attempt_lost', 'interrupted'))"
+        "CONSTRAINT ck_attempts_cause CHECK (cause IS NULL OR (cause IN ('died', 'not_stored', 'out_of_memory', "
+        "'result_lost', 'stalled', 'stopped', 'taken_back', 'unseen') "
+        "AND outcome IN ('attempt_lost', 'interrupted')))"
     )
     op.create_index(
         "ix_attempts_losses",
