@@ -79,6 +79,13 @@ class Blobs(Protocol):
         """A new writer; refuses with StorageFullError when ``expected_bytes`` surely do not fit."""
         ...
 
+    async def adopt(self, path: Path) -> Blob:
+        """Make a finished file on this machine a blob, as a writer's commit does. Raises StorageFullError.
+
+        The file is gone from ``path`` afterwards, also when that fails.
+        """
+        ...
+
     def path(self, blob_hash: str) -> Path:
         """Where the bytes of a committed blob lie on this machine, for media work."""
         ...

@@ -15,7 +15,6 @@ look-ups in the default executor.
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 import os
 import re
@@ -23,16 +22,15 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Self, TypeVar
+from typing import Final, Self, TypeVar
 
 import anyio
-from blake3 import blake3
 
+from gateway.blobs.parts import NO_ROOM_SENTENCE, Part, take_over
 from gateway.errors import StorageFullError
 from gateway.interfaces import Blob
 
@@ -46,8 +44,6 @@ DEFAULT_FLOOR_BYTES: Final = 256 * 1024**2
 #: The disk is asked again each time this much has been written.
 _RECHECK_BYTES: Final = 16 * 1024**2
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_NO_ROOM_SENTENCE: Final = "The gateway's disk has no room for this file."
 _PARTS: Final = "parts"
 _DOOMED: Final = ".doomed"
 #: How many recent commits can be taken back; far more than requests in flight.
@@ -108,7 +104,20 @@ class LocalBlobs:
             StorageFullError: the disk has no room for it.
         """
         await self._run(self._require_room, 2 * (expected_bytes or 0))
-        return LocalBlobWriter(self, _Part(self._root / _PARTS / f"{secrets.token_hex(16)}.part"))
+        return LocalBlobWriter(self, Part(self._new_part()))
+
+    async def adopt(self, path: Path) -> Blob:
+        """Make a finished file a blob, durable under its hash as by a commit, in one go and in one thread.
+
+        Args:
+            path: the file, which nobody writes to any more. It is gone afterwards, also when this fails. On the same
+                disk it is moved; from another one it is copied.
+
+        Raises:
+            StorageFullError: the disk is full.
+            FileNotFoundError: there is no such file.
+        """
+        return await self._run(self._take_over, path)
 
     def path(self, blob_hash: str) -> Path:
         """Where a committed blob lies.
@@ -189,7 +198,13 @@ class LocalBlobs:
 
     def _require_room(self, needed_bytes: int) -> None:
         if self._free(self._root) < max(needed_bytes, self._floor_bytes):
-            raise StorageFullError(_NO_ROOM_SENTENCE)
+            raise StorageFullError(NO_ROOM_SENTENCE)
+
+    def _new_part(self) -> Path:
+        return self._root / _PARTS / f"{secrets.token_hex(16)}.part"
+
+    def _take_over(self, path: Path) -> Blob:
+        return take_over(path, self._new_part(), require_room=self._require_room, adopt=self._adopt)
 
     def _adopt(self, part: Path, blob_hash: str) -> None:
         """Move a whole, synced part under its hash."""
@@ -268,7 +283,7 @@ class LocalBlobs:
 class LocalBlobWriter:
     """``interfaces.BlobWriter``: one blob on its way in. Made by ``LocalBlobs.writer``."""
 
-    def __init__(self, blobs: LocalBlobs, part: _Part) -> None:
+    def __init__(self, blobs: LocalBlobs, part: Part) -> None:
         self._blobs = blobs
         self._part = part
         self._waiting: list[bytes] = []
@@ -319,69 +334,6 @@ class LocalBlobWriter:
             self._unchecked_bytes = 0
             await self._blobs._run(self._blobs._require_room, 0)  # noqa: SLF001 - the two are one thing
         await self._blobs._run(self._part.write, chunks)  # noqa: SLF001 - the two are one thing
-
-
-class _Part:
-    """The blocking side of a writer. Its lock orders a write that outlives its canceled caller before the discard."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._hash = blake3()
-        self._size_bytes = 0
-        self._file: BinaryIO | None = None
-        self._is_over = False
-
-    def write(self, chunks: list[bytes]) -> None:
-        data = b"".join(chunks)
-        with self._lock, _full_disk_as_ours():
-            _write_all(self._open(), data)
-            self._hash.update(data)
-            self._size_bytes += len(data)
-
-    def commit(self, adopt: Callable[[Path, str], None]) -> Blob:
-        with self._lock, _full_disk_as_ours():
-            os.fsync(self._open().fileno())
-            blob = Blob(hash=self._hash.hexdigest(), size_bytes=self._size_bytes)
-            adopt(self._path, blob.hash)
-            self._close()
-            return blob
-
-    def discard(self) -> None:
-        with self._lock:
-            if not self._is_over:
-                self._close()
-                self._path.unlink(missing_ok=True)
-
-    def _open(self) -> BinaryIO:
-        """The file, made at its first use: what was never begun leaves nothing."""
-        if self._is_over:
-            raise ValueError("this blob was committed or dropped")
-        if self._file is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            self._file = os.fdopen(os.open(self._path, flags, 0o600), "wb", buffering=0)
-        return self._file
-
-    def _close(self) -> None:
-        self._is_over = True
-        if self._file is not None:
-            self._file.close()
-
-
-@contextmanager
-def _full_disk_as_ours() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise StorageFullError(_NO_ROOM_SENTENCE) from error
-        raise
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
 
 
 def _read(path: Path, start: int, size_bytes: int) -> bytes:

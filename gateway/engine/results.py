@@ -15,8 +15,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TypeAlias
 
-import aiofiles
-import aiofiles.os
 import structlog
 
 from gateway import audit
@@ -34,7 +32,11 @@ log = structlog.get_logger(__name__)
 Files: TypeAlias = Mapping[str, tuple[OutputFile, ...]]
 Warnings: TypeAlias = tuple[tuple[str, str], ...]
 
+#: Bytes gathered before a thread is asked to write them, so that a small result costs one hop; a result holds no more of
+#: them, and one piece, in memory.
 CHUNK_BYTES = 1024 * 1024
+#: From here on what was fetched is deleted as soon as it is no longer needed, which spares the disk from writing it.
+LARGE_BYTES = 16 * CHUNK_BYTES
 #: Bytes of randomness in a result's name: 128 bits, as much as a UUID would pretend to have.
 LINK_BYTES = 16
 #: Waits between two tries to fetch a file: a connection that breaks in the middle, or a worker that is just starting,
@@ -113,8 +115,10 @@ class Collector:
         self, job: Job, spec: OutputSpec, upstream: Upstream, file: OutputFile, folder: Path, lines: Iterable[str]
     ) -> JobResult:
         fetched, cleaned = folder / "fetched", folder / "cleaned"
-        await self._fetch(upstream, file, fetched)
+        fetched_bytes = await self._fetch(upstream, file, fetched)
         facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
+        if fetched_bytes >= LARGE_BYTES:
+            await asyncio.to_thread(fetched.unlink)
         await self._audit(job, spec, facts, cleaned, lines)
         return await self._commit(job, facts, cleaned)
 
@@ -125,30 +129,35 @@ class Collector:
             return None
         return self._blobs.path(target.blob)
 
-    async def _fetch(self, upstream: Upstream, file: OutputFile, into: Path) -> None:
+    async def _fetch(self, upstream: Upstream, file: OutputFile, into: Path) -> int:
+        """Fetch a file, in several tries; its size in bytes."""
         for wait in FETCH_WAIT_SECONDS:
             try:
-                await self._fetch_once(upstream, file, into)
+                return await self._fetch_once(upstream, file, into)
             except ConnectionError as error:
                 log.info("fetch_broke", upstream=upstream.name, reason=str(error))
                 await self._clock.sleep(wait)
-            else:
-                return
         try:
-            await self._fetch_once(upstream, file, into)
+            return await self._fetch_once(upstream, file, into)
         except ConnectionError as error:
             raise ResultLostError(str(error)) from error
 
-    async def _fetch_once(self, upstream: Upstream, file: OutputFile, into: Path) -> None:
-        size = 0
-        async with aiofiles.open(into, "wb") as out, closing(_pieces(upstream, file)) as pieces:
+    async def _fetch_once(self, upstream: Upstream, file: OutputFile, into: Path) -> int:
+        size, waiting = 0, bytearray()
+        async with closing(_pieces(upstream, file)) as pieces:
             async for piece in pieces:
                 size += len(piece)
                 if size > self._max_result_bytes:
                     raise ResultInvalidError(f"The result is larger than {self._max_result_bytes} bytes.")
-                await out.write(piece)
+                waiting += piece
+                if len(waiting) >= CHUNK_BYTES:
+                    await asyncio.to_thread(_write_at, into, size - len(waiting), waiting)
+                    waiting = bytearray()
         if size == 0:
             raise ResultInvalidError("The worker made an empty file.")
+        if waiting:
+            await asyncio.to_thread(_write_at, into, size - len(waiting), waiting)
+        return size
 
     async def _audit(self, job: Job, spec: OutputSpec, facts: MediaFacts, path: Path, lines: Iterable[str]) -> None:
         target = job.inputs.get(spec.of)
@@ -170,13 +179,16 @@ class Collector:
         return (await self._media.compare(original, path, crf=crf, all_frames=True)).changed
 
     async def _commit(self, job: Job, facts: MediaFacts, path: Path) -> JobResult:
-        size = (await aiofiles.os.stat(path)).st_size
-        async with await self._blobs.writer(expected_bytes=size) as writer, aiofiles.open(path, "rb") as source:
-            while chunk := await source.read(CHUNK_BYTES):
-                await writer.write(chunk)
-            blob = await writer.commit()
+        blob = await self._blobs.adopt(path)
         link = f"{job.output_name}_{secrets.token_hex(LINK_BYTES)}{facts.suffix}"
         return JobResult(self._new_id(), blob.hash, blob.size_bytes, facts, link)
+
+
+def _write_at(path: Path, offset: int, data: bytearray) -> None:
+    """Write a part of a file; the first part begins the file anew, after a try that broke off too."""
+    with path.open("r+b" if offset else "wb") as file:
+        file.seek(offset)
+        file.write(data)
 
 
 async def _pieces(upstream: Upstream, file: OutputFile) -> AsyncIterator[bytes]:

@@ -5,7 +5,8 @@ network need, has a cap on memory, and a cap on processor time that is set anew 
 ends, and the kernel ends it with the parent.
 
 A task is ``{"id", "do": probe|compare|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
-``{"id", "refused": code, "message": sentence, "cause": for our log, "" when the sentence says it all}``.
+``{"id", "refused": code, "message": sentence, "cause": for our log, "" when the sentence says it all}``. Each says
+``resident_bytes`` too: what the process holds after it, None where that is not to be known.
 """
 
 from __future__ import annotations
@@ -56,8 +57,16 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         _allow_cpu(task["cpu_seconds"])
-        answers.write(json.dumps({"id": task["id"]} | answer(task)) + "\n")
+        told = {"id": task["id"], **answer(task)}
+        answers.write(json.dumps(told | {"resident_bytes": _resident_bytes()}) + "\n")
         answers.flush()
+
+
+def _resident_bytes() -> int | None:
+    """Memory this process holds at the moment (proc(5), statm); the peak that getrusage knows never goes down."""
+    if sys.platform != "linux":
+        return None
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def _confine(*, parent: int) -> None:
@@ -153,7 +162,7 @@ def _clean(task: Task) -> dict[str, Any]:
     like = _like(task)
     if remuxing.is_movie(kind):
         taken = remuxing.remux(path, kind, out, like=like, limits=limits)
-        facts = movies.probe_movie(out, kind, limits)
+        facts = movies.probe_movie(out, kind, limits, tally=taken.tally)
         if taken.fps is not None:
             # Frames at the same times have the same rate, whatever either header declares.
             facts = replace(facts, fps=taken.fps, duration_seconds=taken.duration_seconds)

@@ -7,11 +7,11 @@ FFmpeg would take a text that says ``ffconcat version 1.0`` for a playlist and r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 import av
 import numpy as np
@@ -40,6 +40,9 @@ _RATE_DENOMINATOR: Final = 1001
 _RATE_TOLERANCE: Final = 0.005
 #: Only this one reads an index of all frames before the first packet.
 _DEMUXER_WITH_INDEX: Final = "mov"
+#: Is shown a packet.
+See: TypeAlias = "Callable[[Packet[Stream]], None]"
+
 _CUT_SHORT: Final = "The video is cut short: it ends before its header says."
 
 
@@ -62,8 +65,14 @@ def only_video_stream(container: InputContainer) -> VideoStream:
     return videos[0]
 
 
-def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
+def probe_movie(path: Path, kind: MediaType, limits: Limits, *, tally: Tally | None = None) -> MediaFacts:
     """Facts of a video whose packets were all read and whose first and last frame were decoded.
+
+    Args:
+        path: the video.
+        kind: what it is.
+        limits: what it may be.
+        tally: of this very file, when its packets were read just now by ``tally_movie`` within the same limits.
 
     Raises:
         InvalidInputError: no or several video streams, no frames, or it is cut short.
@@ -76,7 +85,7 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
         _check_stream(stream, limits)
         if is_cut_short(path, _DEMUXERS[kind.content_type]):
             raise InvalidInputError(_CUT_SHORT)
-        tally = _demux(container, stream, limits)
+        tally = tally or _demux(container, stream, limits)
         tally.refuse_missing(container, stream)
         fps = rate(stream, tally)
         declared_codec = stream.codec.canonical_name
@@ -104,11 +113,16 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
     )
 
 
-def tally_movie(path: Path, kind: MediaType, limits: Limits) -> tuple[Tally, Fraction | None]:
-    """What the packets of a video or GIF say, and its rate; nothing is decoded. Raises as ``probe_movie``."""
+def tally_movie(
+    path: Path, kind: MediaType, limits: Limits, *, see: See = lambda _packet: None
+) -> tuple[Tally, Fraction | None]:
+    """What the packets of a video or GIF say, and its rate; nothing is decoded. Raises as ``probe_movie``.
+
+    ``see`` is shown every packet of the pictures and of the sound, in their order, so that nobody need read them again.
+    """
     with open_movie(path, kind) as container:
         stream = only_video_stream(container)
-        tally = _demux(container, stream, limits)
+        tally = _demux(container, stream, limits, see)
         return tally, rate(stream, tally)
 
 
@@ -219,7 +233,7 @@ def is_shown(packet: Packet[Stream], codec: str) -> bool:
     return codec != "vp8" or bool(bytes(memoryview(packet)[:1])[0] & 0x10)
 
 
-def _demux(container: InputContainer, stream: VideoStream, limits: Limits) -> Tally:
+def _demux(container: InputContainer, stream: VideoStream, limits: Limits, see: See = lambda _packet: None) -> Tally:
     time_base = stream.time_base or Fraction(1, av.time_base)
     tally = Tally(time_base, is_in_decoding_order=_DEMUXER_WITH_INDEX in container.format.name)
     codec = stream.codec.canonical_name
@@ -227,6 +241,7 @@ def _demux(container: InputContainer, stream: VideoStream, limits: Limits) -> Ta
     for packet in container.demux(followed):
         if packet.size == 0:
             continue
+        see(packet)
         tally.packets[packet.stream_index] = tally.packets.get(packet.stream_index, 0) + 1
         tally.corrupt |= packet.is_corrupt
         if packet.pts is not None and packet.time_base is not None:

@@ -33,6 +33,8 @@ class Child:
         self._killed = False
         #: how many tasks it was given.
         self.asked = 0
+        #: memory it held after the last one, by its own account; None where it cannot tell.
+        self.resident_bytes: int | None = None
 
     @classmethod
     async def start(cls) -> Self:
@@ -80,6 +82,7 @@ class Child:
             raise ChildLostError from error
         if not isinstance(answer, dict) or answer.get("id") != self.asked:
             raise ChildLostError
+        self.resident_bytes = answer.get("resident_bytes")
         return answer
 
     async def _exchange(self, line: bytes) -> Any:

@@ -7,7 +7,6 @@ sound that begins late to the beginning; what the target holds is better on both
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.stream import VideoStream
+from blake3 import blake3
 
 from gateway.audit import KEEPS_ALL, Keeps, MediaKind
 from gateway.errors import ResultInvalidError
@@ -46,6 +46,14 @@ _FINEST_MOVIE_TIMESCALE: Final = 1_000_000
 _MOVIE_TIMESCALE: Final = 90_000
 #: Times of a WebM are whole milliseconds, and a late start in an MP4 may be rounded.
 _START_SLACK_SECONDS: Final = Fraction(1, 500)
+#: From here on the header's place is kept free instead of moving everything when it is known.
+_LARGE_BYTES: Final = 8 * 1024**2
+#: Of the header, at most: for the file and for each track, and for each packet with its size (4 bytes), durations (8 and
+#: 8), place (8 and 12) and key mark (4), see ISO/IEC 14496-12, section 8.
+_HEADER_BYTES: Final = 4096
+_HEADER_BYTES_PER_PACKET: Final = 48
+#: Bytes of the file for each byte of padding at worst: not more than one in a hundred.
+_LEAST_PER_RESERVED: Final = 100
 #: Tags that a muxer writes itself; none holds words of the upstream, once they were muxed anew.
 _HARMLESS_TAGS: Final = frozenset(
     {
@@ -81,6 +89,8 @@ class Taken:
     sound: bool = False
     #: why something was left as the upstream made it; "" when nothing was.
     given_up: str = ""
+    #: what the packets of the copy say, read back from it; None of a copy that was only planned.
+    tally: movies.Tally | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +101,19 @@ class _Plan:
     #: file that the sound comes from, and how much later it comes in the copy.
     sound: tuple[Path, MediaType] | None = None
     sound_shift: Fraction = Fraction(0)
+    #: when that sound begins in the copy, and the digests of its tracks.
+    sound_start: Fraction | None = None
+    sound_digests: tuple[bytes, ...] = ()
     taken: Taken = Taken()
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the packets of a result say, read once before the copy is planned."""
+
+    #: the pictures'; empty when one of them is hidden by an edit list or has no time.
+    packets: tuple[Shown, ...]
+    digests: _Digests
 
 
 class _NotAsPlannedError(Exception):
@@ -117,11 +139,12 @@ def remux(path: Path, kind: MediaType, out: Path, *, like: Like | None = None, l
         ResultInvalidError: the copy is not the result's pictures, or tags stuck to it.
         Exception: whatever PyAV raises on a broken result.
     """
-    given_up = ""
-    for plan in _plans(path, kind, like, limits or Limits()):
+    given_up, limits = "", limits or Limits()
+    source = _survey(path, kind)
+    for plan in _plans(path, kind, source, like, limits):
         try:
             _write(path, kind, out, plan)
-            _check(path, kind, out, plan)
+            tally = _check(out, kind, plan, source, limits)
         except (av.error.FFmpegError, ValueError, _NotAsPlannedError) as error:
             # A target may hold sound that decodes but cannot be written again: then the result is left as it came.
             given_up = given_up or (str(error) if isinstance(error, _NotAsPlannedError) else type(error).__name__)
@@ -129,32 +152,40 @@ def remux(path: Path, kind: MediaType, out: Path, *, like: Like | None = None, l
                 raise ResultInvalidError("The result could not be copied without its metadata.") from error
         else:
             _refuse_tags(out, kind)
-            return replace(plan.taken, given_up=plan.taken.given_up or given_up)
+            return replace(plan.taken, given_up=plan.taken.given_up or given_up, tally=tally)
     raise ResultInvalidError("The result could not be copied without its metadata.")
 
 
 # ------------------------------------------------------------------------------------------------------------ planning
 
 
-def _plans(path: Path, kind: MediaType, like: Like | None, limits: Limits) -> Iterator[_Plan]:
+def _plans(path: Path, kind: MediaType, source: _Source, like: Like | None, limits: Limits) -> Iterator[_Plan]:
     """Ways to write the copy, the best one first; the last one always works on a result that is whole."""
-    plan = _Plan() if like is None else _plan(path, kind, like, limits)
+    plan = _Plan() if like is None else _plan(path, kind, source, like, limits)
     yield plan
     if plan.sound is not None and plan.stamps is not None:
-        yield replace(plan, sound=None, sound_shift=Fraction(0), taken=replace(plan.taken, sound=False))
+        yield replace(
+            plan,
+            sound=None,
+            sound_shift=Fraction(0),
+            sound_start=None,
+            sound_digests=(),
+            taken=replace(plan.taken, sound=False),
+        )
     if plan != _Plan():
         yield _Plan()
 
 
-def _plan(path: Path, kind: MediaType, like: Like, limits: Limits) -> _Plan:
+def _plan(path: Path, kind: MediaType, source: _Source, like: Like, limits: Limits) -> _Plan:
     """What to take from the target. Nothing when the numbers of frames differ: then no time of it means anything."""
-    tally, fps = movies.tally_movie(like.path, like.kind, limits)
+    digests = _Digests()
+    tally, fps = movies.tally_movie(like.path, like.kind, limits, see=digests.take_sound)
     starts = tuple(sorted(tally.pts))
     if not starts:
         return _Plan()
     last = max(0, round(tally.end / tally.time_base) - starts[-1])
     times = Times(tally.time_base, starts, last)
-    packets = _packets(path, kind)
+    packets = source.packets
     if sum(packet.is_shown for packet in packets) != len(starts):
         return _Plan(taken=Taken(given_up="another number of frames"))
     sound_start = tally.sound_start if Keeps.AUDIO in like.keeps and _is_carried(like, kind) else None
@@ -171,22 +202,28 @@ def _plan(path: Path, kind: MediaType, like: Like, limits: Limits) -> _Plan:
     # With the pictures' times left as they came, the sound is placed beside the first of them.
     begin = min(packet.pts for packet in packets if packet.is_shown) * _time_base(path, kind)
     shift = -zero * tally.time_base if stamps is not None else begin - starts[0] * tally.time_base
-    return _Plan(stamps, (like.path, like.kind), shift, replace(taken, sound=True))
+    return _Plan(
+        stamps, (like.path, like.kind), shift, sound_start + shift, digests.sounds(), replace(taken, sound=True)
+    )
 
 
-def _packets(path: Path, kind: MediaType) -> list[Shown]:
-    """The result's picture packets; empty when one of them is hidden by an edit list or has no time."""
+def _survey(path: Path, kind: MediaType) -> _Source:
     with movies.open_movie(path, kind) as container:
         stream = movies.only_video_stream(container)
         codec = stream.codec.canonical_name
-        found = []
-        for packet in container.demux([stream]):
+        shown: list[Shown] = []
+        is_hiding, digests = False, _Digests()
+        for packet in container.demux([stream, *container.streams.audio]):
             if not packet.size:
                 continue
+            digests.take(packet)
+            if packet.stream_index != stream.index:
+                continue
             if packet.pts is None or packet.is_discard:
-                return []
-            found.append(Shown(packet.pts, movies.is_shown(packet, codec)))
-        return found
+                is_hiding = True
+            else:
+                shown.append(Shown(packet.pts, movies.is_shown(packet, codec)))
+        return _Source(() if is_hiding else tuple(shown), digests)
 
 
 def _time_base(path: Path, kind: MediaType) -> Fraction:
@@ -206,11 +243,23 @@ def _is_carried(like: Like, kind: MediaType) -> bool:
 
 
 def _write(path: Path, kind: MediaType, out: Path, plan: _Plan) -> None:
+    reserved = _reserved_bytes(path, kind, plan)
+    if reserved:
+        try:
+            _write_with(path, kind, out, plan, {"moov_size": str(reserved)})
+        except av.error.FFmpegError:
+            pass  # more header than was reckoned with; whatever else is wrong shows again
+        else:
+            return
+    _write_with(path, kind, out, plan, {"movflags": "faststart"})
+
+
+def _write_with(path: Path, kind: MediaType, out: Path, plan: _Plan, header: dict[str, str]) -> None:
     with ExitStack() as stack:
         pictures = stack.enter_context(movies.open_movie(path, kind))
         sounds = stack.enter_context(movies.open_movie(*(plan.sound or (path, kind))))
         video = movies.only_video_stream(pictures)
-        options = _options(kind, plan, sounds.streams.audio)
+        options = _options(kind, plan, sounds.streams.audio, header)
         copy = stack.enter_context(av.open(str(out), "w", format=_MUXERS[kind.content_type], options=options))
         added = _add(copy, video)
         if plan.stamps is not None:
@@ -222,12 +271,31 @@ def _write(path: Path, kind: MediaType, out: Path, plan: _Plan) -> None:
             copy.mux(packet)
 
 
-def _options(kind: MediaType, plan: _Plan, sounds: Sequence[AudioStream]) -> dict[str, str]:
-    # bitexact: no version of the muxer in it. faststart: the header comes first, so a browser can play while it loads.
+def _reserved_bytes(path: Path, kind: MediaType, plan: _Plan) -> int:
+    """Room to leave for the header of a large copy, which comes first; 0 to have it moved there afterwards.
+
+    To move it, the muxer reads the whole copy and writes it once more. What it needs is bounded by the numbers of
+    packets, where the sources state them; what is left over is padding.
+    """
+    size_bytes = path.stat().st_size
+    if kind.content_type in _ONLY_TICK or size_bytes < _LARGE_BYTES:
+        return 0
+    with ExitStack() as stack:
+        pictures = stack.enter_context(movies.open_movie(path, kind))
+        sounds = stack.enter_context(movies.open_movie(*(plan.sound or (path, kind))))
+        streams = [movies.only_video_stream(pictures), *sounds.streams.audio]
+        counts = [stream.frames for stream in streams]
+        extra_bytes = sum(stream.codec_context.extradata_size for stream in streams)
+    reserved = _HEADER_BYTES * (1 + len(streams)) + extra_bytes + _HEADER_BYTES_PER_PACKET * sum(counts)
+    return reserved if all(counts) and reserved * _LEAST_PER_RESERVED <= size_bytes else 0
+
+
+def _options(kind: MediaType, plan: _Plan, sounds: Sequence[AudioStream], header: dict[str, str]) -> dict[str, str]:
+    # bitexact: no version of the muxer in it. The header comes first, so a browser can play while it loads.
     options = {"fflags": "+bitexact"}
     if kind.content_type in _ONLY_TICK:
         return options
-    options["movflags"] = "faststart"
+    options |= header
     if plan.stamps is None and plan.sound is None:
         return options
     ticks = [plan.stamps.time_base.denominator] if plan.stamps is not None else []
@@ -278,29 +346,52 @@ def _decoded_at(packet: Packet[Stream]) -> float:
 # ------------------------------------------------------------------------------------------------------------ checking
 
 
-def _check(path: Path, kind: MediaType, out: Path, plan: _Plan) -> None:
-    """Read the copy back.
+class _Digests:
+    """Digests of a file's streams, over their packets' bytes in order."""
+
+    def __init__(self) -> None:
+        self._pictures = blake3()
+        self._sounds: dict[int, blake3] = {}
+
+    def take(self, packet: Packet[Stream]) -> None:
+        """The next packet, of the one picture stream or of a sound."""
+        if packet.stream.type == "audio":
+            self.take_sound(packet)
+        else:
+            self._pictures.update(memoryview(packet))
+
+    def take_sound(self, packet: Packet[Stream]) -> None:
+        """The same; pictures are passed over."""
+        if packet.stream.type == "audio":
+            self._sounds.setdefault(packet.stream_index, blake3()).update(memoryview(packet))
+
+    def pictures(self) -> bytes:
+        """Of the pictures."""
+        return self._pictures.digest()
+
+    def sounds(self) -> tuple[bytes, ...]:
+        """Of each track that has any sound, in their order."""
+        return tuple(found.digest() for _, found in sorted(self._sounds.items()))
+
+
+def _check(out: Path, kind: MediaType, plan: _Plan, source: _Source, limits: Limits) -> movies.Tally:
+    """Read the copy back, once; what its packets say.
 
     Raises:
         _NotAsPlannedError: other pictures, sound or times.
     """
-    pictures, sounds = _digests(path, kind)
-    wanted_start: Fraction | None = None
-    if plan.sound is not None:
-        _, sounds = _digests(*plan.sound)
-        tally, _ = movies.tally_movie(*plan.sound, Limits().for_results())
-        wanted_start = None if tally.sound_start is None else tally.sound_start + plan.sound_shift
-    if _digests(out, kind) != (pictures, sounds):
+    found = _Digests()
+    written, _ = movies.tally_movie(out, kind, limits, see=found.take)
+    sounds = source.digests.sounds() if plan.sound is None else plan.sound_digests
+    if (found.pictures(), found.sounds()) != (source.digests.pictures(), sounds):
         raise _NotAsPlannedError("packets differ")
-    if plan == _Plan():
-        return
-    written, _ = movies.tally_movie(out, kind, Limits().for_results())
     if plan.stamps is not None:
         wanted = [start * plan.stamps.time_base for start in plan.stamps.starts]
         if [pts * written.time_base for pts in sorted(written.pts)] != wanted:
             raise _NotAsPlannedError("frames appear at other times")
-    if wanted_start is not None and abs((written.sound_start or 0) - wanted_start) > _START_SLACK_SECONDS:
+    if plan.sound_start is not None and abs((written.sound_start or 0) - plan.sound_start) > _START_SLACK_SECONDS:
         raise _NotAsPlannedError("the sound begins at another time")
+    return written
 
 
 def _refuse_tags(out: Path, kind: MediaType) -> None:
@@ -308,15 +399,3 @@ def _refuse_tags(out: Path, kind: MediaType) -> None:
         tags = {tag.lower() for stream in copy.streams for tag in stream.metadata} | {t.lower() for t in copy.metadata}
     if tags - _HARMLESS_TAGS:
         raise ResultInvalidError("The result's metadata could not be removed.")
-
-
-def _digests(path: Path, kind: MediaType) -> tuple[bytes, list[bytes]]:
-    """A digest of the picture stream and one of each sound stream, over their packets' bytes in order."""
-    with movies.open_movie(path, kind) as container:
-        video = movies.only_video_stream(container)
-        kept = [video, *container.streams.audio]
-        hashes = {stream.index: hashlib.sha256() for stream in kept}
-        for packet in container.demux(kept):
-            if packet.size:
-                hashes[packet.stream_index].update(memoryview(packet))
-        return hashes[video.index].digest(), [hashes[stream.index].digest() for stream in container.streams.audio]

@@ -34,8 +34,12 @@ _LOG = structlog.get_logger(__name__)
 _CHILDREN: Final = 2
 #: Uploads that may wait for a child; at a tenth of a second each, the last waits some seconds.
 _MOST_WAITING: Final = 128
-#: Memory that decoders leak or fragment goes back with the child that holds it.
-_TASKS_PER_CHILD: Final = 200
+#: Memory that decoders leak or fragment goes back with the child that holds it: one that keeps more than this after a
+#: task ends, and any after so many tasks. A start costs half a second of processor time, as much as 40 small tasks.
+_MOST_RESIDENT_BYTES: Final = 512 * 1024**2
+_TASKS_PER_CHILD: Final = 5000
+#: Where a child cannot tell what it keeps, the count alone must do.
+_TASKS_PER_SILENT_CHILD: Final = 200
 
 _GIB: Final = 1024**3
 #: A still of the largest size decodes in about a second; a video is read whole, so its time grows with its bytes.
@@ -45,7 +49,7 @@ _PROBE_SECONDS_PER_GIB: Final = 50.0
 #: frame is enough.
 _COMPARE_SECONDS: Final = 900.0
 _COMPARE_SECONDS_PER_GIB: Final = 300.0
-#: Cleaning reads the file four times, and as often its target, and writes it once; a second try is seldom.
+#: Cleaning reads the file three times, its target twice and the copy once, and writes it once; a second try is seldom.
 _CLEAN_SECONDS: Final = 20.0
 _CLEAN_SECONDS_PER_GIB: Final = 120.0
 #: Decoding uses two threads, and a deadline that passes first is the better answer.
@@ -141,7 +145,7 @@ class MediaWorkers:
             ResultInvalidError: one of them cannot be decoded.
             InternalJobError: it took too long, or the process died of it.
         """
-        size_gib = await _size_gib(target) + await _size_gib(result)
+        size_gib = await _size_gib(target, result)
         task = {"do": "compare", "target": str(target), "result": str(result), "crf": crf, "all_frames": all_frames}
         async with self._long:
             done = await self._work(task, _COMPARE_SECONDS + _COMPARE_SECONDS_PER_GIB * size_gib)
@@ -180,7 +184,7 @@ class MediaWorkers:
             "limits": self._limits.for_results().to_json(),
         }
         try:
-            size_gib = await _size_gib(path) + (0 if like is None else await _size_gib(like))
+            size_gib = await _size_gib(*((path,) if like is None else (path, like)))
             done = await self._work(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * size_gib)
         except BaseException:
             # In a thread of its own accord: it runs to its end even if this is being canceled once more.
@@ -254,7 +258,7 @@ class MediaWorkers:
         return await Child.start()
 
     def _put_back(self, child: Child) -> None:
-        if child.is_alive and not self._closed and child.asked < _TASKS_PER_CHILD:
+        if child.is_alive and not self._closed and not _is_worn(child):
             self._idle.append(child)
         else:
             child.kill()
@@ -266,8 +270,15 @@ class MediaWorkers:
             raise ShuttingDownError("The gateway is about to stop.")
 
 
-async def _size_gib(path: Path) -> float:
-    return (await asyncio.to_thread(path.stat)).st_size / _GIB
+def _is_worn(child: Child) -> bool:
+    """Whether it has earned its rest."""
+    if child.resident_bytes is None:
+        return child.asked >= _TASKS_PER_SILENT_CHILD
+    return child.asked >= _TASKS_PER_CHILD or child.resident_bytes > _MOST_RESIDENT_BYTES
+
+
+async def _size_gib(*paths: Path) -> float:
+    return await asyncio.to_thread(lambda: sum(path.stat().st_size for path in paths)) / _GIB
 
 
 def _raise_refusal(answer: Mapping[str, Any], *, field: str) -> None:

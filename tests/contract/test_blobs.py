@@ -1,5 +1,7 @@
 """What every implementation of ``interfaces.Blobs`` does. A new one joins by a line in ``STORES``."""
 
+import os
+
 import pytest
 from blake3 import blake3
 
@@ -62,6 +64,35 @@ async def test_abort_after_commit_is_harmless(blobs):
         blob = await writer.commit()
         await writer.abort()
     assert await read(blobs, blob) == b"x"
+
+
+async def test_a_finished_file_becomes_a_blob_as_by_a_commit(blobs, tmp_path):
+    file = tmp_path / "finished"
+    file.write_bytes(b"0123456789")
+    blob = await blobs.adopt(file)
+    assert blob == Blob(hash=blake3(b"0123456789").hexdigest(), size_bytes=10)
+    assert await read(blobs, blob) == b"0123456789"
+    assert not file.exists()
+    assert await blobs.discard(blob)
+    assert not await blobs.exists(blob.hash)
+
+
+async def test_a_file_with_the_bytes_of_a_blob_counts_as_one_more_commit_of_it(blobs, tmp_path):
+    first = await put(blobs, b"shared")
+    os.utime(blobs.path(first.hash), (1000, 1000))
+    file = tmp_path / "finished"
+    file.write_bytes(b"shared")
+    assert await blobs.adopt(file) == first
+    assert not file.exists()
+    assert not await blobs.delete(first.hash, untouched_since=2000.0), "it was touched"
+    assert not await blobs.discard(first)
+    assert await blobs.exists(first.hash)
+    assert await blobs.discard(first)
+
+
+async def test_a_file_that_is_not_there_becomes_no_blob(blobs, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        await blobs.adopt(tmp_path / "missing")
 
 
 async def test_reading_what_is_not_there_says_so(blobs):

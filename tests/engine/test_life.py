@@ -9,6 +9,7 @@ import pytest
 from gateway.breaker import EJECT_SECONDS
 from gateway.comfy.messages import LogLine, NodeProgress, NodeStarted
 from gateway.comfy.progress import RUN_TO
+from gateway.engine import results
 from gateway.engine.bars import STEP
 from gateway.engine.dispatcher import MAX_RETRY_SECONDS
 from gateway.engine.results import FETCH_WAIT_SECONDS
@@ -279,6 +280,83 @@ async def test_a_result_that_is_not_as_promised_fails_the_job_and_leaves_nothing
     assert job.error_code == "result_invalid"
     assert set(engine.blobs.stored.values()) == {b"image:target", b"image:face"}
     assert list(tmp_path.iterdir()) == []
+
+
+def in_pieces(gpu, *tries):
+    """Let the upstream give its file in these pieces, try for try; an error among them breaks the try off."""
+
+    async def fetch(_file):
+        for piece in tries[min(fetch.tries, len(tries) - 1)]:
+            if isinstance(piece, Exception):
+                fetch.tries += 1
+                raise piece
+            yield piece
+
+    fetch.tries = 0
+    gpu.fetch = fetch
+
+
+@pytest.fixture
+def writes(monkeypatch):
+    """Sizes of what is written of a result, one for each time a thread is asked."""
+    sizes = []
+    write = results._write_at
+
+    def watched(path, offset, data):
+        sizes.append(len(data))
+        write(path, offset, data)
+
+    monkeypatch.setattr(results, "_write_at", watched)
+    return sizes
+
+
+@pytest.mark.parametrize(("chunk_bytes", "expected"), [(1000, [26]), (26, [26]), (10, [12, 13, 1]), (1, [6, 6, 13, 1])])
+async def test_a_result_is_written_in_large_pieces_and_a_small_one_in_one(
+    engine, monkeypatch, writes, chunk_bytes, expected
+):
+    monkeypatch.setattr(results, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(results, "LARGE_BYTES", 2 * chunk_bytes)
+    gpu = engine.new_upstream()
+    in_pieces(gpu, [b"image:", b"swappe", b"d face on it!", b"!"])
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.finish(gpu)
+    await engine.until("succeeded", job_id)
+    assert b"image:swapped face on it!!" in engine.blobs.stored.values()
+    assert writes == expected
+
+
+async def test_of_a_try_that_broke_off_nothing_stays_in_the_result(engine, monkeypatch):
+    monkeypatch.setattr(results, "CHUNK_BYTES", 4)
+    gpu = engine.new_upstream()
+    in_pieces(gpu, [b"image:a longer one", b" that breaks", ConnectionError("broke")], [b"image:", b"short", b" one"])
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.finish(gpu)
+    await engine.until("finishing", job_id)
+    await engine.settle()
+    await engine.pass_time(FETCH_WAIT_SECONDS[0])
+    await engine.until("succeeded", job_id)
+    assert b"image:short one" in engine.blobs.stored.values()
+
+
+async def test_what_was_fetched_of_a_large_result_is_gone_before_it_is_compared(engine, monkeypatch, tmp_path):
+    """Its pages need not be written to the disk, and the disk need not hold it twice."""
+    monkeypatch.setattr(results, "LARGE_BYTES", 1)
+    left = []
+    compare = engine.media.compare
+
+    async def watched(*given, **options):
+        left.extend(path.name for path in tmp_path.rglob("*") if path.is_file())
+        return await compare(*given, **options)
+
+    monkeypatch.setattr(engine.media, "compare", watched)
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.finish(gpu)
+    await engine.until("succeeded", job_id)
+    assert left == ["cleaned"]
 
 
 # ------------------------------------------------------------------------------------------------------------- progress

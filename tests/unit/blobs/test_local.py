@@ -6,7 +6,7 @@ import threading
 import pytest
 from blake3 import blake3
 
-from gateway.blobs import local
+from gateway.blobs import parts
 from gateway.blobs.local import READ_CHUNK_BYTES, WRITE_BATCH_BYTES, LocalBlobs
 from gateway.errors import StorageFullError
 from gateway.interfaces import Blob
@@ -84,14 +84,14 @@ async def test_error_inside_leaves_nothing(blobs, tmp_path):
 async def test_cancel_while_a_thread_still_writes_leaves_nothing(blobs, tmp_path, monkeypatch):
     began, may_end = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
-    real = local._write_all
+    real = parts.write_all
 
     def slow(file, data):
         loop.call_soon_threadsafe(began.set)
         assert may_end.wait(5)
         real(file, data)
 
-    monkeypatch.setattr(local, "_write_all", slow)
+    monkeypatch.setattr(parts, "write_all", slow)
 
     async def upload():
         async with await blobs.writer() as writer:
@@ -307,7 +307,7 @@ async def test_full_disk_is_told_as_such(blobs, tmp_path, monkeypatch, number):
     def full(_file, _data):
         raise OSError(number, "full")
 
-    monkeypatch.setattr(local, "_write_all", full)
+    monkeypatch.setattr(parts, "write_all", full)
     with pytest.raises(StorageFullError):
         await put(blobs, b"x")
     assert everything(tmp_path) == []
@@ -317,7 +317,7 @@ async def test_other_disk_errors_are_not_called_full(blobs, tmp_path, monkeypatc
     def broken(_file, _data):
         raise OSError(errno.EIO, "broken")
 
-    monkeypatch.setattr(local, "_write_all", broken)
+    monkeypatch.setattr(parts, "write_all", broken)
     with pytest.raises(OSError, match="broken"):
         await put(blobs, b"x")
     assert everything(tmp_path) == []

@@ -84,6 +84,39 @@ async def test_a_child_that_was_killed_between_tasks_is_replaced_unseen(studio):
         assert pid not in pids(media)
 
 
+async def test_a_child_that_keeps_much_memory_is_replaced_after_the_task(studio, monkeypatch):
+    still = studio.folder / "x.png"
+    Image.new("RGB", (30, 20)).save(still)
+    async with running() as media:
+        [pid] = pids(media)
+        await media.probe(still, field="image", accept=IMAGES)
+        assert pids(media) == [pid]
+        [child] = media._children
+        assert child.resident_bytes is not None
+        assert 10 * 1024**2 < child.resident_bytes < workers_module._MOST_RESIDENT_BYTES
+        monkeypatch.setattr(workers_module, "_MOST_RESIDENT_BYTES", 1024**2)
+        await media.probe(still, field="image", accept=IMAGES)
+        assert not any(child.is_alive for child in media._children)
+
+
+@pytest.mark.parametrize(
+    ("asked", "resident_bytes", "is_worn"),
+    [
+        (4999, 512 * 1024**2, False),
+        (1, 512 * 1024**2 + 1, True),
+        (5000, 1024, True),
+        (199, None, False),
+        (200, None, True),
+    ],
+)
+async def test_a_child_is_worn_by_what_it_keeps_and_by_its_tasks_sooner_where_it_cannot_tell(
+    asked, resident_bytes, is_worn
+):
+    child = Child(None)
+    child.asked, child.resident_bytes = asked, resident_bytes
+    assert workers_module._is_worn(child) is is_worn
+
+
 async def test_a_client_that_leaves_stops_the_decoding(studio, monkeypatch):
     """A stopped child stands for one that decodes for ever."""
     still = studio.folder / "x.png"
