@@ -34,6 +34,7 @@ SECONDS = 5.0
 #: What was accepted in the window must have ended by then.
 _DRAIN_SECONDS = 120.0
 _BY_LIBRARY = "until /prompt p50, the floor's client on httpx"
+_RATE_BY_LIBRARY = "accepted, 16 clients, the floor's clients on httpx"
 _TIMES = Target(Bound.AT_MOST, 5, is_ratio=False, unit="x p50")
 
 
@@ -66,6 +67,7 @@ async def run(options: Options) -> Sheet:
             async with AsyncClient(base_url=f"http://127.0.0.1:{fleet.ports[0]}", trust_env=False) as http:
                 usual = DirectByLibrary(fleet, options.material, http)
                 sheet.add(_BY_LIBRARY, "ms", floor=percentile(await _one_by_one(usual, options, numbers), 0.5))
+                sheet.add(_RATE_BY_LIBRARY, "per s", floor=(await _many(usual, options, numbers)).per_second)
         async with stage.fleet(options.folder, options.material, INSTANCES) as fleet:
             await _our_round(options, sheet, fleet, numbers, to_prompt)
         await _peer_round(options, sheet, numbers)
@@ -213,6 +215,7 @@ async def _our_round(
         before, begun = ours.cpu_seconds(), time.monotonic()
         rate = await _many(ours, options, numbers)
         _add_rate(sheet, Side.OURS, rate)
+        sheet.add(_RATE_BY_LIBRARY, "per s", ours=rate.per_second)
         await fleet.until(done=len(rate.submitted))
         await ours.ended(rate.submitted)
         took = time.monotonic() - begun
