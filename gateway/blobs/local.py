@@ -24,6 +24,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -117,7 +118,7 @@ class LocalBlobs:
             StorageFullError: the disk is full.
             FileNotFoundError: there is no such file.
         """
-        return await self._run(self._take_over, path)
+        return await self._commit(self._take_over, path)
 
     def path(self, blob_hash: str) -> Path:
         """Where a committed blob lies.
@@ -181,6 +182,20 @@ class LocalBlobs:
     async def _run(self, work: Callable[..., R], *arguments: object) -> R:
         """Do blocking work in a thread. A canceled caller leaves at once; the work is finished all the same."""
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments))
+
+    async def _commit(self, work: Callable[..., Blob], *arguments: object) -> Blob:
+        """Make a blob in a thread. A canceled caller never hears of it, so nobody else could take it back."""
+        committing = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+        try:
+            return await asyncio.shield(committing)
+        except asyncio.CancelledError:
+            committing.add_done_callback(self._take_back)
+            raise
+
+    def _take_back(self, committed: asyncio.Future[Blob]) -> None:
+        if not committed.cancelled() and committed.exception() is None:
+            with suppress(RuntimeError):  # the threads are let go: the next start sweeps it
+                self._threads.submit(self._discard, committed.result().hash)
 
     def _prepare(self) -> int:
         parts = self._root / _PARTS
@@ -316,7 +331,7 @@ class LocalBlobWriter:
             StorageFullError: the disk is full.
         """
         await self._flush()
-        return await self._blobs._run(self._part.commit, self._blobs._adopt)  # noqa: SLF001 - the two are one thing
+        return await self._blobs._commit(self._part.commit, self._blobs._adopt)  # noqa: SLF001 - the two are one thing
 
     async def abort(self) -> None:
         """Drop what was written; harmless after ``commit``. Finishes even when the caller is being canceled."""

@@ -65,6 +65,5 @@ function doingOf({ reachable, available, draining, job_id: id, foreign_prompts: 
   }
   if (draining) return ["degraded", "Draining: takes nothing new"];
   if (foreign > 0) return ["busy", `Busy with ${foreign} ${foreign === 1 ? "prompt" : "prompts"} of others`];
-  if (!available) return ["degraded", reason || "Not available"];
-  return reason ? ["degraded", reason] : ["healthy", "Idle"];
+  return available ? ["healthy", "Idle"] : ["degraded", reason || "Not available"];
 }

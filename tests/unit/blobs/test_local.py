@@ -107,6 +107,37 @@ async def test_cancel_while_a_thread_still_writes_leaves_nothing(blobs, tmp_path
     assert everything(tmp_path) == []
 
 
+@pytest.mark.parametrize("way", ["commit", "adopt"])
+@pytest.mark.parametrize("was_there", [False, True])
+async def test_a_commit_whose_caller_was_canceled_is_taken_back(blobs, tmp_path, monkeypatch, way, was_there):
+    """Nobody heard of it, so nobody else could."""
+    before = [(await put(blobs, b"x")).hash] if was_there else []
+    began, may_end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    real = blobs._adopt
+
+    def slow(part, blob_hash):
+        loop.call_soon_threadsafe(began.set)
+        assert may_end.wait(5)
+        real(part, blob_hash)
+
+    monkeypatch.setattr(blobs, "_adopt", slow)
+    ended, take_back = asyncio.Event(), blobs._take_back
+    monkeypatch.setattr(blobs, "_take_back", lambda committed: (take_back(committed), ended.set()))
+    (tmp_path / "result").write_bytes(b"x")
+    work = put(blobs, b"x") if way == "commit" else blobs.adopt(tmp_path / "result")
+    task = asyncio.create_task(work, name="commit")
+    await began.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ended.wait()
+    await blobs.close()
+    assert [name.rpartition("/")[2] for name in everything(tmp_path)] == before
+
+
 async def test_write_after_commit_is_refused(blobs):
     async with await blobs.writer() as writer:
         await writer.commit()
