@@ -65,5 +65,6 @@ function doingOf({ reachable, available, draining, job_id: id, foreign_prompts: 
   }
   if (draining) return ["degraded", "Draining: takes nothing new"];
   if (foreign > 0) return ["busy", `Busy with ${foreign} ${foreign === 1 ? "prompt" : "prompts"} of others`];
-  return available ? ["healthy", "Idle"] : ["degraded", reason || "Not available"];
+  if (!available) return ["degraded", reason || "Not available"];
+  return reason ? ["degraded", reason] : ["healthy", "Idle"];
 }
