@@ -54,9 +54,9 @@ class _Note:
     is_terminal: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Mark:
-    """Set on an answer in the making when its job changes meanwhile."""
+    """Set on an answer in the making when its job changes meanwhile. Each is one of a kind, however alike they look."""
 
     is_stale: bool = False
 
@@ -74,18 +74,25 @@ class _Ready:
 
 @dataclass(slots=True)
 class _Copy:
-    """What went out, as far as it may be kept."""
+    """What went out, as far as it may be kept: a 200 in one piece, as a handler makes it.
+
+    In several pieces, or with a word about the connection, it is an answer to this one request: to one that came with a
+    body that nobody wanted, for instance.
+    """
 
     send: Send
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: bytes | None = None
+    is_fit: bool = False
 
     async def pass_on(self, message: Message) -> None:
-        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
+        if message["type"] == "http.response.start":
             self.headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-        elif message["type"] == "http.response.body" and not message.get("more_body"):
+            self.is_fit = message["status"] == HTTPStatus.OK and all(name != b"connection" for name, _ in self.headers)
+        elif message["type"] == "http.response.body":
             body = message.get("body", b"")
-            self.body = body if self.headers and len(body) <= MAX_BODY_BYTES else None
+            self.is_fit = self.is_fit and not message.get("more_body") and len(body) <= MAX_BODY_BYTES
+            self.body = body if self.is_fit else None
         await self.send(message)
 
 

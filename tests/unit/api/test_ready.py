@@ -112,6 +112,32 @@ async def test_an_answer_that_was_overtaken_while_it_was_made_is_not_kept(polled
     assert (await ask(app, "GET", f"/status/{job_id}")).json["status"] == "SUCCESS"
 
 
+async def test_answers_made_side_by_side_are_told_apart(polled, monkeypatch):
+    app, service, job_id, _ = polled
+    gates, plain = [asyncio.Event(), asyncio.Event()], service.job
+    begun = []
+
+    async def slow(*arguments):
+        found = await plain(*arguments)
+        begun.append(found)
+        if len(begun) <= 2:
+            await gates[len(begun) - 1].wait()
+        return found
+
+    monkeypatch.setattr(service, "job", slow)
+    first, second = (asyncio.create_task(ask(app, "GET", f"/status/{job_id}")) for _ in range(2))
+    async with asyncio.timeout(5):
+        while len(begun) < 2:  # noqa: ASYNC110 - two turns of the loop
+            await asyncio.sleep(0)
+    gates[1].set()
+    await second
+    service.succeed(job_id)
+    gates[0].set()
+    assert (await first).json["status"] == "PROCESSING"
+    assert (await ask(app, "GET", f"/status/{job_id}")).json["status"] == "SUCCESS"
+    assert _layer(app)._making == {}
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -165,6 +191,16 @@ async def test_a_refusal_is_never_kept(polled):
     job_id = "019a0000-0000-7000-8000-00000000ffff"
     assert (await ask(app, "GET", f"/status/{job_id}")).status == 404
     assert _layer(app)._answers == {}
+
+
+async def test_the_answer_to_a_request_with_a_body_of_its_own_is_not_for_others(polled):
+    app, _, job_id, _ = polled
+    with_body = await ask(app, "GET", f"/status/{job_id}", b"nobody wants this")
+    assert with_body.headers["connection"] == "close"
+    assert _layer(app)._answers == {}
+    plain = await ask(app, "GET", f"/status/{job_id}")
+    assert "connection" not in plain.headers
+    assert len(plain.body) == int(plain.headers["content-length"]) > 0
 
 
 async def test_what_is_kept_is_bounded(polled, monkeypatch):
