@@ -12,7 +12,6 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TypeAlias
 
 import structlog
@@ -94,9 +93,10 @@ class Collector:
             ResultLostError: the upstream no longer has a file it named, or does not give it.
             StorageFullError: there is no room for it here.
         """
-        folder = Path(await asyncio.to_thread(mkdtemp, dir=self._scratch, prefix="result-"))
+        folder = self._scratch / f"result-{secrets.token_hex(LINK_BYTES)}"
         results: list[JobResult] = []
         try:
+            await _finished(folder.mkdir, 0o700)
             for node_id, spec in bound.outputs.items():
                 file = _the_file(files.get(node_id, ()), spec)
                 results.append(await self._one(job, spec, upstream, file, folder, lines))
@@ -118,7 +118,7 @@ class Collector:
         fetched_bytes = await self._fetch(upstream, file, fetched)
         facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
         if fetched_bytes >= LARGE_BYTES:
-            await asyncio.to_thread(fetched.unlink)
+            await _finished(fetched.unlink)
         await self._audit(job, spec, facts, cleaned, lines)
         return await self._commit(job, facts, cleaned)
 
@@ -151,12 +151,12 @@ class Collector:
                     raise ResultInvalidError(f"The result is larger than {self._max_result_bytes} bytes.")
                 waiting += piece
                 if len(waiting) >= CHUNK_BYTES:
-                    await asyncio.to_thread(_write_at, into, size - len(waiting), waiting)
+                    await _finished(_write_at, into, size - len(waiting), waiting)
                     waiting = bytearray()
         if size == 0:
             raise ResultInvalidError("The worker made an empty file.")
         if waiting:
-            await asyncio.to_thread(_write_at, into, size - len(waiting), waiting)
+            await _finished(_write_at, into, size - len(waiting), waiting)
         return size
 
     async def _audit(self, job: Job, spec: OutputSpec, facts: MediaFacts, path: Path, lines: Iterable[str]) -> None:
@@ -182,6 +182,19 @@ class Collector:
         blob = await self._blobs.adopt(path)
         link = f"{job.output_name}_{secrets.token_hex(LINK_BYTES)}{facts.suffix}"
         return JobResult(self._new_id(), blob.hash, blob.size_bytes, facts, link)
+
+
+async def _finished(work: Callable[..., object], *arguments: object) -> None:
+    """Do disk work in a thread, and leave it only when it is done, also when canceled.
+
+    What goes on behind the back of a canceled task writes into a folder that is just being deleted, and it stays.
+    """
+    working = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def _write_at(path: Path, offset: int, data: bytearray) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
+from gateway.engine import results
 from gateway.engine.canceling import unless_canceled
 from gateway.errors import ConflictError, NotFoundError
 
@@ -118,6 +120,27 @@ async def test_a_cancel_while_results_are_fetched_stops_it(engine, tmp_path):
     await engine.until("canceled", job_id)
     assert set(engine.blobs.stored.values()) == INPUTS
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_cancel_waits_for_the_thread_that_writes_a_result(tmp_path):
+    """It would go on writing into a folder that is being deleted, and that stays then."""
+    began, may_end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow():
+        loop.call_soon_threadsafe(began.set)
+        assert may_end.wait(5)
+        results._write_at(tmp_path / "fetched", 0, bytearray(b"x"))
+
+    task = asyncio.create_task(results._finished(slow), name="writing")
+    await began.wait()
+    task.cancel()
+    await asyncio.wait({task}, timeout=0.01)
+    assert not task.done()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (tmp_path / "fetched").read_bytes() == b"x"
 
 
 async def test_a_cancel_just_before_the_terminal_commit_drops_the_files(engine):
