@@ -1,0 +1,80 @@
+"""Faults to plant, each of which the inspection must find somewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gateway.blobs.local import LocalBlobs
+from gateway.engine.maintenance import Maintenance
+from gateway.store.sql_store import SqlStore
+from tests.chaos.crash_points import house
+
+
+def remembers_no_draining() -> None:
+    remember = SqlStore.set_upstream
+
+    async def forgetful(self: SqlStore, name: str, *, draining: bool | None = None, **more: Any) -> Any:
+        del draining
+        return await remember(self, name, **more)
+
+    SqlStore.set_upstream = forgetful  # type: ignore[method-assign]
+
+
+def deletes_bytes_before_rows() -> None:
+    purge = SqlStore.purge_job
+
+    async def forget_late(self: SqlStore, job_id: str) -> Any:
+        job = await self.job(job_id)
+        folder = self._executor._path.parent / "blobs"  # type: ignore[attr-defined]
+        for result in job.results if job is not None else ():
+            (folder / result.blob[:2] / result.blob).unlink()
+        return await purge(self, job_id)
+
+    SqlStore.purge_job = forget_late  # type: ignore[method-assign]
+
+
+def leaves_parts() -> None:
+    def prepare(self: LocalBlobs) -> int:
+        (self._root / "parts").mkdir(mode=0o700, parents=True, exist_ok=True)
+        return 0
+
+    LocalBlobs._prepare = prepare  # type: ignore[method-assign]
+
+
+def leaves_scratch() -> None:
+    house.clear_scratch = lambda _folder: None
+
+
+def knows_no_strays() -> None:
+    async def nothing(_self: Maintenance) -> None:
+        return
+
+    Maintenance.sweep_strays = nothing  # type: ignore[method-assign]
+
+
+def writes_under_the_last_name() -> None:
+    """Results and uploads appear under their hash before they are whole."""
+    adopt = LocalBlobs._adopt
+
+    def early(self: LocalBlobs, part: Any, blob_hash: str) -> None:
+        target = self.path(blob_hash)
+        if not target.exists():
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            target.write_bytes(part.read_bytes()[:5])
+            self._stamp(target)
+            target.unlink()
+        adopt(self, part, blob_hash)
+
+    LocalBlobs._adopt = early  # type: ignore[method-assign]
+
+
+#: Each with the place where a death shows it: in the life of a gateway that has it.
+FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
+    "remembers-no-draining": (remembers_no_draining, "rename in local._adopt"),
+    "deletes-bytes-before-rows": (deletes_bytes_before_rows, "unlink in purging.purge_job"),
+    "leaves-parts": (leaves_parts, "rename in local._adopt"),
+    "leaves-scratch": (leaves_scratch, "rename in local._adopt"),
+    "knows-no-strays": (knows_no_strays, "rename in local._adopt"),
+    "writes-under-the-last-name": (writes_under_the_last_name, "unlink in"),
+}

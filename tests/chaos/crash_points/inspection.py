@@ -1,0 +1,146 @@
+"""What a data directory must hold after a process died in it, wherever it died."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from gateway.holding import DATABASE
+from tests.chaos.crash_points.house import DAY, House
+from tests.chaos.crash_points.life import Notes
+from tests.fakes.upstream import Prompt
+
+ENDED = {"succeeded", "failed", "canceled"}
+
+
+class Inspection:
+    """The next process on the directory."""
+
+    def __init__(self, folder: Path, notes: Notes) -> None:
+        self.folder = folder
+        self.notes = notes
+        self.house = House(folder, notes.now)
+        self.house.on_run = self.run  # before it opens: work is given out from then on
+
+    async def inspect(self) -> None:
+        """Raises AssertionError."""
+        self.require_sound_database()
+        await self.house.open()
+        try:
+            self.require_nothing_half_done()
+            await self.require_pool()
+            await self.require_template()
+            await self.require_files()
+            await self.require_all_end()
+            await self.require_nothing_left()
+        finally:
+            await self.house.close()
+        self.require_sound_database()
+
+    # ------------------------------------------------------------------------------------------------ the bytes alone
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        path = self.folder / "data" / DATABASE
+        if not path.exists():
+            return []
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def require_sound_database(self) -> None:
+        assert self.rows("PRAGMA integrity_check") in ([], [("ok",)])
+        assert self.rows("PRAGMA foreign_key_check") == []
+
+    def on_disk(self) -> dict[str, Path]:
+        root = self.folder / "data" / "blobs"
+        return {path.name: path for path in root.glob("??/*")}
+
+    def require_nothing_half_done(self) -> None:
+        data = self.folder / "data"
+        assert list((data / "blobs" / "parts").iterdir()) == [], "a part was left"
+        assert list((data / "scratch").iterdir()) == [], "scratch was left"
+        files = self.on_disk()
+        for name, path in files.items():
+            assert blake3(path.read_bytes()).hexdigest() == name, "a file is not what its name says"
+        for name, size in self.rows("SELECT DISTINCT blob, size_bytes FROM assets"):
+            assert name in files, "an asset has no bytes"
+            assert files[name].stat().st_size == size
+
+    # --------------------------------------------------------------------------------------------- what was answered
+
+    async def require_pool(self) -> None:
+        asked, answered = self.notes.asked, self.notes.answered
+        body = (await self.house.ask("GET", "/-/upstreams")).json
+        shown = {one["name"]: one["draining"] for one in body["upstreams"]}
+        for name in ("gpu-1", "gpu-2"):
+            if f"remove {name}" in answered:
+                assert name not in shown, "an upstream came back"
+            elif f"add {name}" in answered and f"remove {name}" not in asked:
+                assert name in shown, "an upstream was forgotten"
+                assert shown[name] or f"drain {name}" not in answered, "an upstream is no longer drained"
+
+    async def require_template(self) -> None:
+        if (said := self.notes.answered.get("edit")) is not None:
+            assert await self.house.store.template("faceswap_image", said["version"]) is not None
+
+    async def require_files(self) -> None:
+        for what, said in self.notes.answered.items():
+            verb, _, name = what.partition(" ")
+            if verb == "finish" and f"purge {name}" not in self.notes.asked and "sweep" not in self.notes.asked:
+                answer = await self.house.ask("GET", said["url"])
+                assert (answer.status, answer.body) == (200, said["content"].encode()), "a result was lost"
+            if verb == "purge":
+                assert (await self.house.ask("GET", self.notes.answered[f"finish {name}"]["url"])).status == 404
+                assert await self.house.state(self.notes.answered[f"submit {name}"]["job"]) == "answer 404"
+
+    async def require_all_end(self) -> None:
+        """Every job ends as it must, once; none that was acknowledged is missing."""
+        await self.give_all_a_chance()
+        states = {job["id"]: job["state"] for job in (await self.house.ask("GET", "/-/jobs")).json["jobs"]}
+        assert set(states.values()) <= ENDED, "a job does not end"
+        for what, said in self.notes.answered.items():
+            verb, _, name = what.partition(" ")
+            if verb != "submit" or f"purge {name}" in self.notes.asked:
+                continue
+            assert said["job"] in states, "an acknowledged job is gone"
+            if f"cancel {name}" in self.notes.answered:
+                assert states[said["job"]] == "canceled", "an acknowledged cancel was forgotten"
+            elif f"cancel {name}" not in self.notes.asked:
+                assert states[said["job"]] == "succeeded", "an acknowledged job failed"
+        for job_id in states:
+            events = await self.house.store.events_after(job_id, 0)
+            assert [event.number for event in events] == list(range(1, len(events) + 1))
+            assert [event.is_terminal for event in events] == [False] * (len(events) - 1) + [True]
+
+    def run(self, prompt: Prompt) -> None:
+        prompt.start()
+        prompt.succeed(self.house.result_node(), f"image:after all {prompt.job_id}".encode())
+
+    async def give_all_a_chance(self) -> None:
+        """Upstreams that do what they are asked, and time."""
+        house = self.house
+        if "gpu-1" not in house.upstreams:
+            body = json.dumps({"url": "http://gpu-1:8188", "name": "gpu-1"}).encode()
+            await house.ask("POST", "/-/upstreams", body, content_type="application/json", **house.admin)
+
+        house.dispatcher.wake()
+        jobs = (await house.ask("GET", "/-/jobs")).json["jobs"]
+        for job in jobs:
+            house.clock.advance(7)
+            await house.until_state(job["id"], *ENDED)
+
+    async def require_nothing_left(self) -> None:
+        """Once all retention is over the sweep leaves only what the store knows of, and at last nothing."""
+        house = self.house
+        for days in (2, 40):
+            house.clock.advance(days * DAY)
+            await house.keeper.sweep()
+            await house.keeper.sweep_strays()
+            known = {name for (name,) in self.rows("SELECT hash FROM blobs")}
+            assert set(self.on_disk()) == known == set(), "bytes were left"
+        assert self.rows("SELECT id FROM jobs") == [], "a job was left"
+        assert self.rows("SELECT id FROM assets") == [], "an asset was left"
