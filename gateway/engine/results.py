@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -96,15 +97,17 @@ class Collector:
         folder = self._scratch / f"result-{secrets.token_hex(LINK_BYTES)}"
         results: list[JobResult] = []
         try:
-            await _finished(folder.mkdir, 0o700)
-            for node_id, spec in bound.outputs.items():
-                file = _the_file(files.get(node_id, ()), spec)
-                results.append(await self._one(job, spec, upstream, file, folder, lines))
+            try:
+                await _finished(folder.mkdir, 0o700)
+                for node_id, spec in bound.outputs.items():
+                    file = _the_file(files.get(node_id, ()), spec)
+                    results.append(await self._one(job, spec, upstream, file, folder, lines))
+            finally:
+                # Shielded: a cancel that comes now would take it out of the threads' queue before it began.
+                await _finished(partial(shutil.rmtree, folder, ignore_errors=True))
         except BaseException:
             await self.drop(results)
             raise
-        finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         return tuple(results), _warnings(bound, upstream)
 
     async def drop(self, results: Iterable[JobResult]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -141,6 +142,22 @@ async def test_a_cancel_waits_for_the_thread_that_writes_a_result(tmp_path):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert (tmp_path / "fetched").read_bytes() == b"x"
+
+
+async def test_a_cancel_while_the_folder_of_a_result_waits_to_be_deleted_deletes_it_all_the_same():
+    """What waits for a thread would be taken out of the queue, and its folder stay."""
+    may_end, done = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        asyncio.get_running_loop().set_default_executor(threads)
+        threads.submit(may_end.wait, 5)
+        task = asyncio.create_task(results._finished(done.set), name="deleting")
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert done.is_set()
 
 
 async def test_a_cancel_just_before_the_terminal_commit_drops_the_files(engine):
