@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -39,7 +40,8 @@ def test_a_death_at_any_point_loses_and_leaves_nothing() -> None:
     assert deaths >= 2 * sites
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+# Two of them are enough to see that the inspection looks; COMFYGATE_EXAMPLES, which asks for long forms, takes all.
+@pytest.mark.parametrize("fault", FAULTS if "COMFYGATE_EXAMPLES" in os.environ else list(FAULTS)[:2])
 def test_a_planted_fault_is_found(fault: str) -> None:
     code, said = crash_points("--fault", fault)
     assert code == 1, said

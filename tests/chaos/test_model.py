@@ -13,7 +13,7 @@ from tests.chaos.model.mutations import MUTATIONS
 
 EXAMPLES = int(os.environ.get("COMFYGATE_EXAMPLES", "40"))
 #: A planted fault is found in the first few; the same ones in every run.
-MUTANT_EXAMPLES = 60
+MUTANT_EXAMPLES = 500
 STEPS = 30
 PATIENT = settings(deadline=None, stateful_step_count=STEPS, suppress_health_check=list(HealthCheck))
 
