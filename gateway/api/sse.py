@@ -53,7 +53,7 @@ class EventStream(EventSourceResponse):
     """An answer that goes on until its blocks end, the client leaves, or it takes nothing for 15 s.
 
     The library runs each stream as a group of four tasks and puts a scope with a timer around each send. Here it is two
-    tasks and one timer a stream: half the CPU of a send and a third less memory (docs/performance.md has the figures).
+    tasks and one timer a stream, which takes a third less memory and less CPU (docs/performance.md has the figures).
     """
 
     body_iterator: AsyncGenerator[bytes]
