@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from gateway.api.auth import Access, Caller
+from gateway.api.downloads import file_response
 from gateway.api.facade import Service
 from gateway.api.following import Frame, ToldOnce
 from gateway.api.problems import Envelope
@@ -130,6 +131,26 @@ class Call:
         except NotFoundError:
             raise no_such_job(field) from None
 
+    async def file(self, request: Request, link: str) -> Response:
+        """A finished file, to whoever knows its link: conditions, ranges and how long it may be kept included.
+
+        Raises:
+            NotFoundError: there is none of that name, or its time is past.
+        """
+        job, result = await self.service.result(link)
+        finished_at = job.finished_at if job.finished_at is not None else job.updated_at
+        left_seconds = finished_at + self.window.settings.result_retention - self.service.clock.now()
+        return file_response(
+            request,
+            blobs=self.service.blobs,
+            blob_hash=result.blob,
+            size_bytes=result.size_bytes,
+            content_type=result.facts.content_type,
+            filename=result.link,
+            last_modified=finished_at,
+            max_age_seconds=max(0, int(left_seconds)),
+        )
+
 
 HttpHandler = Callable[[Request, Call], Awaitable[Response]]
 SocketHandler = Callable[[WebSocket, Call], Awaitable[None]]
@@ -139,7 +160,7 @@ class Holds(Enum):
     """What an answer occupies while it lasts."""
 
     NOTHING = "nothing"
-    #: One of ``Slots``: a stream, or an upload that may become one.
+    #: One of ``Slots``: a stream, or an upload.
     SLOT = "slot"
 
 

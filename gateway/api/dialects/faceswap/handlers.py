@@ -12,7 +12,6 @@ from gateway.api import health, pages, sse
 from gateway.api.dialects.faceswap import translation
 from gateway.api.dialects.faceswap.obtaining import check_urls, obtain, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
-from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs
 from gateway.api.following import Frame, Signal, frames_of
 from gateway.api.problems import json_response
@@ -73,20 +72,7 @@ async def get_events(request: Request, call: Call) -> Response:
 
 async def get_download(request: Request, call: Call) -> Response:
     """``GET /download/{filename}``: whoever knows the name may have the file."""
-    link = request.path_params["filename"]
-    job, result = await call.service.result(link)
-    finished_at = job.finished_at if job.finished_at is not None else job.updated_at
-    left_seconds = finished_at + call.window.settings.result_retention - call.service.clock.now()
-    return file_response(
-        request,
-        blobs=call.service.blobs,
-        blob_hash=result.blob,
-        size_bytes=result.size_bytes,
-        content_type=result.facts.content_type,
-        filename=result.link,
-        last_modified=finished_at,
-        max_age_seconds=max(0, int(left_seconds)),
-    )
+    return await call.file(request, request.path_params["filename"])
 
 
 async def get_health(request: Request, call: Call) -> Response:

@@ -16,11 +16,12 @@ from typing import Final, assert_never
 
 from gateway.api.auth import Caller
 from gateway.api.facade import Submission, SubmittedFile
+from gateway.api.file_fields import MOVING, STILL, refuse_other_files, submitted_file
 from gateway.api.following import Frame
 from gateway.api.shown import timestamp
 from gateway.api.uploads import ReceivedFile
 from gateway.audit import MediaKind
-from gateway.errors import GatewayError, InvalidInputError, UnsupportedMediaError
+from gateway.errors import GatewayError, InvalidInputError
 from gateway.events import Event, EventKind, Progress
 from gateway.job import Job, JobState
 
@@ -66,16 +67,15 @@ class SourceField:
     kinds: frozenset[MediaKind]
 
 
-_MOVING: Final = frozenset({MediaKind.VIDEO, MediaKind.GIF})
-_STILL: Final = frozenset({MediaKind.IMAGE})
 SOURCES: Final = (
-    SourceField("video", "target", False, _MOVING),
-    SourceField("video_url", "target", True, _MOVING),
-    SourceField("target_image", "target", False, _STILL),
-    SourceField("target_image_url", "target", True, _STILL),
-    SourceField("image", "face", False, _STILL),
-    SourceField("image_url", "face", True, _STILL),
+    SourceField("video", "target", False, MOVING),
+    SourceField("video_url", "target", True, MOVING),
+    SourceField("target_image", "target", False, STILL),
+    SourceField("target_image_url", "target", True, STILL),
+    SourceField("image", "face", False, STILL),
+    SourceField("image_url", "face", True, STILL),
 )
+_FILE_FIELDS: Final = frozenset(source.name for source in SOURCES if not source.is_url)
 _MISSING: Final = {
     "target": ("video", "There is no target: give video or video_url, or target_image or target_image_url."),
     "face": ("image", "There is no source face: give image or image_url."),
@@ -103,9 +103,7 @@ def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -
         InvalidInputError: naming the field: missing, given twice, a text where a file belongs or the reverse.
         UnsupportedMediaError: a video where a picture belongs, or the reverse.
     """
-    for name in files:
-        if not any(source.name == name and not source.is_url for source in SOURCES):
-            raise InvalidInputError(f"The field {name!r} does not take a file.", field=name)
+    refuse_other_files(files, _FILE_FIELDS)
     uploads: dict[str, SubmittedFile] = {}
     urls: dict[str, tuple[SourceField, str]] = {}
     kinds: dict[str, frozenset[MediaKind]] = {}
@@ -142,14 +140,8 @@ def _upload(source: SourceField, files: Mapping[str, ReceivedFile]) -> Submitted
         raise InvalidInputError(
             f"The field {source.name!r} must be a file; a URL goes into {source.name}_url.", field=source.name
         )
-    if file.media_type.kind not in source.kinds:
-        wanted = " or ".join(sorted(kind.value for kind in source.kinds))
-        hint = " Send it as 'video'." if source.name == "target_image" else ""
-        raise UnsupportedMediaError(
-            f"The file in {source.name!r} is of kind {file.media_type.kind.value}; this field takes {wanted}.{hint}",
-            field=source.name,
-        )
-    return SubmittedFile(file.blob, source.name)
+    hint = "Send it as 'video'." if source.name == "target_image" else ""
+    return submitted_file(source.name, file, source.kinds, hint=hint)
 
 
 def _truth(text: str, name: str) -> bool:
