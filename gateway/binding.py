@@ -57,7 +57,8 @@ def check_parameters(
             for what nobody has.
 
     Raises:
-        InvalidInputError: unknown name, or a value that is not allowed; ``field`` is the parameter.
+        InvalidInputError: unknown name, a required one is missing, or a value that is not allowed; ``field`` is the
+            parameter.
     """
     for name in parameters:
         if name not in template.parameters:
@@ -69,6 +70,8 @@ def check_parameters(
         if value is None:
             value = parameter.entry.default
         if value is None:
+            if parameter.entry.required:
+                raise InvalidInputError(f"{name} is missing.", field=name)
             continue
         checked[name] = check_value(parameter.entry, name, value)
         if parameter.entry.choices_from is not None and pool:

@@ -5,6 +5,7 @@
     GatewayError
     ├── CallerError                 the request is at fault; trying it again unchanged will not help
     │   ├── InvalidInputError       validation_error        400
+    │   ├── TaskUnavailableError    task_unavailable        400
     │   ├── SourceUnreachableError  source_unreachable      400
     │   ├── UnauthorizedError       unauthorized            401
     │   ├── ForbiddenError          forbidden               403
@@ -84,6 +85,25 @@ class InvalidInputError(CallerError):
     """A field is missing, malformed, out of range or contradicts another."""
 
     code = "validation_error"
+
+
+class TaskUnavailableError(CallerError):
+    """No upstream can run this task, and the client did not want to wait for one that could.
+
+    Attributes:
+        missing: what upstreams lack for it, one sentence each; no addresses. The message holds them too.
+    """
+
+    code = "task_unavailable"
+
+    def __init__(self, message: str, *, field: str | None = None, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message, field=field)
+        self.missing = missing
+
+    @classmethod
+    def of(cls, task: str, missing: tuple[str, ...]) -> TaskUnavailableError:
+        """The refusal of a task, with the list of what is missing for it in its sentence."""
+        return cls(f"No worker can run {task} now. Missing: {'; '.join(missing)}.", missing=missing)
 
 
 class SourceUnreachableError(CallerError):

@@ -96,6 +96,8 @@ class ParameterEntry(NodeRef):
     type: ParameterType
     #: Used where the job says nothing. Not for choices from object_info: there ``prefer`` decides.
     default: Scalar | None = None
+    #: A job must say something; there is no default then.
+    required: StrictBool = False
     #: Least value of an int or float.
     min: Number | None = None
     #: Greatest value of an int or float.
@@ -271,7 +273,8 @@ def _parameter_contradictions(entry: ParameterEntry) -> list[str]:
             not from_upstream and (bool(entry.prefer) or entry.fallback is not None),
             "prefer and fallback need choices_from",
         ),
-        (not from_upstream and entry.default is None, "default is missing"),
+        (entry.required and (from_upstream or entry.default is not None), "what is required has no default or prefer"),
+        (not from_upstream and not entry.required and entry.default is None, "default is missing"),
     )
     return [reason for broken, reason in rules if broken]
 

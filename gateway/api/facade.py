@@ -15,6 +15,7 @@ from gateway.audit import MediaKind
 from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
@@ -31,6 +32,8 @@ __all__ = [
     "Stopping",
     "Submission",
     "SubmittedFile",
+    "TaskParameter",
+    "TaskType",
     "Wait",
 ]
 
@@ -95,7 +98,10 @@ class Service(Protocol):
         ...
 
     async def submit(self, submission: Submission) -> Job:
-        """Probe, choose a template, store. On a refusal the inputs' bytes are taken back."""
+        """Probe, choose a template, store. On a refusal the inputs' bytes are taken back.
+
+        Raises InvalidInputError, TaskUnavailableError (``must_be_runnable``), QueueFullError and other GatewayErrors.
+        """
         ...
 
     async def discard(self, blobs: Iterable[Blob]) -> None:
@@ -174,6 +180,10 @@ class Service(Protocol):
 
     def templates(self) -> Sequence[str]:
         """Names of the templates that serve."""
+        ...
+
+    def task_types(self) -> Sequence[TaskType]:
+        """What jobs can be asked for, by name, with what keeps each from running now."""
         ...
 
 

@@ -142,8 +142,8 @@ class Catalog:
             raise TemplateError(name, "there is no such template")
         raise TemplateError(name, problem.reason, node=problem.node, input_name=problem.input_name)
 
-    def for_task(self, task: str, target_kind: MediaKind) -> Template:
-        """The template for a task on a target of this kind; the first by name where several fit.
+    def for_task(self, task: str, target_kind: MediaKind | None) -> Template:
+        """The template for a task on a target of this kind, None for no target; the first by name where several fit.
 
         Raises:
             TemplateError: no template does this task.
@@ -155,7 +155,11 @@ class Catalog:
         for template in able:
             if target_kind in _target_kinds(template):
                 return template
-        kinds = sorted({kind.value for template in able for kind in _target_kinds(template)})
+        if target_kind is None:
+            raise InvalidInputError("There is no target.", field=TARGET_ROLE)
+        kinds = sorted({kind.value for template in able for kind in _target_kinds(template) if kind is not None})
+        if not kinds:
+            raise InvalidInputError(f"{task} takes no target.", field=TARGET_ROLE)
         raise InvalidInputError(f"The target must be of kind {' or '.join(kinds)}.", field=TARGET_ROLE)
 
     async def pinned(self, name: str, version: str) -> Template:
@@ -185,9 +189,10 @@ def _version(template: Template | None) -> str | None:
     return None if template is None else template.version
 
 
-def _target_kinds(template: Template) -> frozenset[MediaKind]:
+def _target_kinds(template: Template) -> frozenset[MediaKind | None]:
+    """Kinds of targets that it takes; only None where it takes no target."""
     role = template.inputs.get(TARGET_ROLE)
-    return frozenset() if role is None else role.entry.accepts
+    return frozenset({None}) if role is None else frozenset(role.entry.accepts)
 
 
 def _replaced(old: Mapping[str, _T], names: Collection[str], new: Mapping[str, _T]) -> Mapping[str, _T]:

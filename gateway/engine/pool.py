@@ -352,6 +352,14 @@ class Pool:
                 found[template.name] = named[0] if named else "no upstream is available"
         return found
 
+    def lacking(self, requirement: str, need: Need) -> list[tuple[str, ...]]:
+        """Of each upstream that has said what it can do, down or not: what it lacks for a need.
+
+        A worker of our own that stands beside real upstreams is left out: it lacks nothing that could be put right.
+        """
+        found = (self._lacks(member, requirement, need) for member in self._members.values())
+        return [lacks for lacks in found if lacks not in (None, (ONLY_DETECTION,))]
+
     def capabilities(self) -> list[Capabilities]:
         """What each upstream that has said so can do."""
         known = (member.upstream.capabilities() for member in self._members.values())

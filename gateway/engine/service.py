@@ -17,20 +17,29 @@ from gateway.audit import MediaKind
 from gateway.binding import check_parameters
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
-from gateway.engine.catalog import Catalog
+from gateway.engine.catalog import TARGET_ROLE, Catalog
 from gateway.engine.dispatcher import Standing
-from gateway.engine.needs import requirement_of
+from gateway.engine.needs import Need, requirement_of
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import take_back
+from gateway.engine.task_types import Lacks, TaskType, task_types, what_is_missing
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.waits import Wait, Waits
-from gateway.errors import ConflictError, GatewayError, NotFoundError, ShuttingDownError, TooLargeError
+from gateway.errors import (
+    ConflictError,
+    GatewayError,
+    NotFoundError,
+    ShuttingDownError,
+    TaskUnavailableError,
+    TooLargeError,
+)
 from gateway.events import Event, Progress
 from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
 from gateway.naming import safe_output_name
 from gateway.settings import Settings
+from gateway.template import Template
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +60,7 @@ class Submission:
     owner: str
     submitter: str
     dialect: str
-    #: By role: "target", "face".
+    #: By role: "target", "face"; none where the task makes something out of words.
     inputs: Mapping[str, SubmittedFile]
     #: By role, the kinds it may be.
     accepts: Mapping[str, frozenset[MediaKind]]
@@ -61,6 +70,8 @@ class Submission:
     output_name: str | None = None
     priority: int = 0
     extra: Mapping[str, object] = field(default_factory=dict)
+    #: Refuse it when upstreams have said what they can do and none of them, down or not, can run it.
+    must_be_runnable: bool = False
 
 
 class HealthStatus(StrEnum):
@@ -203,8 +214,10 @@ class Service:
 
     async def _submit(self, submission: Submission) -> Job:
         inputs = await self._probe(submission)
-        target = inputs["target"].facts if "target" in inputs else next(iter(inputs.values())).facts
-        template = self._catalog.for_task(submission.task, target.kind)
+        target = inputs[TARGET_ROLE].facts if TARGET_ROLE in inputs else None
+        template = self._catalog.for_task(submission.task, target.kind if target else None)
+        if submission.must_be_runnable:
+            self._refuse_what_none_can_run(template)
         parameters = check_parameters(template, submission.parameters, offered=self._pool.capabilities())
         self._refuse_what_fits_nowhere(inputs)
         now = self.clock.now()
@@ -245,6 +258,13 @@ class Service:
             if isinstance(outcome, GatewayError):
                 raise outcome
         return dict(outcome for outcome in outcomes if not isinstance(outcome, GatewayError))
+
+    def _refuse_what_none_can_run(self, template: Template) -> None:
+        if (lacks := self._lacks_of(template)) and (missing := what_is_missing([template], lambda _: lacks)):
+            raise TaskUnavailableError.of(template.task, missing)
+
+    def _lacks_of(self, template: Template) -> Lacks:
+        return self._pool.lacking(template.requirement, Need(template, {}))
 
     def _refuse_what_fits_nowhere(self, inputs: Mapping[str, JobInput]) -> None:
         """An input that no upstream takes would wait for ever; one that has not said what it takes may take it."""
@@ -416,6 +436,10 @@ class Service:
     def templates(self) -> Sequence[str]:
         """Names of the templates that serve."""
         return self._catalog.names()
+
+    def task_types(self) -> Sequence[TaskType]:
+        """What jobs can be asked for, and what keeps each from running; by name."""
+        return task_types(self._catalog.templates(), self._lacks_of)
 
 
 async def _caught(work: Awaitable[_T]) -> _T | GatewayError:

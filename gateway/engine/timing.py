@@ -67,7 +67,7 @@ class LearnedTimings:
         """How long fetching, auditing and storing the results takes; None where it was never seen."""
         return self._timings.seconds(template, upstream, work_of(target), RESULTS, 0)
 
-    def cost_seconds(self, template: Template, target: MediaFacts) -> float:
+    def cost_seconds(self, template: Template, target: MediaFacts | None) -> float:
         """How long a job keeps an upstream busy (its results are fetched while the next one runs); a guess by frames and pixels until its template was measured."""
         return self.busy_seconds(template, target) or guessed_seconds(work_of(target))
 

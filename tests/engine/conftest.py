@@ -183,12 +183,22 @@ class Engine:
     def put(self, data: bytes, field: str) -> SubmittedFile:
         return SubmittedFile(self.blobs.put(data), field)
 
-    async def submit(self, target=b"image:target", face=b"image:face", *, submitter="ann", settle=True, **more):
+    async def submit(
+        self,
+        target=b"image:target",
+        face=b"image:face",
+        *,
+        submitter="ann",
+        settle=True,
+        roles=("target", "face"),
+        **more,
+    ):
+        given = {"target": self.put(target, "image"), "face": self.put(face, "image")} if roles else {}
         submission = Submission(
             owner="local",
             submitter=submitter,
             dialect="faceswap",
-            inputs={"target": self.put(target, "image"), "face": self.put(face, "image")},
+            inputs={role: given[role] for role in roles},
             accepts=ACCEPTS,
             **more,
         )

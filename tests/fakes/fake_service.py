@@ -1,7 +1,7 @@
 """An engine in memory, for the windows: jobs that move only when a test says so.
 
-Unrealistic: files are not probed (a test says what is refused), nothing expires, ``fetch_url`` needs no network, and a
-cancel ends a job at once. The bus is the real one.
+Unrealistic: files are not probed (a test says what is refused), parameters are not checked, nothing expires,
+``fetch_url`` needs no network, and a cancel ends a job at once. The bus is the real one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import Judgment, MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
-from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError
+from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError, TaskUnavailableError
 from gateway.events import Event, EventKind, Progress
 from gateway.interfaces import Blob, UpstreamStatus, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
+from gateway.manifest import ParameterType
 from gateway.naming import safe_output_name
 from gateway.settings import Settings
 
@@ -35,6 +37,31 @@ VIDEO_FACTS = MediaFacts(
 )
 IMAGE_FACTS = MediaFacts(
     MediaKind.IMAGE, "image/png", ".png", 512, 512, 1, None, None, has_audio=False, video_codec=None
+)
+PROMPT = TaskParameter("prompt", ParameterType.STRING, required=True, max_length=4000)
+NO_CHECKPOINT = ("image_creation: node 'Checkpoint' (CheckpointLoaderSimple), input 'ckpt_name': none of * is there",)
+#: As of a pool of embedded workers.
+TASKS = (
+    TaskType("face_swap", (), can_run=True, missing=()),
+    TaskType("image_creation", (PROMPT,), can_run=False, missing=NO_CHECKPOINT),
+    TaskType(
+        "image_upscale",
+        (TaskParameter("scale_factor", ParameterType.INT, required=False, default=2, min=2, max=4),),
+        can_run=True,
+        missing=(),
+    ),
+    TaskType(
+        "video_creation",
+        (
+            PROMPT,
+            TaskParameter("duration", ParameterType.INT, required=False, default=4, min=1, max=10, unit="s"),
+            TaskParameter("fps", ParameterType.INT, required=False, default=24, min=1, max=60, unit="frames/s"),
+        ),
+        can_run=False,
+        missing=(
+            "video_creation: node 'Checkpoint' (CheckpointLoaderSimple): the upstream does not have this node class",
+        ),
+    ),
 )
 STATE_AFTER = {
     EventKind.DISPATCHED: JobState.DISPATCHED,
@@ -144,6 +171,7 @@ class FakeService:
         self.stopping = asyncio.Event()
         self.bus = LocalBus()
         self.stored: dict[str, Job] = {}
+        self._facts: dict[str, MediaFacts] = {}
         self.told: dict[str, list[Event]] = {}
         self.submissions: list[Submission] = []
         #: Raised by the next submit or fetch.
@@ -154,6 +182,8 @@ class FakeService:
         #: Events told to every new job right after ``queued``.
         self.script: list[tuple[EventKind, Mapping[str, Any]]] = []
         self.status = HealthStatus.HEALTHY
+        #: What ``task_types`` says, and ``submit`` with ``must_be_runnable`` heeds.
+        self.tasks: tuple[TaskType, ...] = TASKS
         self.members = {"gpu-1": self._member("gpu-1")}
         self._numbers = itertools.count(1)
         self.archive = FakeArchive(self)
@@ -196,28 +226,42 @@ class FakeService:
         self.stopping.set()
         self.bus.wake_all()
 
-    def put(self, facts: MediaFacts = VIDEO_FACTS, *, owner: str = "local", output_name: str | None = None) -> Job:
+    def put(
+        self,
+        facts: MediaFacts = VIDEO_FACTS,
+        *,
+        owner: str = "local",
+        output_name: str | None = None,
+        task: str = "face_swap",
+        roles: Sequence[str] = ("target", "face"),
+        parameters: Mapping[str, object] | None = None,
+        extra: Mapping[str, object] | None = None,
+        dialect: str = "faceswap",
+    ) -> Job:
+        """A queued job; ``facts`` are its target's, or where it has none its result's."""
         job_id = f"019a0000-0000-7000-8000-{next(self._numbers):012x}"
         job = Job(
             id=job_id,
             owner=owner,
             submitter="127.0.0.1",
-            dialect="faceswap",
-            task="face_swap",
-            template="faceswap_video",
+            dialect=dialect,
+            task=task,
+            template="faceswap_video" if task == "face_swap" else task,
             template_version="1",
             state=JobState.QUEUED,
             priority=0,
-            parameters={},
+            parameters=dict(parameters or {}),
             inputs={
-                "target": JobInput("asset-t", "a" * 64, 10, facts),
-                "face": JobInput("asset-f", "b" * 64, 10, IMAGE_FACTS),
+                role: JobInput(f"asset-{role[0]}", role[0] * 64, 10, IMAGE_FACTS if role == "face" else facts)
+                for role in roles
             },
             output_name=safe_output_name(output_name, NOW),
             created_at=NOW,
             updated_at=NOW,
             queue_deadline=NOW + 86_400,
+            extra=dict(extra or {}),
         )
+        self._facts[job_id] = facts
         self.stored[job_id] = job
         self.tell(job_id, EventKind.QUEUED)
         return self.stored[job_id]
@@ -229,9 +273,20 @@ class FakeService:
         if self.refusal is not None:
             await self.discard([given.blob for given in submission.inputs.values()])
             raise self.refusal
+        if submission.must_be_runnable:
+            await self._refuse_what_none_can_run(submission)
         self.submissions.append(submission)
-        facts = IMAGE_FACTS if MediaKind.IMAGE in submission.accepts["target"] else VIDEO_FACTS
-        job = self.put(facts, owner=submission.owner, output_name=submission.output_name)
+        stills = MediaKind.IMAGE in submission.accepts.get("target", frozenset()) or submission.task == "image_creation"
+        job = self.put(
+            IMAGE_FACTS if stills else VIDEO_FACTS,
+            owner=submission.owner,
+            output_name=submission.output_name,
+            task=submission.task,
+            roles=tuple(submission.inputs),
+            parameters=submission.parameters,
+            extra=submission.extra,
+            dialect=submission.dialect,
+        )
         for kind, data in self.script:
             self.tell(job.id, kind, **data)
         return job
@@ -289,7 +344,7 @@ class FakeService:
         if job.state is not JobState.QUEUED:
             return None
         judged = (Judgment("gpu-1", fits=True, reason="it works on another job"),)
-        moves = job.inputs["target"].facts.frames > 1
+        moves = self._facts[job.id].frames > 1
         return Wait(2, Standing("task", 1, 0, 0.0) if moves else None, judged, 34.56 if moves else None)
 
     async def result(self, link: str) -> tuple[Job, JobResult]:
@@ -330,10 +385,19 @@ class FakeService:
     def templates(self) -> Sequence[str]:
         return ["faceswap_image", "faceswap_video"]
 
+    def task_types(self) -> Sequence[TaskType]:
+        return self.tasks
+
     # ---------------------------------------------------------------------------------------------------- pieces
 
+    async def _refuse_what_none_can_run(self, submission: Submission) -> None:
+        missing = next((task.missing for task in self.tasks if task.name == submission.task), ())
+        if missing:
+            await self.discard([given.blob for given in submission.inputs.values()])
+            raise TaskUnavailableError.of(submission.task, missing)
+
     def _finish(self, job: Job, data: Mapping[str, Any]) -> dict[str, Any]:
-        facts = job.inputs["target"].facts
+        facts = self._facts[job.id]
         blobs = list(self.blobs.stored)
         results = tuple(
             JobResult(f"asset-{number}", blobs[-1], result["size_bytes"], facts, result["link"])

@@ -104,6 +104,20 @@ def test_value_that_is_not_allowed_names_its_field(name, value):
     assert caught.value.field == name
 
 
+def test_what_a_job_must_say_is_missed_by_name():
+    folder = ROOT / "workflows" / "faceswap_image"
+    toml = (folder / "template.toml").read_text()
+    assert "default = 1.0\n" in toml
+    template = load_template(
+        "strict", toml.replace("default = 1.0\n", "required = true\n"), (folder / "graph.json").read_text()
+    )
+    for nothing in ({}, {"face_restore_visibility": None}):
+        with pytest.raises(InvalidInputError) as caught:
+            check_parameters(template, nothing)
+        assert caught.value.field == "face_restore_visibility"
+    assert check_parameters(template, {"face_restore_visibility": 0.5})["face_restore_visibility"] == 0.5
+
+
 def test_checked_parameters_pass_again_unchanged():
     """They are stored with the job and checked once more when it runs."""
     checked = check_parameters(IMAGE, {"target_faces": "1,0", "swap_model": "reswapper_128.onnx"})

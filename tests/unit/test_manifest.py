@@ -52,6 +52,8 @@ def refusal(make, *args):
         ('node = "Target image"', 'node_id = "99"', "no node of this id"),
         ("default = 1.0\nmin = 0.1", "default = 0.0\nmin = 0.1", "from 0.1 to 1.0"),
         ("max = 1.0", "max = 0.01", "min is greater than max"),
+        ("default = 1.0\n", "default = 1.0\nrequired = true\n", "required has no default"),
+        ("default = 1.0\n", "", "default is missing"),
         (
             'type = "string"\ndefault = "0"\npattern = \'\\d{1,2}(,\\d{1,2})*\'',
             'type = "string"\ndefault = "0"',
