@@ -6,7 +6,7 @@ handler can forget to ask who calls. A ``Dialect`` is a name, its endpoints and 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,13 +17,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket
 
+from gateway.api import sse
 from gateway.api.auth import Access, Caller
 from gateway.api.downloads import file_response
-from gateway.api.facade import Service
-from gateway.api.following import Frame, ToldOnce
+from gateway.api.facade import InputBlobs, Service, Submission
+from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.problems import Envelope
 from gateway.api.shown import job_id, no_such_job
-from gateway.api.uploads import FormLimits
+from gateway.api.uploads import Form, FormLimits, receive_form
 from gateway.audit import MediaKind
 from gateway.errors import BusyError, NotFoundError, UnauthorizedError
 from gateway.job import Job, JobState
@@ -130,6 +131,39 @@ class Call:
             return await self.service.job(job_id(text, field), self.known.owner)
         except NotFoundError:
             raise no_such_job(field) from None
+
+    async def form(self, request: Request) -> Form:
+        """The request's form, its files in the blob store: enter it, and ``keep`` it before the engine is given them.
+
+        Raises:
+            GatewayError: as ``uploads.receive_form`` does; nothing is left behind.
+        """
+        blobs = InputBlobs(self.service)
+        return await receive_form(request, blobs, self.window.form_limits, stopping=self.service.stopping)
+
+    async def submit(self, request: Request, read: Callable[[Form, Caller], Submission]) -> Job:
+        """The stored job of a form whose files are all there is to fetch.
+
+        Args:
+            request: the form is its body.
+            read: a dialect's first function.
+
+        Raises:
+            GatewayError: the form, what ``read`` or what the engine finds in it; nothing is left behind.
+        """
+        async with await self.form(request) as form:
+            wanted = read(form, self.known)
+            form.keep()
+        return await self.service.submit(wanted)
+
+    def told(self, job: Job, after: int, frames: Callable[..., tuple[Frame, ...]]) -> AsyncGenerator[Frame | Signal]:
+        """A job's stream from a cursor on, in the words of a dialect's third function."""
+        return frames_of(self.service, job, after, self.window.told_once(frames))
+
+    def events(self, request: Request, job: Job, frames: Callable[..., tuple[Frame, ...]]) -> Response:
+        """``told`` as Server-Sent Events, from the beginning or where the client stopped; 204 after the last one."""
+        cursor = sse.cursor_of(request, job)
+        return sse.nothing_more() if cursor is None else sse.event_stream(self.told(job, cursor, frames))
 
     async def file(self, request: Request, link: str) -> Response:
         """A finished file, to whoever knows its link: conditions, ranges and how long it may be kept included.

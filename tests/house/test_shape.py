@@ -22,7 +22,7 @@ LONG_MODULES = {
 }
 #: What is tested by a file of another name: the modules, the test file, and so what shows that they work.
 TESTED_ELSEWHERE = {
-    "gateway/api/dialects/faceswap/*.py": "tests/contract/test_dialects.py",
+    "gateway/api/dialects/*/*.py": "tests/contract/test_dialects.py",
     "gateway/api/health.py": "tests/contract/test_dialects.py",
     "gateway/api/problems.py": "tests/contract/test_dialects.py",
     "gateway/api/websocket.py": "tests/contract/test_dialects.py",

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from starlette.applications import Starlette
 
 from gateway.api.app import create_app
+from gateway.api.dialects import DIALECTS
 from gateway.settings import Settings, from_mapping
 from tests.fakes.fake_service import FakeService
 from tests.tools.sse_parser import Parsed, parse
@@ -23,11 +24,11 @@ HOST = "localhost:8000"
 
 
 def make(**values: Any) -> tuple[Starlette, FakeService]:
-    """An application over a fake engine; ``slots`` aside, values are settings."""
-    slots = values.pop("slots", None)
+    """An application over a fake engine; ``slots`` and ``dialects`` aside, values are settings."""
+    slots, dialects = values.pop("slots", None), values.pop("dialects", DIALECTS)
     settings: Settings = from_mapping({"auth": "open", **values})
     service = FakeService(settings)
-    return create_app(service, settings, admin_token=TOKEN, slots=slots), service
+    return create_app(service, settings, admin_token=TOKEN, dialects=dialects, slots=slots), service
 
 
 @dataclass

@@ -10,9 +10,10 @@ error → body          its envelope, for every status
 state → word          one for each ``JobState``
 ====================  ===============================================================
 
-and thin handlers ``(request, call) -> response`` below them; a ``Dialect`` that names its endpoints, prefixes, envelope
-and words; its entry in the list here; golden files in ``tests/dialects/<name>/``; its section in ``docs/dialects.md``.
-``tests/contract/test_dialects.py`` then runs over it without being touched. Dialects do not import one another.
+and thin handlers ``(request, call) -> response`` below them, out of the steps that a ``Call`` has; a ``Dialect`` that
+names its endpoints, prefixes, envelope and words; its entry in the list here; golden files in
+``tests/dialects/<name>/``; its section in ``docs/dialects.md``. ``tests/contract/test_dialects.py`` then runs over it
+without being touched; ``tests/contract/fifth_dialect.py`` shows a whole one. Dialects do not import one another.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.api.dialects.faceswap import DIALECT as FACESWAP
+from gateway.api.dialects.swiftswap import DIALECT as SWIFTSWAP
 from gateway.api.window import Dialect
 
-DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP,)
+DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP)

@@ -12,11 +12,9 @@ from gateway.api import health, pages, sse
 from gateway.api.dialects.faceswap import translation
 from gateway.api.dialects.faceswap.obtaining import check_urls, obtain, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
-from gateway.api.facade import InputBlobs
-from gateway.api.following import Frame, Signal, frames_of
+from gateway.api.following import Frame, Signal
 from gateway.api.problems import json_response
 from gateway.api.ready import may_be_kept
-from gateway.api.uploads import receive_form
 from gateway.api.window import Call
 from gateway.job import Job, JobState
 
@@ -24,8 +22,7 @@ from gateway.job import Job, JobState
 async def post_face_swap(request: Request, call: Call) -> Response:
     """``POST /face-swap``: a stream of events, or the job's id."""
     caller = call.known
-    blobs, limits = InputBlobs(call.service), call.window.form_limits
-    async with await receive_form(request, blobs, limits, stopping=call.service.stopping) as form:
+    async with await call.form(request) as form:
         wanted = translation.read_request(form.fields, form.files)
         check_urls(call.service, wanted)
         form.keep()
@@ -39,7 +36,7 @@ async def post_face_swap(request: Request, call: Call) -> Response:
 
 def job_frames(call: Call, job: Job, after: int) -> AsyncGenerator[Frame | Signal]:
     """A job's stream in this dialect's words."""
-    return frames_of(call.service, job, after, call.window.told_once(translation.frames))
+    return call.told(job, after, translation.frames)
 
 
 async def _transferred(call: Call, wanted: SwapRequest) -> AsyncGenerator[Frame | Signal]:
@@ -66,8 +63,7 @@ async def get_status(request: Request, call: Call) -> Response:
 async def get_events(request: Request, call: Call) -> Response:
     """``GET /events/{prompt_id}``, for EventSource."""
     job = await call.job(request.path_params["prompt_id"], "prompt_id")
-    cursor = sse.cursor_of(request, job)
-    return sse.nothing_more() if cursor is None else sse.event_stream(job_frames(call, job, cursor))
+    return call.events(request, job, translation.frames)
 
 
 async def get_download(request: Request, call: Call) -> Response:
