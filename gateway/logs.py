@@ -15,7 +15,7 @@ import structlog
 from structlog.typing import Processor
 
 #: Libraries that tell at INFO what we tell ourselves, or tell URLs with their queries.
-QUIET = ("httpx", "httpcore", "websockets", "alembic", "uvicorn.access", "asyncio")
+QUIET = ("httpx", "httpcore", "httpcore2", "websockets", "alembic", "uvicorn.access", "asyncio")
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:

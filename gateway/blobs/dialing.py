@@ -1,6 +1,6 @@
 """From a judged URL to an open connection: every answer of the resolver is checked, only a checked address is dialled.
 
-httpcore asks a network backend for a connection to the URL's *host* and then does TLS with that name. A backend that
+httpcore2 asks a network backend for a connection to the URL's *host* and then does TLS with that name. A backend that
 resolves, judges and dials a literal therefore leaves Host, SNI and certificate checks as they are, and there is no
 second look-up that could answer differently. ``safety.py`` judges; resolver and dialler are parameters.
 """
@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import httpcore
+import httpcore2
 import structlog
 
 from gateway.errors import SourceUnreachableError
@@ -22,7 +22,7 @@ from gateway.safety import UNREACHABLE, AddressVerdict, SafeUrl, UrlPolicy, judg
 #: (host, port) -> addresses. May raise OSError or UnicodeError.
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 #: (address, port, timeout_seconds) -> connection. The address is a literal.
-Dialer = Callable[[str, int, float], Awaitable[httpcore.AsyncNetworkStream]]
+Dialer = Callable[[str, int, float], Awaitable[httpcore2.AsyncNetworkStream]]
 
 DNS_TIMEOUT_SECONDS: Final = 3.0
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
@@ -78,12 +78,12 @@ def resolve_overrides(pairs: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return table
 
 
-async def dial(address: str, port: int, timeout_seconds: float) -> httpcore.AsyncNetworkStream:
+async def dial(address: str, port: int, timeout_seconds: float) -> httpcore2.AsyncNetworkStream:
     """Connect to a literal address."""
-    return await httpcore.AnyIOBackend().connect_tcp(address, port, timeout=timeout_seconds)
+    return await httpcore2.AnyIOBackend().connect_tcp(address, port, timeout=timeout_seconds)
 
 
-class GuardedBackend(httpcore.AsyncNetworkBackend):
+class GuardedBackend(httpcore2.AsyncNetworkBackend):
     """Connects one hop to an address that was judged, or not at all. Made anew for each hop."""
 
     def __init__(
@@ -105,10 +105,10 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore's
+        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore2's
         local_address: str | None = None,  # noqa: ARG002 - the same
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - the same
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,  # noqa: ARG002 - the same
+    ) -> httpcore2.AsyncNetworkStream:
         """Connect to a checked address of the hop's URL.
 
         Raises:
@@ -121,7 +121,7 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
         for address, verdict in addresses:
             try:
                 stream = await self._dialer(address, port, budget_seconds)
-            except (httpcore.NetworkError, httpcore.TimeoutException, OSError) as error:
+            except (httpcore2.NetworkError, httpcore2.TimeoutException, OSError) as error:
                 log.info("url_hop", host=host, port=port, address=address, verdict=f"no answer: {type(error).__name__}")
             else:
                 log.info("url_hop", host=host, port=port, address=address, verdict=str(verdict))
@@ -130,15 +130,15 @@ class GuardedBackend(httpcore.AsyncNetworkBackend):
 
     async def connect_unix_socket(
         self,
-        path: str,  # noqa: ARG002 - the signature is httpcore's
+        path: str,  # noqa: ARG002 - the signature is httpcore2's
         timeout: float | None = None,  # noqa: ARG002, ASYNC109 - the same
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,  # noqa: ARG002 - the same
-    ) -> httpcore.AsyncNetworkStream:
+        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,  # noqa: ARG002 - the same
+    ) -> httpcore2.AsyncNetworkStream:
         """Never: no URL leads to a Unix socket."""
         raise SourceUnreachableError(UNREACHABLE)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; httpcore's retries use it, and there are none."""
+        """Wait; httpcore2's retries use it, and there are none."""
         await asyncio.sleep(seconds)
 
     async def _checked_addresses(self) -> Sequence[tuple[str, AddressVerdict]]:

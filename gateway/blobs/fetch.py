@@ -3,7 +3,7 @@
 What may be asked for is decided in ``safety.py``, who is dialled in ``dialing.py``; here stand the hops, the limits in
 bytes and seconds, and what counts as a usable answer. Bytes go straight into a blob writer, so an error leaves nothing.
 
-httpcore is spoken to directly: between the parser that judged a URL and the wire stands no second parser that could
+httpcore2 is spoken to directly: between the parser that judged a URL and the wire stands no second parser that could
 read it differently, and there are no cookies, proxies from the environment, redirects or decompression to switch off.
 Every cause that depends on the other side ends as the same ``SourceUnreachableError``; what is said beyond it depends
 only on bytes that the caller could have uploaded just as well.
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import certifi
-import httpcore
+import httpcore2
 
 from gateway.audit import MediaKind
 from gateway.blobs.dialing import CONNECT_TIMEOUT_SECONDS, DNS_TIMEOUT_SECONDS, Dialer, GuardedBackend, Resolver, dial
@@ -36,12 +36,12 @@ _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
 _MARKUP_TYPES: Final = frozenset({b"text/html", b"application/xhtml+xml", b"image/svg+xml"})
 _HTTPCORE_ERRORS: Final = (
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    httpcore.UnsupportedProtocol,
-    httpcore.ConnectionNotAvailable,
+    httpcore2.NetworkError,
+    httpcore2.TimeoutException,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+    httpcore2.ConnectionNotAvailable,
 )
 
 
@@ -161,7 +161,7 @@ class UrlFetcher:
         raise SourceUnreachableError(UNREACHABLE)
 
     @asynccontextmanager
-    async def _ask(self, url: SafeUrl) -> AsyncIterator[httpcore.Response]:
+    async def _ask(self, url: SafeUrl) -> AsyncIterator[httpcore2.Response]:
         """One hop: a connection of its own, one GET, no state that another request could see."""
         limits = self._limits
         backend = GuardedBackend(
@@ -171,14 +171,14 @@ class UrlFetcher:
             dialer=self._dialer,
             dns_timeout_seconds=limits.dns_timeout_seconds,
         )
-        pool = httpcore.AsyncConnectionPool(
+        pool = httpcore2.AsyncConnectionPool(
             ssl_context=self._tls, max_connections=1, max_keepalive_connections=0, network_backend=backend
         )
         patience = limits.slow_start_seconds
         timeouts = {"connect": limits.connect_timeout_seconds, "read": patience, "write": patience, "pool": patience}
-        request = httpcore.Request(
+        request = httpcore2.Request(
             "GET",
-            httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
+            httpcore2.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
             headers={
                 "Host": url.host_header,
                 "User-Agent": "comfygate",
@@ -198,7 +198,7 @@ class UrlFetcher:
             finally:
                 await response.aclose()
 
-    async def _save(self, response: httpcore.Response, caps: Mapping[MediaKind, int]) -> Fetched:
+    async def _save(self, response: httpcore2.Response, caps: Mapping[MediaKind, int]) -> Fetched:
         announced = _announced_bytes(response)
         _require_usable(response, announced)
         _require_fit(announced or 0, max(caps.values()))
@@ -223,11 +223,11 @@ class UrlFetcher:
                 await writer.write(chunk)
             return await writer.commit()
 
-    async def _body(self, response: httpcore.Response) -> AsyncGenerator[bytes]:
+    async def _body(self, response: httpcore2.Response) -> AsyncGenerator[bytes]:
         """The body as it comes, never decoded: a few hundred bytes can decompress into gigabytes."""
         started = self._monotonic()
         received = 0
-        # httpcore's stream, with its errors told apart from those of whoever takes the chunks.
+        # httpcore2's stream, with its errors told apart from those of whoever takes the chunks.
         chunks = aiter(response.aiter_stream())
         while True:
             try:
@@ -253,7 +253,7 @@ async def _head(body: AsyncIterator[bytes]) -> bytes:
     return head
 
 
-def _require_usable(response: httpcore.Response, announced: int | None) -> None:
+def _require_usable(response: httpcore2.Response, announced: int | None) -> None:
     if response.status != _OK or announced == 0:
         raise SourceUnreachableError(UNREACHABLE)
     encodings = {value.strip().lower() for name, value in response.headers if name.lower() == b"content-encoding"}
@@ -269,12 +269,12 @@ def _require_fit(size_bytes: int, cap: int) -> None:
         raise TooLargeError(f"The file behind this URL is larger than {spell_bytes(cap)}.")
 
 
-def _announced_bytes(response: httpcore.Response) -> int | None:
+def _announced_bytes(response: httpcore2.Response) -> int | None:
     text = _header(response, b"content-length")
     return int(text) if text is not None else None  # h11 has checked that it is a number
 
 
-def _header(response: httpcore.Response, wanted: bytes) -> bytes | None:
+def _header(response: httpcore2.Response, wanted: bytes) -> bytes | None:
     return next((value for name, value in response.headers if name.lower() == wanted), None)
 
 

@@ -39,6 +39,9 @@ _MAX_REQUIREMENTS = 1024
 #: that results take: where checking is slower than making, the makers wait.
 MAX_COLLECTING = 4
 
+#: An upstream whose connection broke by a fault of ours is run again after this long.
+RESTART_SECONDS = 2.0
+
 
 class Room(Enum):
     """When an upstream would run what it is given."""
@@ -150,15 +153,18 @@ class Pool:
         """Take an upstream in and keep its connection. Raises ConflictError when the name is taken."""
         if upstream.name in self._members:
             raise ConflictError(f"there is an upstream named {upstream.name!r} already", field="name")
-        runner = asyncio.create_task(upstream.run_forever(), name=f"upstream {upstream.name}")
-        runner.add_done_callback(self._runner_ended)
+        runner = asyncio.create_task(self._keep(upstream), name=f"upstream {upstream.name}")
         self._members[upstream.name] = Member(upstream, draining, embedded, runner, Breaker(self._chance))
         self._on_change()
 
-    @staticmethod
-    def _runner_ended(task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("upstream_task_failed", upstream=task.get_name(), exc_info=error)
+    async def _keep(self, upstream: Upstream) -> None:
+        """Run it, and again when it breaks: one fault that nobody foresaw must not cost an upstream for good."""
+        while True:
+            try:
+                return await upstream.run_forever()
+            except Exception as error:
+                log.error("upstream_broke", upstream=upstream.name, exc_info=error)
+            await self._clock.sleep(RESTART_SECONDS)
 
     async def remove(self, name: str) -> None:
         """Let an upstream go; its prompt, if any, is the dispatcher's to settle first."""

@@ -140,6 +140,11 @@ class RemoteUpstream:
         except asyncio.CancelledError:
             if not self._is_closed:
                 raise
+        except Exception:
+            # A fault of ours. It is run again, and then asks for all that was missed.
+            self.closed("it was given up")
+            self._set_reason("its connection was given up")
+            raise
         finally:
             self._tasks = None
             self._running = None
@@ -396,23 +401,29 @@ class RemoteUpstream:
         self._tasks.create_task(work, name=f"{self.name}: {what}")
 
     async def _answer_history(self, request: AskHistory) -> None:
-        try:
-            answer = await self._client.get(f"/history/{request.prompt_id}")
-        except ConnectionError:
-            self._session.ask_failed(request, now=self._now())
-        else:
+        answer = await self._answer_to(request, f"/history/{request.prompt_id}")
+        if answer is not None:
             self._session.history_answered(request.prompt_id, answer.status, answer.body, now=self._now())
-        self._pump()
+            self._pump()
 
     async def _answer_queue(self, request: AskQueue) -> None:
-        try:
-            answer = await self._client.get("/queue")
-        except ConnectionError:
-            self._session.ask_failed(request, now=self._now())
-        else:
+        answer = await self._answer_to(request, "/queue")
+        if answer is not None:
             self._session.queue_answered(answer.status, answer.body, now=self._now())
             self._count_foreign(answers.parse_queue(answer.status, answer.body))
-        self._pump()
+            self._pump()
+
+    async def _answer_to(self, request: AskHistory | AskQueue, path: str) -> Answer | None:
+        """None when there was none; the session was told so, also when we are cut off: it asks one question at a time."""
+        answer = None
+        try:
+            with contextlib.suppress(ConnectionError):
+                answer = await self._client.get(path)
+        finally:
+            if answer is None:
+                self._session.ask_failed(request, now=self._now())
+                self._pump()
+        return answer
 
     async def _clear_stale_quietly(self) -> None:
         with contextlib.suppress(ConnectionError):  # tried again with the next look at the queue

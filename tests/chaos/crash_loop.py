@@ -46,12 +46,15 @@ class Verdict:
     violations: list[str]
     counts: Counter[str] = field(default_factory=Counter)
     peace_seconds: float = 0.0
+    #: What gateway and upstreams said when something had gone wrong.
+    testimony: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counts = "".join(f"\n  {count:6d} {name}" for name, count in sorted(self.counts.items()))
         broken = "".join(f"\n  {sentence}" for sentence in self.violations)
         verdict = f"{len(self.violations)} violations{broken}"
-        return f"seed {self.seed}: {verdict}\n  all ended {self.peace_seconds:.1f} s after the last blow{counts}"
+        told = "".join(f"\n  | {line}" for line in self.testimony)
+        return f"seed {self.seed}: {verdict}\n  all ended {self.peace_seconds:.1f} s after the last blow{counts}{told}"
 
 
 async def run(folder: Path, *, rounds: int, workers: int, seed: int) -> Verdict:
@@ -116,6 +119,8 @@ async def judge(pool: Pool, crowd: Crowd, verdict: Verdict) -> None:
     kept = await asyncio.to_thread(pool.kept)
     verdict.violations += violations(crowd.observations, kept)
     verdict.violations += sent_twice(pool.started())
+    if verdict.violations:
+        verdict.testimony = await asyncio.to_thread(pool.testimony)
     try:
         await asyncio.to_thread(pool.settle)
     except AssertionError as error:

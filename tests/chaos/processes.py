@@ -23,6 +23,8 @@ from gateway.engine import dispatcher
 dispatcher.MAX_RETRY_SECONDS = 0.3
 breaker.REST_SECONDS, breaker.EJECT_SECONDS, breaker.MAX_EJECT_SECONDS = (0.3, 0.6), 1.0, 2.0
 """
+#: Of the gateway's log, when something went wrong.
+LOG_LINES, MAX_LINE = 60, 1200
 
 
 class Pool:
@@ -96,6 +98,21 @@ class Pool:
             )
             for job_id, state, results, error in self.gateway.rows("SELECT id, state, results, error_message FROM jobs")
         ]
+
+    def testimony(self) -> list[str]:
+        """What gateway and upstreams say of themselves, and the end of the log: for whoever must find out why."""
+        told = [line[:MAX_LINE] for line in self.gateway.log.read_text().splitlines()[-LOG_LINES:]]
+        open_attempts = (
+            "SELECT tasks.job_id, attempts.* FROM attempts JOIN tasks ON tasks.id = task_id WHERE outcome IS NULL"
+        )
+        told += [f"open attempt: {row}"[:MAX_LINE] for row in self.gateway.rows(open_attempts)]
+        with httpx.Client(trust_env=False, timeout=5) as http:
+            for url in (f"{self.gateway.url}/health", *(f"{worker.url}/queue" for worker in self.workers)):
+                try:
+                    told.append(f"{url}: {http.get(url).text}"[:MAX_LINE])
+                except httpx.TransportError as error:
+                    told.append(f"{url}: {error!r}")
+        return told
 
     def started(self) -> dict[str, list[str]]:
         """Prompts that each upstream was given."""

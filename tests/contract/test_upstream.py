@@ -101,6 +101,24 @@ async def begun(server, upstream, prompt_id=PROMPT):
     return following
 
 
+async def test_prompt_outlives_a_connection_that_broke_by_a_fault_of_ours(server, monkeypatch):
+    upstream = RemoteUpstream("one", server.url, client_id="mine", clock=QuickClock())
+    running = asyncio.create_task(upstream.run_forever())
+    await wait_until(lambda: upstream.status().reachable and server.connections, what="the upstream")
+    following = await begun(server, upstream)
+    with monkeypatch.context() as patch:
+        patch.setattr(upstream, "_count_foreign", lambda queue: {}[queue])
+        with pytest.raises(ExceptionGroup):
+            await running
+    assert (upstream.status().reachable, upstream.status().reason) == (False, "its connection was given up")
+    await server.finish(PROMPT, **{"9": RESULT})
+    again = asyncio.create_task(upstream.run_forever())
+    assert isinstance((await following)[-1], Succeeded)
+    await wait_until(lambda: upstream.status().reachable, what="the upstream to be back")
+    await upstream.close()
+    await again
+
+
 async def test_run_ends_with_the_outputs_history_names(server, upstream):
     following = await begun(server, upstream)
     assert server.running[0][3]["gateway_job"] == "job"

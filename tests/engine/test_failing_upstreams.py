@@ -6,6 +6,7 @@ import pytest
 
 from gateway.breaker import EJECT_SECONDS, REST_SECONDS
 from gateway.engine.dispatcher import MAX_RETRY_SECONDS
+from gateway.engine.pool import RESTART_SECONDS
 from gateway.engine.service import HealthStatus
 from gateway.job import JobState
 
@@ -159,3 +160,23 @@ async def test_what_waits_to_be_tried_again_can_be_canceled_and_leaves_nothing_b
     await engine.submit(b"image:other")
     await engine.pass_time(MAX_RETRY_SECONDS)
     assert engine.dispatcher._retry_at == {}
+
+
+async def test_an_upstream_whose_connection_breaks_by_a_fault_of_ours_is_run_again(engine, logged):
+    gpu, runs = engine.new_upstream(), 0
+    run_on = gpu.run_forever
+
+    async def break_twice():
+        nonlocal runs
+        runs += 1
+        if runs <= 2:
+            raise AttributeError("nobody foresaw this")
+        await run_on()
+
+    gpu.run_forever = break_twice
+    await engine.start(gpu)
+    assert runs == 1
+    for again in (2, 3):
+        await engine.pass_time(RESTART_SECONDS)
+        assert runs == again
+    assert [entry["upstream"] for entry in logged if entry["event"] == "upstream_broke"] == ["gpu-1"] * 2

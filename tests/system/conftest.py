@@ -49,3 +49,19 @@ def pool(tmp_path_factory):
     """A gateway in open mode with two workers, for tests that leave it as it was."""
     with GatewayProcess(tmp_path_factory.mktemp("pool"), workers=2) as gateway:
         yield gateway
+
+
+#: Of a gateway's log, shown when a test of it failed.
+LOG_LINES, MAX_LINE = 80, 1000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """With the ends of the logs of the gateways that a failed test used: often nothing else says why."""
+    report = yield
+    if report.failed:
+        for name, value in getattr(item, "funcargs", {}).items():
+            if isinstance(value, GatewayProcess) and value.log.exists():
+                lines = value.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+                report.sections.append((f"end of the log of {name!r}", "\n".join(line[:MAX_LINE] for line in lines)))
+    return report

@@ -1,7 +1,7 @@
 import asyncio
 import socket
 
-import httpcore
+import httpcore2
 import pytest
 from structlog.testing import capture_logs
 
@@ -41,8 +41,8 @@ class FakeDialer:
         self.dialled.append((address, port))
         self.budgets.append(timeout_seconds)
         if address in self.dead:
-            raise httpcore.ConnectError
-        return httpcore.AsyncMockStream([])
+            raise httpcore2.ConnectError
+        return httpcore2.AsyncMockStream([])
 
 
 async def connect(resolver, dialer, url="https://files.example.com/a", policy=None, **options):

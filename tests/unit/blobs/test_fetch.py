@@ -3,7 +3,7 @@ import gzip
 import ssl
 from pathlib import Path
 
-import httpcore
+import httpcore2
 import pytest
 from structlog.testing import capture_logs
 
@@ -386,7 +386,7 @@ async def test_refused_connection_reads_like_a_blocked_address(bench):
 
 
 async def test_failing_dialler_of_any_sort_is_unreachable(bench):
-    for error in (httpcore.ConnectTimeout(), httpcore.ConnectError(), OSError(), TimeoutError()):
+    for error in (httpcore2.ConnectTimeout(), httpcore2.ConnectError(), OSError(), TimeoutError()):
 
         async def fail(*_arguments, error=error):
             raise error

@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import warnings
 
-import httpcore
+import httpcore2
 import pytest
 from websockets import exceptions as websockets_exceptions
 
-from gateway.upstreams.client import FAILURES, NoAnswerError, NotSentError, failure_of, parse_address
+from gateway.upstreams import client as module
+from gateway.upstreams.client import (
+    FAILURES,
+    NoAnswerError,
+    NotSentError,
+    UpstreamClient,
+    failure_of,
+    parse_address,
+)
 from gateway.upstreams.socket import SOCKET_ERRORS
 
-EXPORTED = [each for each in vars(httpcore).values() if inspect.isclass(each) and issubclass(each, Exception)]
+EXPORTED = [each for each in vars(httpcore2).values() if inspect.isclass(each) and issubclass(each, Exception)]
 
 
 @pytest.mark.parametrize("kind", EXPORTED, ids=lambda kind: kind.__name__)
@@ -31,14 +41,14 @@ def test_only_failures_before_the_first_byte_count_as_not_sent():
 
 
 def test_unknown_failures_may_have_been_acted_on():
-    class NewError(httpcore.NetworkError):
+    class NewError(httpcore2.NetworkError):
         pass
 
     assert isinstance(failure_of(NewError("x")), NoAnswerError)
 
 
 def test_failures_do_not_repeat_addresses():
-    assert "secret" not in str(failure_of(httpcore.ConnectError("http://user:secret@host")))
+    assert "secret" not in str(failure_of(httpcore2.ConnectError("http://user:secret@host")))
 
 
 def test_every_failure_of_the_websocket_library_is_caught():
@@ -91,3 +101,59 @@ def test_other_urls_are_refused_without_repeating_them(url):
     with pytest.raises(ValueError, match="URL of an upstream") as refusal:
         parse_address(url)
     assert "secret" not in str(refusal.value)
+
+
+# ------------------------------------------------------------------------------------------- what the library lets slip
+
+
+async def test_what_the_http_library_never_meant_to_raise_is_no_answer_either(monkeypatch):
+    """A connection that is reset right after it was made is asked for its peer, which it has no more."""
+
+    async def reset(pool, request):
+        del pool, request
+        raise AttributeError("'NoneType' object has no attribute 'getpeername'")
+
+    monkeypatch.setattr(httpcore2.AsyncConnectionPool, "handle_async_request", reset)
+    client = UpstreamClient(parse_address("http://127.0.0.1:1"), {})
+    with pytest.raises(NoAnswerError):
+        await client.get("/queue")
+    with pytest.raises(NoAnswerError):
+        async with client.stream("/view"):
+            pass
+
+
+async def answer_all(reader, writer):
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):  # the client has left
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+    writer.close()
+
+
+async def test_faults_of_whoever_reads_a_file_stay_what_they_are():
+    async with await asyncio.start_server(answer_all, "127.0.0.1", 0) as server:
+        client = UpstreamClient(parse_address(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), {})
+
+        async def read_and_break() -> None:
+            async with client.stream("/view") as (status, pieces):
+                assert (status, [piece async for piece in pieces]) == (200, [b"{}"])
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            await read_and_break()
+        await client.close()
+
+
+async def test_requests_that_are_cancelled_anywhere_take_no_place_in_the_pool_with_them(monkeypatch):
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    async with await asyncio.start_server(answer_all, "127.0.0.1", 0) as server:
+        client = UpstreamClient(parse_address(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), {})
+        for steps in range(20):
+            requests = [asyncio.create_task(client.get("/queue")) for _ in range(4)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for request in requests:
+                request.cancel()
+            await asyncio.gather(*requests, return_exceptions=True)
+        assert (await client.get("/queue")).body == b"{}"
+        await client.close()
