@@ -7,6 +7,7 @@ import warnings
 
 import httpcore2
 import pytest
+import uvicorn
 from websockets import exceptions as websockets_exceptions
 
 from gateway.upstreams import client as module
@@ -18,6 +19,7 @@ from gateway.upstreams.client import (
     failure_of,
     parse_address,
 )
+from gateway.upstreams.remote import WATCH_SECONDS
 from gateway.upstreams.socket import SOCKET_ERRORS
 
 EXPORTED = [each for each in vars(httpcore2).values() if inspect.isclass(each) and issubclass(each, Exception)]
@@ -101,6 +103,12 @@ def test_other_urls_are_refused_without_repeating_them(url):
     with pytest.raises(ValueError, match="URL of an upstream") as refusal:
         parse_address(url)
     assert "secret" not in str(refusal.value)
+
+
+def test_an_idle_connection_is_given_up_before_a_server_would():
+    """Closed by the server as we send on it, it looks like an upstream that does not answer."""
+    patience_seconds = uvicorn.Config(None).timeout_keep_alive
+    assert min(patience_seconds, WATCH_SECONDS) > 2 * module.KEPT_SECONDS
 
 
 # ------------------------------------------------------------------------------------------- what the library lets slip
