@@ -46,10 +46,12 @@ async def leaving_nothing(gateway: GatewayProcess):
     assert "request_failed" not in log
 
 
-async def refused(gateway: GatewayProcess, status: int, code: str, field: str | None, **request: Any) -> str:
+async def refused(
+    gateway: GatewayProcess, status: int, code: str, field: str | None, *, path: str = "/face-swap", **request: Any
+) -> str:
     """Post it, and see it refused so; the sentence."""
     async with leaving_nothing(gateway), gateway.client() as client:
-        answer = await client.post("/face-swap", **request)
+        answer = await client.post(path, **request)
         assert answer.headers["content-type"] == "application/json"
         body = answer.json()
         assert (answer.status_code, body["code"], body["field"]) == (status, code, field), body
@@ -115,6 +117,30 @@ async def test_picture_and_video_in_each_other_s_place(gateway, material):
     await refused(gateway, 415, "unsupported_media_type", "video", files=files)
     files = parts(video=material.clip, image=material.clip)
     await refused(gateway, 415, "unsupported_media_type", "image", files=files)
+
+
+async def test_swiftswap_paths_refuse_what_does_not_belong_there(gateway, material):
+    """The same checks behind other fields; what only they can tell apart is in the golden files."""
+    picture, video = "/swap_image/", "/swap_video/"
+    face = parts(image=material.face())
+    await refused(gateway, 400, "validation_error", "image", path=picture)
+    await refused(gateway, 400, "validation_error", "target_image", path=picture, files=face)
+    files = {**face, **parts(target_image=material.clip)}
+    assert "/swap_video/" in await refused(
+        gateway, 415, "unsupported_media_type", "target_image", path=picture, files=files
+    )
+    files = {**face, **parts(target_video=material.still)}
+    assert "/swap_image/" in await refused(
+        gateway, 415, "unsupported_media_type", "target_video", path=video, files=files
+    )
+    files = {**face, **parts(target_image=material.still, target_video=material.clip)}
+    await refused(gateway, 400, "validation_error", "target_image", path=video, files=files)
+    files = {**face, "target_video": ("a.mp4", material.clip.read_bytes()[:2000])}
+    await refused(gateway, 400, "validation_error", "target_video", path=video, files=files)
+    files = {**face, "target_image": ("a.png", material.still.read_bytes()[:2000])}
+    await refused(gateway, 400, "validation_error", "target_image", path=picture, files=files)
+    files = {**face, "target_video": ("a.mp4", CONCAT)}
+    await refused(gateway, 415, "unsupported_media_type", "target_video", path=video, files=files)
 
 
 async def test_broken_photo(gateway, material):
@@ -292,20 +318,24 @@ async def test_too_many_fields(gateway):
 
 
 @pytest.mark.parametrize("prompt_id", [PROMPT_ID, "abc123", "..%2f..%2fetc%2fpasswd", "%00", "x" * 5000, "%ff"])
-@pytest.mark.parametrize("route", ["/status/{}", "/events/{}", "/-/jobs/{}", "/-/jobs/{}/events"])
+@pytest.mark.parametrize(
+    "route", ["/status/{}", "/events/{}", "/check_task_status/{}", "/-/jobs/{}", "/-/jobs/{}/events"]
+)
 async def test_unknown_prompt_id(gateway, route, prompt_id):
     async with leaving_nothing(gateway), gateway.client() as client:
         answer = await client.get(route.format(prompt_id))
         assert answer.status_code == HTTPStatus.NOT_FOUND
         assert answer.json()["code"] == "not_found"
         if "%2f" not in prompt_id:  # with a slash it is another path
-            assert answer.json()["field"] == ("id" if route.startswith("/-/") else "prompt_id")
+            fields = {"-": "id", "check_task_status": "task_id"}
+            assert answer.json()["field"] == fields.get(route.split("/")[1], "prompt_id")
 
 
 @pytest.mark.parametrize("name", ["nothing.mp4", "..%2f..%2fgateway.db", "%2e%2e/admin-token", "%00", "x" * 5000])
-async def test_unknown_file(gateway, name):
+@pytest.mark.parametrize("folder", ["download", "static"])
+async def test_unknown_file(gateway, folder, name):
     async with gateway.client() as client:
-        answer = await client.get(f"/download/{name}")
+        answer = await client.get(f"/{folder}/{name}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
@@ -346,9 +376,10 @@ PART = b'--x\r\nContent-Disposition: form-data; name="video"; filename="a.mp4"\r
     ],
     ids=range(25),
 )
-async def test_body_that_is_malformed(gateway, content_type, body):
+@pytest.mark.parametrize("path", ["/face-swap", "/swap_image/", "/swap_video"])
+async def test_body_that_is_malformed(gateway, path, content_type, body):
     async with leaving_nothing(gateway), gateway.client() as client:
-        answer = await client.post("/face-swap", content=body, headers={"Content-Type": content_type})
+        answer = await client.post(path, content=body, headers={"Content-Type": content_type})
         assert (answer.status_code, answer.json()["code"]) == (400, "validation_error"), answer.text
         assert set(answer.json()) == {"detail", "code", "field"}
         assert_sentence_is_clean(answer.json()["detail"], gateway)

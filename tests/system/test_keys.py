@@ -31,6 +31,9 @@ CLOSED = [
     ("POST", "/face-swap"),
     ("GET", "/status/01a20000-0000-7000-8000-000000000000"),
     ("GET", "/events/01a20000-0000-7000-8000-000000000000"),
+    ("POST", "/swap_image/"),
+    ("POST", "/swap_video"),
+    ("GET", "/check_task_status/01a20000-0000-7000-8000-000000000000"),
     ("GET", "/-/jobs"),
     ("GET", "/-/jobs/01a20000-0000-7000-8000-000000000000"),
     ("DELETE", "/-/jobs/01a20000-0000-7000-8000-000000000000"),
@@ -89,8 +92,20 @@ async def test_token_that_was_printed_submits_and_the_link_needs_none(gateway, t
         assert [found["id"] for found in (await owner.get("/-/jobs")).json()["jobs"]] == [prompt_id]
 
 
+async def test_the_token_opens_swiftswap_and_its_link_needs_none(gateway, token, material):
+    async with gateway.client(headers={"Authorization": f"Bearer {token}"}) as owner, gateway.client() as stranger:
+        files = parts(image=material.face(601), target_image=material.still)
+        task_id = (await owner.post("/swap_image/", files=files)).json()["task_id"]
+        assert (await ended(owner, task_id))["status"] == "SUCCESS"
+        for _ in range(2):  # made, then kept ready: the token is asked for each time
+            done = await owner.get(f"/check_task_status/{task_id}")
+            assert (await stranger.get(f"/check_task_status/{task_id}")).status_code == HTTPStatus.UNAUTHORIZED
+        assert (await stranger.get(done.json()["link"])).content.startswith(b"\x89PNG")
+
+
 async def test_what_anybody_may_see_tells_nothing(gateway):
     async with gateway.client() as client:
+        assert (await client.get("/check_status")).json() == {"status": "running"}
         assert (await client.get("/health")).json() == {"status": "healthy"}
         assert (await client.get("/health/ready")).status_code == HTTPStatus.OK
         assert (await client.get("/")).status_code == HTTPStatus.OK

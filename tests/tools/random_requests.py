@@ -39,6 +39,11 @@ ROUTES = [
     "/status/{id}",
     "/events/{id}",
     "/download/{link}",
+    "/check_status",
+    "/swap_image/",
+    "/swap_video",
+    "/check_task_status/{id}",
+    "/static/{link}",
     "/health",
     "/health/ready",
     "/-/jobs",
@@ -65,8 +70,11 @@ WORDS = [
 ]  # fmt: skip
 FIELDS = [
     "video", "image", "target_image", "video_url", "image_url", "target_image_url", "output_name", "return_prompt_id_only",
-    "video_path", "", "é", "a" * 200,
+    "target_video", "output", "video_path", "", "é", "a" * 200,
 ]  # fmt: skip
+FILE_FIELDS = {"video", "image", "target_image", "target_video"}
+#: Where forms with files go.
+SUBMISSIONS = ["/face-swap", "/face-swap", "/swap_image/", "/swap_video/", "/swap_image", "/swap_video"]
 VALUES = [
     "", "true", "false", "1", "maybe", "../../x", "x" * 300, "x" * 70_000, "\0", "\r\n", "é🎉", "\u202e",
     "http://127.0.0.1/a.mp4", "https://[::1]/a", "https://10.0.0.1/", "file:///etc/passwd", "https://" + "a" * 3000, "//",
@@ -271,15 +279,15 @@ def _json(rng: Random, depth: int = 0) -> object:
 
 
 def _submission(rng: Random, known: Known) -> Request:
-    """``POST /face-swap`` with a form that is nearly right; now and then it is right."""
+    """A form that is nearly right; now and then it is right."""
     if rng.random() < 0.3:
         body, content_type = json.dumps(_json(rng)).encode(), "application/json"
-        path = rng.choice(["/face-swap", "/face-swap", "/-/upstreams"])
+        path = rng.choice([*SUBMISSIONS, "/-/upstreams"])
         return _request(rng, known, "POST", path, body, content_type)
     parts = []
     for _ in range(rng.randint(0, 5)):
         name = rng.choice(FIELDS)
-        is_file = rng.random() < (0.8 if name in {"video", "image", "target_image"} else 0.1)
+        is_file = rng.random() < (0.8 if name in FILE_FIELDS else 0.1)
         filename = '; filename="' + rng.choice(["a.mp4", "", "../../a", "x" * 500, "\0", "é"]) + '"' if is_file else ""
         content = _content(rng, known) if is_file else rng.choice(VALUES).encode()
         disposition = f'Content-Disposition: form-data; name="{name}"{filename}'
@@ -304,7 +312,8 @@ def _submission(rng: Random, known: Known) -> Request:
     if rng.random() < 0.2:
         place = rng.randint(0, len(body) - 1)
         body = rng.choice([body[:place], body[:place] + rng.randbytes(5) + body[place + 5 :], body[place:]])
-    return _request(rng, known, "POST", "/face-swap", body, rng.choice(TYPES) if rng.random() < 0.1 else TYPES[0])
+    content_type = rng.choice(TYPES) if rng.random() < 0.1 else TYPES[0]
+    return _request(rng, known, "POST", rng.choice(SUBMISSIONS), body, content_type)
 
 
 def _content(rng: Random, known: Known) -> bytes:
