@@ -104,6 +104,8 @@ class Recorder:
         body, more = b"", True
         while more:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                return  # whoever sent it was killed in the middle of it: nothing was asked
             body, more = body + message.get("body", b""), message.get("more_body", False)
         with Path(sys.argv[2]).open("a") as log:  # noqa: ASYNC230 - one line
             log.write(json.dumps([scope["path"], json.loads(body or b"null")]) + "\n")
