@@ -52,6 +52,21 @@ async def test_every_change_of_the_job_shows_in_the_next_answer(polled):
     assert (await ask(app, "GET", f"/status/{job_id}")).json["status"] == "SUCCESS"
 
 
+async def test_each_dialect_keeps_its_own_answer_about_a_job_and_a_change_reaches_all(polled):
+    app, service, job_id, asked = polled
+    paths = {f"/status/{job_id}": "PROCESSING", f"/check_task_status/{job_id}": "processing"}
+    for _ in range(2):
+        for path, word in paths.items():
+            assert (await ask(app, "GET", path)).json["status"] == word
+    assert len(asked) == 2
+    service.succeed(job_id)
+    words = [(await ask(app, "GET", path)).json["status"] for path in paths]
+    assert words == ["SUCCESS", "completed"]
+    service.bus.doubt_all()
+    await ask(app, "GET", f"/check_task_status/{job_id}")
+    assert len(asked) == 5
+
+
 async def test_a_place_in_the_queue_is_told_anew_after_any_event_of_any_job(polled, monkeypatch):
     app, service, other, _ = polled
     waiting = service.put().id
