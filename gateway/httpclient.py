@@ -10,31 +10,9 @@ import ssl
 from collections.abc import Mapping
 
 import httpx
-from httpx import (
-    AsyncBaseTransport,
-    AsyncClient,
-    InvalidURL,
-    Limits,
-    Response,
-    StreamError,
-    Timeout,
-    TransportError,
-    codes,
-)
+from httpx import AsyncClient, InvalidURL, Limits, Response, Timeout, TransportError, codes
 
-__all__ = [
-    "AsyncBaseTransport",
-    "AsyncClient",
-    "InvalidURL",
-    "Limits",
-    "Response",
-    "StreamError",
-    "Timeout",
-    "TransportError",
-    "codes",
-    "httpx",
-    "make_client",
-]
+__all__ = ["AsyncClient", "InvalidURL", "Response", "Timeout", "TransportError", "codes", "make_client"]
 
 
 def make_client(
@@ -42,18 +20,15 @@ def make_client(
     base_url: str = "",
     headers: Mapping[str, str] | None = None,
     timeout: Timeout,
-    limits: Limits | None = None,
     verify: ssl.SSLContext | bool = True,
-    transport: AsyncBaseTransport | None = None,
 ) -> AsyncClient:
     """A client; keep one per target, since building one costs tens of milliseconds (TLS context)."""
     return httpx.AsyncClient(
         base_url=base_url,
         headers={"User-Agent": "comfygate", **(headers or {})},
         timeout=timeout,
-        limits=limits or Limits(max_connections=20, max_keepalive_connections=5),
+        limits=Limits(max_connections=20, max_keepalive_connections=5),
         verify=verify,
-        transport=transport,
         trust_env=False,
         follow_redirects=False,
     )
