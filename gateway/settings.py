@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     resolve: Names = Field((), description="name=address pairs that stand before DNS for URL inputs.")
     ca_file: Path | None = Field(None, description="PEM bundle trusted besides the system's for outgoing https.")
     max_upload: ByteSize = Field(ByteSize(1100 * 1024**2), gt=0, description="Largest request body.")
-    max_json: ByteSize = Field(ByteSize(1024**2), gt=0, description="Largest JSON body.")
+    max_json: ByteSize = Field(ByteSize(1024**2), gt=0, description="Largest JSON body, data URIs in it not counted.")
     max_image: ByteSize = Field(ByteSize(25 * 1024**2), gt=0, description="Largest image input.")
     max_video: ByteSize = Field(ByteSize(1024**3), gt=0, description="Largest video input.")
     max_gif: ByteSize = Field(ByteSize(50 * 1024**2), gt=0, description="Largest GIF input.")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Final
 
 from gateway.api.facade import SubmittedFile
-from gateway.api.uploads import ReceivedFile
+from gateway.api.incoming import ReceivedFile
 from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, UnsupportedMediaError
 

@@ -1,4 +1,4 @@
-"""How values are shown wherever no dialect prescribes another way: times, ids."""
+"""How values are shown wherever no dialect prescribes another way: times, ids, how far a job is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from gateway.errors import NotFoundError
+from gateway.events import Progress
+from gateway.job import Job, JobState
 
 _JOB_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -15,6 +17,20 @@ def timestamp(unix_seconds: float) -> str:
     """UTC with milliseconds and ``Z``."""
     moment = datetime.fromtimestamp(unix_seconds, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def percentage(fraction: float) -> float:
+    """Two decimals; 100 only when the fraction is 1, which it is only after the commit of the result."""
+    return 100.0 if fraction >= 1 else min(max(round(100 * fraction, 2), 0.0), 99.99)
+
+
+def percentage_of(job: Job, snapshot: Progress | None) -> float:
+    """How far a job is: 100 once it has succeeded and not before, and never back. Args: snapshot: while at work."""
+    if job.state is JobState.SUCCEEDED:
+        return 100.0
+    shown = snapshot.fraction if snapshot is not None and not job.is_terminal else 0.0
+    # A fraction of 1 before the terminal commit is read between two looks at the engine: it is not finished here.
+    return min(percentage(max(job.fraction, shown)), 99.99)
 
 
 def is_job_id(text: str) -> bool:

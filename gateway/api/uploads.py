@@ -1,12 +1,9 @@
-"""Request bodies: forms with files, forms without, JSON. Streamed, counted, and gone when anything is wrong.
+"""Request bodies: forms and JSON, with files or without. Streamed, counted, and gone when anything is wrong.
 
-A file part goes from the socket straight into a blob writer; nothing is spooled to a temporary folder, nothing is
-believed of what a part says about itself but its field's name. All parts are committed together once the whole body was
-well-formed; until then, whichever way the request ends, its bytes are dropped. Afterwards they belong to whoever calls
-``Form.keep``.
+A file goes from the socket straight into a blob writer (``incoming.py``), be it part of a form or a data URI in JSON;
+nothing is spooled to a temporary folder, nothing is believed of what a part says about itself but its field's name.
 
-What a file must be to be used (decodable, small enough in pixels and frames) is asked later, in ``media/``. Sources:
-RFC 7578 (multipart/form-data) over python-multipart's push parser, which limits part headers by itself.
+Sources: RFC 7578 (multipart/form-data) over python-multipart's push parser, which limits part headers by itself.
 """
 
 from __future__ import annotations
@@ -15,24 +12,23 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self
+from secrets import token_hex
+from types import MappingProxyType
+from typing import Final
 from urllib.parse import parse_qsl
 
-import anyio
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from gateway.api.bodies import Body, BodyPace, too_large_body
 from gateway.api.facade import Stopping
+from gateway.api.incoming import Intake, ReceivedFile, TakenFiles, UploadBlobs
 from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
-from gateway.interfaces import Blob, BlobWriter
+from gateway.lifting import Began, Ended, Lifter
 from gateway.safety import spell_bytes
-from gateway.sniffing import HEAD_BYTES, MediaType, sniff
 from gateway.strictjson import JsonValue, loads_object
 
 _MIB: Final = 1024**2
@@ -41,18 +37,11 @@ _NAME_BYTES: Final = 255
 #: JSON larger than this is parsed in a thread: about a millisecond's work.
 _INLINE_JSON_BYTES: Final = 64 * 1024
 _PLAIN_ENCODINGS: Final = frozenset({b"", b"7bit", b"8bit", b"binary"})
-
-
-class UploadBlobs(Protocol):
-    """The part of ``interfaces.Blobs`` that uploads need."""
-
-    async def writer(self, *, expected_bytes: int | None = None) -> BlobWriter:
-        """A new writer; refuses with StorageFullError when ``expected_bytes`` surely do not fit."""
-        ...
-
-    async def discard(self, blob: Blob) -> bool:
-        """Take back a commit that led to nothing, unless its bytes are somebody else's too."""
-        ...
+#: A data URI's text, before it is decoded: 12 MiB of file in base64.
+MAX_DATA_URI_BYTES: Final = 16 * _MIB
+MAX_DATA_URIS: Final = 2
+#: Beside the data URIs: what spelling "/" as "\/" adds to two of them, half a MiB, with room.
+_SPELLING_BYTES: Final = 3 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,46 +61,26 @@ class FormLimits:
     max_field_bytes: int = 64 * 1024
     pace: BodyPace = field(default_factory=BodyPace)
 
-
-@dataclass(frozen=True, slots=True)
-class ReceivedFile:
-    """A file that lies in the blob store now."""
-
-    blob: Blob
-    #: By its first bytes; whether it decodes is for ``media/`` to say.
-    media_type: MediaType
-    #: What the client called it, for display only, at most 255 bytes; never a path, never logged.
-    display_name: str
+    @property
+    def max_lifted_body_bytes(self) -> int:
+        """A JSON body with data URIs in it, as it comes: 36 MiB, unless the settings say otherwise."""
+        return min(self.max_body_bytes, self.max_json_bytes + MAX_DATA_URIS * MAX_DATA_URI_BYTES + _SPELLING_BYTES)
 
 
-class Form:
-    """A whole, well-formed body. Leave its context without ``keep`` and the files are taken back."""
+class Form(TakenFiles):
+    """A whole, well-formed form. Leave its context without ``keep`` and the files are taken back."""
 
     def __init__(self, blobs: UploadBlobs, fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -> None:
+        super().__init__(blobs, files)
         self.fields = fields
-        self.files = files
-        self._blobs = blobs
-        self._is_kept = False
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.discard()
+class LiftedJson(TakenFiles):
+    """A whole, strict JSON object, and the data URIs that stood in it, by the mark that stands there now."""
 
-    def keep(self) -> None:
-        """The files are referred to now: leave them where they are."""
-        self._is_kept = True
-
-    async def discard(self) -> None:
-        """Take the files back; harmless after ``keep``. Finishes even when the request is being canceled."""
-        if self._is_kept:
-            return
-        with anyio.CancelScope(shield=True):
-            for file in self.files.values():
-                await self._blobs.discard(file.blob)
+    def __init__(self, blobs: UploadBlobs, body: Mapping[str, JsonValue], files: Mapping[str, ReceivedFile]) -> None:
+        super().__init__(blobs, files)
+        self.body = body
 
 
 async def receive_form(
@@ -162,25 +131,67 @@ async def receive_json(
     return await _load(await Body(request, limits.pace, monotonic, stopping).read(limits.max_json_bytes))
 
 
+async def receive_lifted_json(
+    request: Request,
+    blobs: UploadBlobs,
+    limits: FormLimits,
+    *,
+    stopping: Stopping,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> LiftedJson:
+    """The JSON object that a request carries, whatever its Content-Type says, its data URIs as files.
+
+    In memory stands ``max_json_bytes`` at most and the piece that just came; the decoding of a piece takes well under a
+    millisecond.
+
+    Raises:
+        TooLargeError: the body, a data URI (with its field) or what stands beside them.
+        InvalidInputError: not one strict JSON object, or too slow; a data URI malformed or empty (with its field).
+        UnsupportedMediaError: a data URI is of a kind that is not accepted (with its field).
+        StorageFullError: no room for it.
+        ShuttingDownError: the gateway stops.
+        ClientDisconnect: the client left; Starlette's.
+    """
+    body, cap = Body(request, limits.pace, monotonic, stopping), limits.max_lifted_body_bytes
+    body.require_fit(cap)
+    lifter = Lifter(
+        f"{token_hex(16)}:",
+        max_uris=MAX_DATA_URIS,
+        max_uri_bytes=MAX_DATA_URI_BYTES,
+        max_rest_bytes=limits.max_json_bytes,
+    )
+    async with Intake(blobs, limits.caps, body.announced_bytes) as intake:
+        received = 0
+        async for chunk in body.chunks():
+            received += len(chunk)
+            if received > cap:
+                raise too_large_body(cap)
+            await _take_lifted(lifter, chunk, intake)
+        value = await _load(lifter.close())
+        return LiftedJson(blobs, value, await intake.commit())
+
+
+async def _take_lifted(lifter: Lifter, chunk: bytes, intake: Intake) -> None:
+    # Some servers give a body that came at once in one piece: cut, so that others get their turn in between.
+    for at in range(0, len(chunk), _INLINE_JSON_BYTES):
+        for lifted in lifter.feed(chunk[at : at + _INLINE_JSON_BYTES]):
+            if isinstance(lifted, Began):
+                intake.begin(lifted.mark, lifted.field, lifted.field)
+            elif isinstance(lifted, Ended):
+                await intake.end()
+            else:
+                await intake.write(lifted)
+        await asyncio.sleep(0)
+
+
 # ---------------------------------------------------------------------------------------------------------- multipart
-
-
-@dataclass(slots=True)
-class _FilePart:
-    """A file on its way in."""
-
-    display_name: str
-    head: bytes = b""
-    size_bytes: int = 0
-    media_type: MediaType | None = None
-    writer: BlobWriter | None = None
 
 
 async def _receive_multipart(body: Body, boundary: bytes, blobs: UploadBlobs, limits: FormLimits) -> Form:
     if not boundary:
         raise InvalidInputError("The multipart body names no boundary.")
-    async with AsyncExitStack() as stack:
-        receiver = _Receiver(blobs, limits, stack, body.announced_bytes)
+    async with Intake(blobs, limits.caps, body.announced_bytes) as intake:
+        receiver = _Receiver(blobs, limits, intake)
         parts = _Parts(boundary)
         received = 0
         async for chunk in body.chunks():
@@ -235,31 +246,19 @@ class _Parts:
         self.is_complete = True
 
 
-async def _commit(named: tuple[str, _FilePart]) -> tuple[str, ReceivedFile] | None:
-    """A file made durable; None when nothing was written of it."""
-    name, part = named
-    if part.writer is None or part.media_type is None:
-        return None
-    return name, ReceivedFile(await part.writer.commit(), part.media_type, part.display_name)
-
-
 class _Receiver:
     """Takes a multipart body's events and makes fields and files of them."""
 
-    def __init__(
-        self, blobs: UploadBlobs, limits: FormLimits, stack: AsyncExitStack, announced_bytes: int | None
-    ) -> None:
+    def __init__(self, blobs: UploadBlobs, limits: FormLimits, intake: Intake) -> None:
         self._blobs = blobs
         self._limits = limits
-        self._stack = stack
-        self._announced_bytes = announced_bytes
+        self._intake = intake
         self._header_name = b""
         self._header_value = b""
         self._headers: dict[bytes, bytes] = {}
         self._name = ""
         self._fields: dict[str, bytearray] = {}
-        self._files: dict[str, _FilePart] = {}
-        self._file: _FilePart | None = None
+        self._is_file = False
 
     async def take(self, event: str, data: bytes) -> None:
         match event:
@@ -282,22 +281,7 @@ class _Receiver:
     async def commit(self) -> Form:
         """Make everything durable. What was committed before one fails is taken back."""
         fields = {name: _text(name, value) for name, value in self._fields.items()}
-        files: dict[str, ReceivedFile] = {}
-        form = Form(self._blobs, fields, files)
-        # Side by side: each waits for the disk twice, and the disk makes several durable in one go.
-        commits = asyncio.gather(*map(_commit, self._files.items()), return_exceptions=True)
-        try:
-            outcomes = await asyncio.shield(commits)
-        except asyncio.CancelledError:
-            files.update(outcome for outcome in await commits if isinstance(outcome, tuple))
-            await form.discard()
-            raise
-        files.update(outcome for outcome in outcomes if isinstance(outcome, tuple))
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                await form.discard()
-                raise outcome
-        return form
+        return Form(self._blobs, fields, await self._intake.commit())
 
     def _begin_part(self) -> None:
         disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
@@ -306,7 +290,7 @@ class _Receiver:
         if self._headers.get(b"content-transfer-encoding", b"").strip().lower() not in _PLAIN_ENCODINGS:
             raise InvalidInputError("A part of the multipart body is encoded; send it as it is.")
         self._name = _text("name", options[b"name"])
-        if self._name in self._fields or self._name in self._files:
+        if self._name in self._fields or self._name in self._intake:
             raise InvalidInputError(f"The field {self._name!r} stands in the body twice.", field=self._name)
         if (filename := options.get(b"filename")) is None:
             self._begin_field()
@@ -314,67 +298,28 @@ class _Receiver:
             self._begin_file(_display_name(filename))
 
     def _begin_field(self) -> None:
-        self._file = None
+        self._is_file = False
         if len(self._fields) == self._limits.max_fields:
             raise _too_many(self._limits.max_fields, "fields")
         self._fields[self._name] = bytearray()
 
     def _begin_file(self, display_name: str) -> None:
-        if len(self._files) == self._limits.max_files:
+        if len(self._intake) == self._limits.max_files:
             raise _too_many(self._limits.max_files, "files")
-        self._file = self._files[self._name] = _FilePart(display_name)
+        self._is_file = True
+        self._intake.begin(self._name, self._name, display_name)
 
     async def _take_data(self, data: bytes) -> None:
-        part = self._file
-        if part is None:
-            value = self._fields[self._name]
-            value += data
-            _require_short(self._name, len(value), self._limits)
+        if self._is_file:
+            await self._intake.write(data)
             return
-        part.size_bytes += len(data)
-        if part.writer is None:
-            part.head += data
-            if len(part.head) >= HEAD_BYTES:
-                await self._recognise(part)
-            return
-        self._require_fit(part)
-        await part.writer.write(data)
+        value = self._fields[self._name]
+        value += data
+        _require_short(self._name, len(value), self._limits)
 
     async def _end_part(self) -> None:
-        part, self._file = self._file, None
-        if part is None:
-            return
-        if part.size_bytes == 0:
-            # A browser sends a file input that was left empty as a file without name and bytes.
-            del self._files[self._name]
-            if part.display_name:
-                raise InvalidInputError(f"The file in {self._name!r} is empty (0 bytes).", field=self._name)
-        elif part.writer is None:
-            await self._recognise(part)
-
-    async def _recognise(self, part: _FilePart) -> None:
-        """The first bytes are there: is it something we take? Only then is anything written."""
-        part.media_type = sniff(part.head[:HEAD_BYTES])
-        if part.media_type is None or part.media_type.kind not in self._limits.caps:
-            raise UnsupportedMediaError(
-                f"The file in {self._name!r} is not of a kind that is accepted here.", field=self._name
-            )
-        self._require_fit(part)
-        writer = await self._blobs.writer(expected_bytes=self._announced_bytes)
-        part.writer = await self._stack.enter_async_context(writer)
-        await writer.write(part.head)
-        part.head = b""
-
-    def _require_fit(self, part: _FilePart) -> None:
-        if part.media_type is None:
-            return
-        cap = self._limits.caps[part.media_type.kind]
-        if part.size_bytes > cap:
-            kind = part.media_type.kind.value
-            raise TooLargeError(
-                f"The {kind} in {self._name!r} is larger than {spell_bytes(cap)}, the limit for this kind of file.",
-                field=self._name,
-            )
+        if self._is_file:
+            await self._intake.end()
 
 
 # ------------------------------------------------------------------------------------------------- bodies without files

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket
 
 from gateway.api import sse
-from gateway.api.auth import Access, Caller
+from gateway.api.auth import Access, Caller, host_name
 from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
@@ -77,6 +77,14 @@ class Window:
     def link_prefix(self) -> str:
         """Path in front of every link: that of PUBLIC_URL, "" when it has none."""
         return urlsplit(self.settings.public_url or "").path.rstrip("/")
+
+    def link_base(self, request: Request) -> str:
+        """What absolute links begin with, no slash at the end: PUBLIC_URL, else as this request reached us."""
+        if self.settings.public_url is not None:
+            return self.settings.public_url
+        host = request.headers.get("host", "")
+        # In open mode the doors have judged it; in keys mode every Host is let in, well-formed or not.
+        return f"{request.scope['scheme']}://{host}" if host_name(host) is not None else self.link_prefix
 
     @property
     def form_limits(self) -> FormLimits:

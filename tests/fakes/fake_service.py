@@ -200,6 +200,14 @@ class FakeService:
             changes["state"] = STATE_AFTER[kind]
         if kind is EventKind.SUCCEEDED:
             changes |= self._finish(job, data)
+        if kind is EventKind.DISPATCHED and "upstream" in data:
+            changes |= {"upstream": data["upstream"], "engine": data.get("engine")}
+        if kind is EventKind.STARTED:
+            changes["started_at"] = NOW
+        if kind is EventKind.CANCEL_REQUESTED:
+            changes["cancel_requested_at"] = NOW
+        if event.is_terminal:
+            changes["finished_at"] = NOW
         if kind is EventKind.FAILED:
             changes |= {"error_code": data["code"], "error_message": data["message"]}
         self.stored[job_id] = replace(job, **changes)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import shlex
-import shutil
 from datetime import datetime
-from pathlib import Path
 
 import av
-import httpx
 import numpy as np
 import pytest
 
 from tests.tools import clips
-from tests.tools.faceswap_client import parts, status
+from tests.tools.faceswap_client import status
+from tests.tools.published_lines import run_line
 from tests.tools.sse_parser import parse
-from tests.tools.waiting import PATIENCE_SECONDS, wait_until
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -37,38 +33,6 @@ UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 STATUS_FIELDS = {"prompt_id", "status", "progress", "created_at", "updated_at", "result", "error"}
 ADDED_STATUS_FIELDS = {"code", "engine", "warnings"}
-
-
-async def run_line(line: str, folder: Path) -> bytes:
-    """Run a line in a shell, as a reader of the document would; what it prints."""
-    if shutil.which("curl") is None:
-        return await run_without_curl(shlex.split(line), folder)
-    process = await asyncio.create_subprocess_shell(
-        line.rstrip() + " --silent --show-error --noproxy '*'",
-        cwd=folder,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return out
-
-
-async def run_without_curl(words: list[str], folder: Path) -> bytes:
-    """The same where no curl is installed: the few options of these lines over httpx."""
-    url = next(word for word in words[1:] if word.startswith("http://"))
-    form = [words[index + 1].partition("=") for index, word in enumerate(words) if word == "-F"]
-    files = {name: Path(value[1:]) for name, _, value in form if value.startswith("@")}
-    fields = {name: value for name, _, value in form if not value.startswith("@")}
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
-        if form:
-            return (await client.post(url, data=fields, files=parts(**files))).content
-        content = (await client.get(url)).content
-    if "-O" in words:
-        await asyncio.to_thread((folder / url.rpartition("/")[2]).write_bytes, content)
-        return b""
-    return content
 
 
 @pytest.fixture

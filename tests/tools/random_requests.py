@@ -8,6 +8,7 @@ past an HTTP parser.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import struct
@@ -44,6 +45,10 @@ ROUTES = [
     "/swap_video",
     "/check_task_status/{id}",
     "/static/{link}",
+    "/submit_task",
+    "/query_task/{id}",
+    "/cancel_task/{id}",
+    "/task_types",
     "/health",
     "/health/ready",
     "/-/jobs",
@@ -75,6 +80,7 @@ FIELDS = [
 FILE_FIELDS = {"video", "image", "target_image", "target_video"}
 #: Where forms with files go.
 SUBMISSIONS = ["/face-swap", "/face-swap", "/swap_image/", "/swap_video/", "/swap_image", "/swap_video"]
+TASK_FIELDS = ["source_image", "target_image", "image_url", "scale_factor", "prompt", "width", "output_name", "é"]
 VALUES = [
     "", "true", "false", "1", "maybe", "../../x", "x" * 300, "x" * 70_000, "\0", "\r\n", "é🎉", "\u202e",
     "http://127.0.0.1/a.mp4", "https://[::1]/a", "https://10.0.0.1/", "file:///etc/passwd", "https://" + "a" * 3000, "//",
@@ -165,6 +171,8 @@ def make(rng: Random, known: Known) -> Request:
         return _socket(rng, known)
     if kind < 0.50:
         return _submission(rng, known)
+    if kind < 0.60:
+        return _task(rng, known)
     method = rng.choice(METHODS) if rng.random() < 0.4 else "GET"
     body = _noise(rng) if rng.random() < 0.3 else b""
     return _request(rng, known, method, _path(rng, known), body, rng.choice(TYPES) if body else None)
@@ -314,6 +322,43 @@ def _submission(rng: Random, known: Known) -> Request:
         body = rng.choice([body[:place], body[:place] + rng.randbytes(5) + body[place + 5 :], body[place:]])
     content_type = rng.choice(TYPES) if rng.random() < 0.1 else TYPES[0]
     return _request(rng, known, "POST", rng.choice(SUBMISSIONS), body, content_type)
+
+
+def _task(rng: Random, known: Known) -> Request:
+    """``POST /submit_task`` with a body that is nearly right, and at times is; or a task queried or canceled."""
+    if rng.random() < 0.3:
+        path = rng.choice(["/query_task/", "/cancel_task/"]) + rng.choice([*known.ids, *WORDS])
+        return _request(rng, known, rng.choice(["GET", "POST"]), path, b"", None)
+    task: dict[str, object] = {
+        "task_type": rng.choice(
+            ["face_swap", "face_swap", "image_upscale", "image_creation", "video_creation", "x", 7]
+        ),
+        "task_params": {name: _value(rng, known) for name in rng.sample(TASK_FIELDS, rng.randint(0, 5))},
+        "user_id": rng.choice(["user123", "u", "\x1f", "x" * 500, 5]),
+    }
+    if rng.random() < 0.2:
+        task[rng.choice(list(task))] = _json(rng)
+    if rng.random() < 0.2:
+        task = {
+            "task_type": "face_swap",
+            "task_params": {n: _uri(known.picture) for n in TASK_FIELDS[:2]},
+            "user_id": "u",
+        }
+    body = json.dumps(task).encode()
+    if rng.random() < 0.3:
+        place = rng.randint(0, len(body) - 1)
+        body = rng.choice([body[:place], body[:place] + rng.randbytes(3) + body[place + 3 :], body[place:], body * 2])
+    return _request(rng, known, "POST", "/submit_task", body, rng.choice(["application/json", *TYPES]))
+
+
+def _value(rng: Random, known: Known) -> object:
+    """What may stand for a file in JSON, and what may not."""
+    uri = _uri(_content(rng, known), rng.choice(["image/png;base64", "", ";base64;x", "\0", "x" * 400, ";BASE64"]))
+    return rng.choice([uri, uri, _uri(known.picture), uri[:-1], "data:", "data:,%", "data:,é", _json(rng), *VALUES])
+
+
+def _uri(content: bytes, head: str = "image/png;base64") -> str:
+    return f"data:{head}," + base64.b64encode(content).decode()
 
 
 def _content(rng: Random, known: Known) -> bytes:

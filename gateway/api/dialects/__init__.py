@@ -20,8 +20,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from gateway.api.dialects.backserv import DIALECT as BACKSERV
 from gateway.api.dialects.faceswap import DIALECT as FACESWAP
 from gateway.api.dialects.swiftswap import DIALECT as SWIFTSWAP
 from gateway.api.window import Dialect
 
-DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP)
+DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP, BACKSERV)

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.api.file_fields import MOVING, STILL, refuse_other_files, submitted_file
-from gateway.api.uploads import ReceivedFile
+from gateway.api.incoming import ReceivedFile
 from gateway.errors import InvalidInputError, UnsupportedMediaError
 from gateway.interfaces import Blob
 from gateway.sniffing import GIF, MP4, PNG

@@ -1,4 +1,7 @@
 import asyncio
+import base64
+import json
+import tracemalloc
 from contextlib import suppress
 from functools import partial
 
@@ -45,6 +48,7 @@ class Running:
 
 receive_form = partial(uploads.receive_form, stopping=Running())
 receive_json = partial(uploads.receive_json, stopping=Running())
+receive_lifted_json = partial(uploads.receive_lifted_json, stopping=Running())
 
 
 @pytest.fixture
@@ -525,3 +529,106 @@ def test_no_bytes_end_in_anything_but_a_form_or_a_refusal(tmp_path, grains, step
         await blobs.close()
 
     asyncio.run(upload())
+
+
+# --------------------------------------------------------------------------------------------------- JSON with files in it
+
+
+def inline(**uris):
+    """A body with data URIs among other things."""
+    return json.dumps({"task_params": {"n": 1, **uris}, "user_id": "мой"}, ensure_ascii=False).encode()
+
+
+def uri(data, head="image/png;base64"):
+    return f"data:{head}," + base64.b64encode(data).decode()
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, 65536])
+async def test_data_uris_arrive_as_files_however_they_are_cut(blobs, step):
+    body = inline(source_image=uri(PNG), target_image=uri(MP4, "text/html;base64"))
+    async with await receive_lifted_json(request(body, None, step=step), blobs, LIMITS) as received:
+        params = received.body["task_params"]
+        assert received.body == {"task_params": params, "user_id": "мой"}
+        source, target = (received.files[params[name]] for name in ("source_image", "target_image"))
+        assert blobs.path(source.blob.hash).read_bytes() == PNG
+        assert blobs.path(target.blob.hash).read_bytes() == MP4
+        # What the bytes are counts, not what the URI says.
+        assert (source.media_type.kind, target.media_type.content_type) == (MediaKind.IMAGE, "video/mp4")
+        assert (source.display_name, params["n"]) == ("source_image", 1)
+    assert nothing_left(blobs)
+
+
+async def test_marks_are_new_each_time(blobs):
+    marks = set()
+    for _ in range(20):
+        async with await receive_lifted_json(request(inline(a=uri(PNG))), blobs, LIMITS) as received:
+            marks |= received.files.keys()
+    assert len(marks) == 20
+
+
+@pytest.mark.parametrize(
+    ("body", "error", "field"),
+    [
+        (inline(a=uri(PNG), b=uri(PNG), c=uri(PNG)), InvalidInputError, "c"),
+        (inline(a=uri(PNG), b=uri(b"")), InvalidInputError, "b"),
+        (inline(a=uri(PNG), b=uri(b"#!/bin/sh\n" * 20)), UnsupportedMediaError, "b"),
+        (inline(a=uri(PNG), b=uri(PNG)[:-1]), InvalidInputError, "b"),
+        (inline(a=uri(PNG), b=uri(PNG + bytes(10_000))), TooLargeError, "b"),
+        (inline(a=uri(PNG), b="x" * 5000), TooLargeError, None),
+        (inline(a=uri(PNG)) + b"}", InvalidInputError, None),
+        (inline(a=uri(PNG))[:-1], InvalidInputError, None),
+        (b"[" + inline(a=uri(PNG)) + b"]", InvalidInputError, None),
+        (b"", InvalidInputError, None),
+        (b"\xff" * 2000, InvalidInputError, None),
+    ],
+)
+async def test_what_is_wrong_with_a_lifted_body_leaves_nothing(blobs, body, error, field):
+    with pytest.raises(error) as caught:
+        await receive_lifted_json(request(body, step=700), blobs, LIMITS)
+    assert caught.value.field == field
+    assert nothing_left(blobs)
+
+
+async def test_client_that_leaves_within_a_data_uri_leaves_nothing(blobs):
+    body = inline(a=uri(PNG), b=uri(MP4))
+    with pytest.raises(ClientDisconnect):
+        await receive_lifted_json(request(body, step=500, leaves_at=len(body) - 500), blobs, LIMITS)
+    assert nothing_left(blobs)
+
+
+async def test_announced_lifted_body_over_the_limit_is_refused_before_a_byte_is_read(blobs):
+    sent = request(b"", headers={"content-length": str(40 * 1024**2)})
+    with pytest.raises(TooLargeError, match="36 MiB"):
+        await receive_lifted_json(sent, blobs, FormLimits())
+    assert sent.state.reads == []
+
+
+async def test_two_data_uris_of_16_mib_each_stand_in_memory_nowhere(blobs):
+    begun = uri(PNG[:2049])  # whole groups of three: more may follow
+    piece = b"A" * 65_536  # zeros, in base64
+    whole = (16 * 1024**2 - len(begun)) // len(piece)
+
+    async def pieces():
+        for before, after in ((b'{"a":"', b'",'), (b'"b":"', b'"}')):
+            yield before + begun.encode()
+            for _ in range(whole):
+                yield piece
+            yield after
+
+    stream = pieces()
+
+    async def receive():
+        chunk = await anext(stream, b"")
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
+
+    sent = Request({"type": "http", "method": "POST", "headers": [], "path": "/"}, receive)
+    tracemalloc.start()
+    try:
+        async with await receive_lifted_json(sent, blobs, FormLimits()) as received:
+            peak = tracemalloc.get_traced_memory()[1]
+            sizes = {file.blob.size_bytes for file in received.files.values()}
+    finally:
+        tracemalloc.stop()
+    assert len(sizes) == 1
+    assert min(sizes) > 11.9 * 1024**2
+    assert peak < 8 * 1024**2, peak

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.api import health, pages, sse
 from gateway.api.dialects.faceswap import translation
-from gateway.api.dialects.faceswap.obtaining import check_urls, obtain, obtain_in_stream
+from gateway.api.dialects.faceswap.obtaining import obtain, obtain_in_stream, require_urls
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
 from gateway.api.problems import json_response
@@ -24,7 +24,7 @@ async def post_face_swap(request: Request, call: Call) -> Response:
     caller = call.known
     async with await call.form(request) as form:
         wanted = translation.read_request(form.fields, form.files)
-        check_urls(call.service, wanted)
+        require_urls(call.service, wanted)
         form.keep()
     if wanted.urls and not wanted.wants_id_only:
         return sse.event_stream(_transferred(call, wanted))

@@ -13,6 +13,7 @@ from gateway.api.dialects.faceswap.translation import SwapRequest, error_frame, 
 from gateway.api.facade import Service
 from gateway.api.following import Frame, Signal
 from gateway.api.problems import InternalServerError
+from gateway.api.url_inputs import UrlInput, check_urls, with_urls
 from gateway.errors import GatewayError
 from gateway.job import Job
 
@@ -22,10 +23,9 @@ TRANSFER_COMMENT_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-def check_urls(service: Service, wanted: SwapRequest) -> None:
+def require_urls(service: Service, wanted: SwapRequest) -> None:
     """The verdicts that need no network. Raises InvalidInputError."""
-    for source, url in wanted.urls.values():
-        service.check_url(url, field=source.name)
+    check_urls(service, _url_inputs(wanted).values())
 
 
 async def obtain(service: Service, wanted: SwapRequest, caller: Caller) -> Job:
@@ -34,14 +34,12 @@ async def obtain(service: Service, wanted: SwapRequest, caller: Caller) -> Job:
     Raises:
         GatewayError: an input could not be fetched or is not what it should be, the queue is full, …
     """
-    inputs = dict(wanted.files)
-    try:
-        for role, (source, url) in wanted.urls.items():
-            inputs[role] = await service.fetch_url(url, field=source.name, kinds=source.kinds)
-    except BaseException:  # also when the client left: nobody else knows of these bytes
-        await asyncio.shield(service.discard([given.blob for given in inputs.values()]))
-        raise
+    inputs = await with_urls(service, wanted.files, _url_inputs(wanted))
     return await service.submit(submission(wanted, inputs, caller))
+
+
+def _url_inputs(wanted: SwapRequest) -> dict[str, UrlInput]:
+    return {role: UrlInput(url, source.name, source.kinds) for role, (source, url) in wanted.urls.items()}
 
 
 async def obtain_in_stream(

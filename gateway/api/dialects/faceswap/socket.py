@@ -22,7 +22,7 @@ from starlette.websockets import WebSocket
 
 from gateway.api.dialects.faceswap import translation
 from gateway.api.dialects.faceswap.handlers import job_frames
-from gateway.api.dialects.faceswap.obtaining import check_urls, obtain_in_stream
+from gateway.api.dialects.faceswap.obtaining import obtain_in_stream, require_urls
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
 from gateway.api.problems import to_json
@@ -108,7 +108,7 @@ class _Conversation:
         try:
             opening = read_opening(await self._peer.receive(FIRST_MESSAGE_SECONDS))
             if isinstance(opening, SwapRequest):
-                check_urls(self._call.service, opening)
+                require_urls(self._call.service, opening)
             else:
                 self._job = await self._call.job(opening.job_id, "prompt_id")
         except GatewayError as error:

@@ -18,8 +18,8 @@ from gateway.api.auth import Caller
 from gateway.api.facade import Submission, SubmittedFile
 from gateway.api.file_fields import MOVING, STILL, refuse_other_files, submitted_file
 from gateway.api.following import Frame
-from gateway.api.shown import timestamp
-from gateway.api.uploads import ReceivedFile
+from gateway.api.incoming import ReceivedFile
+from gateway.api.shown import percentage, percentage_of, timestamp
 from gateway.audit import MediaKind
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.events import Event, EventKind, Progress
@@ -195,17 +195,8 @@ def status_body(job: Job, snapshot: Progress | None, position: int | None, prefi
     }
 
 
-def percentage(fraction: float) -> float:
-    """Two decimals; 100 only when the fraction is 1, which it is only after the commit of the result."""
-    return 100.0 if fraction >= 1 else min(max(round(100 * fraction, 2), 0.0), 99.99)
-
-
 def _status_percentage(job: Job, snapshot: Progress | None) -> float:
-    if job.state is JobState.SUCCEEDED:
-        return 100
-    shown = snapshot.fraction if snapshot is not None and not job.is_terminal else 0.0
-    # A fraction of 1 before the terminal commit is read between two looks at the engine: it is not finished here.
-    value = min(percentage(max(job.fraction, shown)), 99.99)
+    value = percentage_of(job, snapshot)
     return int(value) if value == int(value) else value
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from gateway.api.auth import Caller
 from gateway.api.facade import Submission, SubmittedFile
 from gateway.api.file_fields import MOVING, STILL, refuse_other_files, submitted_file
-from gateway.api.uploads import ReceivedFile
+from gateway.api.incoming import ReceivedFile
 from gateway.audit import MediaKind
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.job import Job, JobState

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.api.dialects.faceswap import translation
-from gateway.api.uploads import ReceivedFile
+from gateway.api.incoming import ReceivedFile
 from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, UnsupportedMediaError
 from gateway.events import Event, EventKind, Progress

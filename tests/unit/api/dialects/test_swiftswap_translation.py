@@ -3,7 +3,7 @@ import pytest
 from gateway.api.auth import Caller
 from gateway.api.dialects.swiftswap import translation
 from gateway.api.file_fields import MOVING, STILL
-from gateway.api.uploads import ReceivedFile
+from gateway.api.incoming import ReceivedFile
 from gateway.errors import InvalidInputError
 from gateway.interfaces import Blob
 from gateway.sniffing import GIF, MP4, PNG
