@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .opencv import load_cascade, load_cv2
-from .options import DEFAULT_ORDER, sort_key
+from .options import numbered
 
 _FACE_CASCADE = "haarcascade_frontalface_alt2.xml"
 _SECOND_OPINION = "haarcascade_frontalface_default.xml"
@@ -83,11 +83,6 @@ def detect_faces(image: NDArray[np.uint8]) -> list[Face]:
     return find_faces(image, STILL_SEARCH_PIXELS)
 
 
-def order_faces(faces: list[Face], order: str) -> list[Face]:
-    """The faces numbered in one of ``options.FACES_ORDERS``."""
-    return sorted(faces, key=lambda face: sort_key(order, face.x, face.y, face.area))
-
-
 def find_faces(image: NDArray[np.uint8], search_pixels: int, *, tilted: bool = True) -> list[Face]:
     """As ``detect_faces``, on at most ``search_pixels`` of the longer side; tilted heads only when asked for."""
     cv2 = load_cv2()
@@ -95,7 +90,7 @@ def find_faces(image: NDArray[np.uint8], search_pixels: int, *, tilted: bool = T
     faces = _find_upright(gray, search_pixels)
     for degrees in _TILTS_DEGREES if tilted and not faces else ():
         faces += _find_tilted(gray, search_pixels, degrees)
-    return order_faces(_without_doubles(faces), DEFAULT_ORDER)[:MAX_FACES]
+    return numbered(_without_doubles(faces))[:MAX_FACES]
 
 
 def _find_upright(gray: NDArray[np.uint8], search_pixels: int) -> list[Face]:

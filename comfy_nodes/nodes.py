@@ -1,6 +1,6 @@
 """The two nodes that users get: GatewayCpuFaceSwap and GatewayFaceDetect.
 
-Thin registrations: tables here, work in ``swap.py`` and ``detection.py``. ``run_cpu_face_swap`` and
+Thin registrations: tables here, work in ``swap.py`` and ``detectors.py``. ``run_cpu_face_swap`` and
 ``run_face_detect`` do the same on numpy arrays for a host that is not ComfyUI. Nothing heavy is imported before a
 node runs.
 """
@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .detectors import detectors, find
 from .host import interrupt_check, like_input, logger, never_interrupted, no_log, no_tick, progress_ticks, to_array
 from .options import DEFAULT_ORDER, FACES_ORDERS, PREVIEW_MODEL
 from .reactor_nodes import options_of
@@ -44,17 +45,17 @@ def run_cpu_face_swap(
     return swapped
 
 
-def run_face_detect(image: NDArray[Any]) -> dict[str, Any]:
+def run_face_detect(image: NDArray[Any], detector: str) -> dict[str, Any]:
     """Execute GatewayFaceDetect on a numpy batch.
 
     Args:
         image: (frames, height, width, 3), uint8 or float 0..1. Faces are looked for in the first frame.
+        detector: one of ``detectors.detectors()``.
 
     Returns:
-        ``width`` and ``height`` of the picture, and ``faces``: index (0 is the largest, ties left to right), box and
-        eyes in pixels of the picture.
+        ``detector``, ``width`` and ``height`` of the picture, and ``faces``: index (0 is the largest, ties left to
+        right), box and eyes in pixels of the picture, and the area that the box has in the detector's eyes.
     """
-    from .detection import detect_faces
     from .swap import to_bytes
 
     picture = to_bytes(image[0])
@@ -62,16 +63,19 @@ def run_face_detect(image: NDArray[Any]) -> dict[str, Any]:
     faces = [
         {
             "index": index,
-            "x": face.x,
-            "y": face.y,
-            "width": face.width,
-            "height": face.height,
-            "left_eye": [round(value, 1) for value in face.left_eye],
-            "right_eye": [round(value, 1) for value in face.right_eye],
+            **{side: _plain(getattr(face, side)) for side in ("x", "y", "width", "height", "area")},
+            "left_eye": None if face.eyes is None else [_plain(value) for value in face.eyes[0]],
+            "right_eye": None if face.eyes is None else [_plain(value) for value in face.eyes[1]],
         }
-        for index, face in enumerate(detect_faces(picture))
+        for index, face in enumerate(find(picture, detector))
     ]
-    return {"width": width, "height": height, "faces": faces}
+    return {"detector": detector, "width": width, "height": height, "faces": faces}
+
+
+def _plain(value: float) -> float:
+    """Hundredths of a pixel, and whole numbers without a point."""
+    rounded = round(value, 2)
+    return int(rounded) if rounded == int(rounded) else rounded
 
 
 class GatewayCpuFaceSwap:
@@ -123,14 +127,13 @@ class GatewayFaceDetect:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        """What the editor offers."""
-        return {"required": {"image": ("IMAGE",)}}
+        """What the editor offers: those detectors that are there, the best one first."""
+        return {"required": {"image": ("IMAGE",), "detector": (detectors(),)}}
 
-    def execute(self, image: Any) -> dict[str, Any]:
-        """Run by ComfyUI; every value of ``ui`` is a list, as its history wants."""
-        report = run_face_detect(to_array(image))
-        shown = {"faces": report["faces"], "width": [report["width"]], "height": [report["height"]]}
-        return {"ui": shown, "result": (json.dumps(report),)}
+    def execute(self, image: Any, detector: str) -> dict[str, Any]:
+        """Run by ComfyUI; the report is text in the history, and a STRING for other nodes."""
+        report = json.dumps(run_face_detect(to_array(image), detector))
+        return {"ui": {"text": [report]}, "result": (report,)}
 
 
 #: Class name → class, as ComfyUI's loader looks for it.

@@ -6,8 +6,9 @@ facts of ReActor 6ad6b35 (``scripts/reactor_faceswap.py`` process, ``scripts/rea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 #: The only entry of every list of swap models.
 PREVIEW_MODEL = "cpu-preview"
@@ -45,6 +46,9 @@ class SwapOptions:
     input_faces_order: str = DEFAULT_ORDER
     #: One of FACES_ORDERS.
     source_faces_order: str = DEFAULT_ORDER
+    #: Of a clip: the frame whose faces ``input_faces_index`` numbers; they are then followed through all others. None
+    #: numbers the faces of each frame.
+    reference_frame: int | None = None
 
 
 def parse_indexes(text: str) -> list[int]:
@@ -57,6 +61,37 @@ def parse_indexes(text: str) -> list[int]:
     return places[:MAX_INDEXES] or [0]
 
 
-def sort_key(order: str, x: float, y: float, area: float) -> tuple[float, float]:
-    """What to sort faces by, in the given order; ties go left to right."""
-    return _SORT_KEYS.get(order, _SORT_KEYS[DEFAULT_ORDER])(x, y, area), x
+def sort_key(order: str, x: float, y: float, area: float) -> tuple[float, float, float]:
+    """What to sort faces by, in the given order; ties go left to right, then from top to bottom."""
+    return _SORT_KEYS.get(order, _SORT_KEYS[DEFAULT_ORDER])(x, y, area), x, y
+
+
+class Box(Protocol):
+    """Where a face is, in pixels of the upright picture."""
+
+    @property
+    def x(self) -> float:
+        """Its left edge."""
+        ...
+
+    @property
+    def y(self) -> float:
+        """Its top edge."""
+        ...
+
+    @property
+    def area(self) -> float:
+        """Its pixels."""
+        ...
+
+
+_Box = TypeVar("_Box", bound=Box)
+
+
+def numbered(faces: Iterable[_Box], order: str = DEFAULT_ORDER) -> list[_Box]:
+    """The faces of a picture in the order of their numbers, the first being face 0.
+
+    The one numbering of detection and swap alike: by area of the box, largest first, ties left to right, unless
+    another order is asked for. ReActor's own, but for ties, which it leaves as its detector has them.
+    """
+    return sorted(faces, key=lambda face: sort_key(order, face.x, face.y, face.area))

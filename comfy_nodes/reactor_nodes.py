@@ -43,6 +43,17 @@ _SWAP_REQUIRED = {
     "codeformer_weight": _CODEFORMER_WEIGHT,
 }
 
+#: What ReActor does not have: its swap node follows nobody, and numbers faces anew in every frame, and in what an earlier
+#: node has swapped. A host offers these beside ReActor's own where it wants to do better.
+REFERENCE_INPUT = "gateway_reference_frame"
+ORIGINAL_INPUT = "gateway_original"
+TRACKING_INPUTS: dict[str, Any] = {
+    #: Frame whose faces ``input_faces_index`` numbers; they are followed from there.
+    REFERENCE_INPUT: ("INT", {"default": 0, "min": 0, "max": 1_000_000}),
+    #: The frames as they were before any swap; there faces are looked for.
+    ORIGINAL_INPUT: ("IMAGE",),
+}
+
 #: Class name → what its ``INPUT_TYPES()`` answers.
 REACTOR_INPUTS: dict[str, dict[str, dict[str, Any]]] = {
     "ReActorFaceSwap": {
@@ -201,6 +212,7 @@ def run_face_swap(
         image,
         source,
         options_of(settings),
+        original=inputs.get(ORIGINAL_INPUT),
         on_tick=on_tick,
         check_interrupted=check_interrupted,
         on_log=say,
@@ -215,6 +227,7 @@ def options_of(settings: Mapping[str, Any]) -> SwapOptions:
         source_faces_index=str(settings.get("source_faces_index", "0")),
         input_faces_order=str(settings.get("input_faces_order", DEFAULT_ORDER)),
         source_faces_order=str(settings.get("source_faces_order", DEFAULT_ORDER)),
+        reference_frame=settings.get(REFERENCE_INPUT),
     )
 
 

@@ -9,7 +9,7 @@ the phrases ReActor uses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,15 +18,17 @@ from numpy.typing import NDArray
 
 from .alignment import CROP_SIDE, Pose, crop_bounds, crop_matrix, cut_crop, pose_of, soft_mask
 from .color import Tone, light_field, match_tone, measure_tone, to_lab
-from .detection import Face, detect_faces, order_faces
+from .detection import Face, detect_faces
 from .host import never_interrupted, no_log, no_tick
 from .opencv import load_cv2, single_thread
-from .options import SwapOptions, parse_indexes
-from .tracking import FaceTracker, TrackedFace, number_faces
+from .options import SwapOptions, numbered, parse_indexes
+from .tracking import FaceTracker, TrackedFace, number_by_frame, number_faces
 
 __all__ = ["SwapOptions", "SwapResult", "swap_faces", "swap_image_batch", "to_bytes"]
 
 Frames = NDArray[np.uint8]
+#: Of one frame: number → face.
+Numbered = Mapping[int, TrackedFace]
 
 # Phrases of ReActor 6ad6b35 (scripts/reactor_swapper.py, scripts/reactor_faceswap.py), word for word, as whoever
 # reads the log of either looks for them. The bare facts only; all other lines are ours.
@@ -123,6 +125,7 @@ def swap_faces(
     source: Frames,
     options: SwapOptions,
     *,
+    original: Frames | None = None,
     on_tick: Callable[[int, int], None] = no_tick,
     check_interrupted: Callable[[], None] = never_interrupted,
     on_log: Callable[[str], None] = no_log,
@@ -133,6 +136,8 @@ def swap_faces(
         frames: (frames, height, width, 3), RGB, uint8, upright, in the order of time. Never written to.
         source: a picture (height, width, 3), or several of which the first counts.
         options: which faces go where.
+        original: the frames before an earlier swap changed them: there faces are looked for and numbered, so that of
+            several swaps in a row none is misled by the faces that the others put in. Of the same shape as ``frames``.
         on_tick: called with (value, maximum), maximum being the number of frames. Pass 1 ticks 1..N. More than one
             frame: pass 2 ticks 1..N, and pass 3 1..N for each target index, its value staying at N for all but the
             first. Every pass ends with a tick of value 0. Passes 2 and 3 are left out when there is nothing to do.
@@ -147,19 +152,21 @@ def swap_faces(
     picture = source[0] if source.ndim == 4 else source  # noqa: PLR2004 - frames, height, width, channels
     with single_thread():
         _check_frames(frames, picture, run)
+        if original is not None and (original.shape != frames.shape or original.dtype != frames.dtype):
+            raise ValueError(f"expected an original of shape {frames.shape}, got {original.dtype} {original.shape}")
         targets, sources = parse_indexes(options.input_faces_index), parse_indexes(options.source_faces_index)
         run.say(log_working(sources, targets))
         run.say(LOG_ANALYZING_SOURCE)
         faces = _source_faces(picture, options, sources)
         run.say(LOG_ANALYZING_TARGET)
-        numbered = _analyse(frames, options.input_faces_order, run)
-        if not any(numbered):
+        found = _analyse(frames if original is None else original, options, run)
+        if not any(found):
             run.say(LOG_NO_TARGET)
             return SwapResult(frames, 0, tuple(run.lines))
         if not faces:
             run.say(LOG_NO_VALID_SOURCE)
             return SwapResult(frames, 0, tuple(run.lines))
-        result = _swap(frames, numbered, targets, faces, run)
+        result = _swap(frames, found, targets, faces, run)
     return SwapResult(result[0], result[1], tuple(run.lines))
 
 
@@ -168,6 +175,7 @@ def swap_image_batch(
     source: NDArray[Any],
     options: SwapOptions,
     *,
+    original: NDArray[Any] | None = None,
     on_tick: Callable[[int, int], None] = no_tick,
     check_interrupted: Callable[[], None] = never_interrupted,
     on_log: Callable[[str], None] = no_log,
@@ -183,6 +191,7 @@ def swap_image_batch(
         frames,
         to_bytes(source[:1] if source.ndim == 4 else source),  # noqa: PLR2004 - as in swap_faces
         options,
+        original=None if original is None else to_bytes(original),
         on_tick=on_tick,
         check_interrupted=check_interrupted,
         on_log=on_log,
@@ -223,19 +232,26 @@ def _check_frames(frames: Frames, picture: NDArray[np.uint8], run: _Run) -> None
 
 
 def _source_faces(picture: NDArray[np.uint8], options: SwapOptions, indexes: list[int]) -> list[_Source]:
-    found = order_faces(detect_faces(np.ascontiguousarray(picture)), options.source_faces_order)
+    found = numbered(detect_faces(np.ascontiguousarray(picture)), options.source_faces_order)
     return [_Source(picture, pose_of(found[index])) for index in indexes if index < len(found)]
 
 
-def _analyse(frames: Frames, order: str, run: _Run) -> list[list[TrackedFace]]:
-    """Pass 2: per frame, its faces in order."""
+def _analyse(frames: Frames, options: SwapOptions, run: _Run) -> Sequence[Numbered]:
+    """Pass 2: per frame, its faces by their numbers."""
+    order = options.input_faces_order
     if len(frames) == 1:
-        found = order_faces(detect_faces(np.ascontiguousarray(frames[0])), order)
-        return [[_tracked(index, face) for index, face in enumerate(found)]]
-    tracker = FaceTracker()
+        found = numbered(detect_faces(np.ascontiguousarray(frames[0])), order)
+        return [{index: _tracked(index, face) for index, face in enumerate(found)}]
+    reference = options.reference_frame
+    if reference is not None:
+        reference = min(max(reference, 0), len(frames) - 1)
+    tracker = FaceTracker(reference)
     for _, index in run.ticks(frames):
         tracker.add(np.ascontiguousarray(frames[index]))
-    return number_faces(tracker.finish(), order)
+    tracked = tracker.finish()
+    if reference is None:
+        return [dict(enumerate(present)) for present in number_faces(tracked, order)]
+    return number_by_frame(tracked, reference, [pose_of(face) for face in numbered(tracker.reference_faces, order)])
 
 
 def _tracked(index: int, face: Face) -> TrackedFace:
@@ -243,7 +259,7 @@ def _tracked(index: int, face: Face) -> TrackedFace:
 
 
 def _swap(
-    frames: Frames, numbered: list[list[TrackedFace]], targets: list[int], faces: list[_Source], run: _Run
+    frames: Frames, found: Sequence[Numbered], targets: list[int], faces: list[_Source], run: _Run
 ) -> tuple[Frames, int]:
     """Pass 3: the result and the number of frames that were changed."""
     run.say(LOG_SWAPPING)
@@ -261,13 +277,13 @@ def _swap(
             used += hit
             current, hit, shades = number, False, {}
         place = targets[number]
-        if place < len(numbered[index]):
-            face = numbered[index][place]
+        face = found[index].get(place)
+        if face is not None:
             paste_face(result[index], face.pose, faces[used % len(faces)], shades.setdefault(face.track, _Shade()))
             hit = True
             swapped.add(index)
     for place in targets:
-        if not any(place < len(present) for present in numbered):
+        if not any(place in present for present in found):
             run.say(log_no_such_target(place))
     run.say(LOG_DONE)
     return (result, len(swapped)) if swapped else (frames, 0)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alignment import Pose, pose_of
-from .detection import CLIP_SEARCH_PIXELS, find_faces
+from .detection import CLIP_SEARCH_PIXELS, STILL_SEARCH_PIXELS, Face, find_faces
 from .opencv import load_cv2
 from .options import sort_key
 
@@ -78,9 +78,18 @@ class _Track:
 
 
 class FaceTracker:
-    """Feed it the frames of a clip in order with ``add``, then call ``finish`` once."""
+    """Feed it the frames of a clip in order with ``add``, then call ``finish`` once.
 
-    def __init__(self) -> None:
+    Args:
+        reference_frame: where somebody numbered the faces. It is searched as a still is, so that the same faces are
+            found, and so is the rest of the clip, lest the smaller ones be lost there.
+    """
+
+    def __init__(self, reference_frame: int | None = None) -> None:
+        self._reference_frame = reference_frame
+        self._search_pixels = CLIP_SEARCH_PIXELS if reference_frame is None else STILL_SEARCH_PIXELS
+        #: The faces of the reference frame, as a still's.
+        self.reference_faces: list[Face] = []
         self._frames = 0
         self._scale = 1.0
         self._recent: deque[NDArray[np.uint8]] = deque(maxlen=HOLD_FRAMES + 1)
@@ -99,7 +108,7 @@ class FaceTracker:
             last = track.path[-1]
             track.path.append(None if last is None else self._follow(last, self._recent[-1], gray))
         self._recent.append(gray)
-        if cut or self._is_due():
+        if cut or self._frames == self._reference_frame or self._is_due():
             self._look(frame)
         self._let_go()
         self._frames += 1
@@ -131,7 +140,11 @@ class FaceTracker:
     def _look(self, frame: NDArray[np.uint8]) -> None:
         """Ask the cascade, and give each face it sees to its track or a new one."""
         unseen = list(self._live)
-        for face in find_faces(frame, CLIP_SEARCH_PIXELS, tilted=not self._live):
+        is_reference = self._frames == self._reference_frame
+        found = find_faces(frame, self._search_pixels, tilted=is_reference or not self._live)
+        if is_reference:
+            self.reference_faces = found
+        for face in found:
             pose = pose_of(face)
             sighting = _Sighting(self._frames, pose, 1.0 if face.eyes_found else _NO_EYES_WEIGHT)
             near = [track for track in unseen if _is_same(track.last_pose, pose)]
@@ -200,6 +213,28 @@ def number_faces(frames: Sequence[Sequence[TrackedFace]], order: str) -> list[li
         return int(np.sign(lead.get((one.track, other.track), 0.0) or one.pose.x - other.pose.x))
 
     return [sorted(present, key=cmp_to_key(compare)) for present in frames]
+
+
+def number_by_frame(
+    frames: Sequence[Sequence[TrackedFace]], reference_frame: int, faces: Sequence[Pose]
+) -> list[dict[int, TrackedFace]]:
+    """Each frame's faces by the numbers that they have in one of the frames.
+
+    Args:
+        frames: per frame, the faces in it.
+        reference_frame: the frame that was numbered.
+        faces: where its faces are, in the order of their numbers.
+
+    Returns:
+        Per frame, number → face. Who is not in the reference frame, or was lost on the way, has no number.
+    """
+    numbers: dict[int, int] = {}
+    for number, pose in enumerate(faces):
+        free = [face for face in frames[reference_frame] if face.track not in numbers]
+        apart, track = min(((_distance(face.pose, pose), face.track) for face in free), default=(math.inf, -1))
+        if apart < _SAME_DISTANCE:
+            numbers[track] = number
+    return [{numbers[face.track]: face for face in present if face.track in numbers} for present in frames]
 
 
 def _place(pose: Pose, order: str) -> float:

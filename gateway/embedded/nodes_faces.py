@@ -70,9 +70,16 @@ def _preview_swap(context: RunContext, inputs: Mapping[str, Any]) -> NodeResult:
 
 def _detect(context: RunContext, inputs: Mapping[str, Any]) -> NodeResult:
     context.check_interrupted()
-    report = pack.run_face_detect(inputs["image"])
-    shown = {"faces": report["faces"], "width": [report["width"]], "height": [report["height"]]}
-    return NodeResult((json.dumps(report),), shown)
+    report = json.dumps(pack.run_face_detect(inputs["image"], inputs["detector"]))
+    return NodeResult((report,), {"text": [report]})
+
+
+def _swap_inputs(name: str) -> InputTable:
+    """ReActor's table, and beside it what only this worker can do; the gateway asks for it where it is offered."""
+    table = _as_lists(reactor.REACTOR_INPUTS[name])
+    if name == "ReActorFaceSwap":
+        table["optional"] |= _as_lists({"optional": reactor.TRACKING_INPUTS})["optional"]
+    return table
 
 
 def _reactor_node(name: str, run: Callable[[RunContext, Mapping[str, Any]], NodeResult]) -> NodeType:
@@ -80,7 +87,7 @@ def _reactor_node(name: str, run: Callable[[RunContext, Mapping[str, Any]], Node
         name=name,
         display_name=reactor.DISPLAY_NAMES[name],
         category=reactor.CATEGORY,
-        inputs=lambda _: _as_lists(reactor.REACTOR_INPUTS[name]),
+        inputs=lambda _: _swap_inputs(name),
         run=run,
         outputs=tuple(zip(reactor.RETURN_TYPES[name], reactor.RETURN_NAMES[name], strict=True)),
         python_module=REACTOR_MODULE,

@@ -280,15 +280,16 @@ async def test_picture_without_a_face_succeeds_unchanged_and_says_so_in_the_log(
     assert any("Cannot detect any Target" in line for line in lines), lines
 
 
-async def test_face_detection_gives_boxes_as_ui_output(worker):
+async def test_face_detection_gives_boxes_as_text_output(worker):
     graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "face.png"}},
-        "2": {"class_type": "GatewayFaceDetect", "inputs": {"image": ["1", 0]}},
+        "2": {"class_type": "GatewayFaceDetect", "inputs": {"image": ["1", 0], "detector": "opencv"}},
     }
     outcome = await run(worker, graph, "detect")
-    shown = outcome.history["outputs"]["2"]
-    assert (shown["width"], shown["height"]) == ([320], [240])
-    assert 40 < shown["faces"][0]["width"] < 200
+    (text,) = outcome.history["outputs"]["2"]["text"]
+    report = json.loads(text)
+    assert (report["detector"], report["width"], report["height"]) == ("opencv", 320, 240)
+    assert 40 < report["faces"][0]["width"] < 200
 
 
 async def test_running_prompt_is_interrupted_and_pending_one_deleted(worker):

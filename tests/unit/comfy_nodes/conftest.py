@@ -68,3 +68,23 @@ def pan(portrait) -> tuple[np.ndarray, np.ndarray]:
         frames.append(np.clip(frame + random.normal(0, 2, frame.shape), 0, 255).astype(np.uint8))
         cameras.append(camera)
     return np.array(frames), np.array(cameras)
+
+
+@pytest.fixture(scope="session")
+def crossing(portrait, stranger) -> np.ndarray:
+    """10 frames of 304x152: on the left somebody comes nearer, on the right somebody goes away; 152 parts them.
+
+    In the first frame the right face is the larger one, and so it is over all frames together; in the last the left.
+    """
+    frames = []
+    for index in range(10):
+        share = index / 9
+        frame = np.full((152, 304, 3), 128, np.uint8)
+        for left, person, middle, zoom in (
+            (0, portrait, (157, 80), 0.72 + 0.42 * share),
+            (152, stranger, (98, 80), 1.25 - 0.46 * share),
+        ):
+            camera = np.array([[zoom, 0, 76 - zoom * middle[0]], [0, zoom, 76 - zoom * middle[1]]])
+            frame[:, left : left + 152] = cv2.warpAffine(person, camera, (152, 152), borderMode=cv2.BORDER_REFLECT)
+        frames.append(frame)
+    return np.array(frames)

@@ -2,7 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from comfy_nodes.detection import Face, detect_faces, order_faces, overlap
+from comfy_nodes.detection import Face, detect_faces, overlap
+from comfy_nodes.options import numbered
 
 
 def test_one_face_is_found_with_both_eyes(portrait):
@@ -30,7 +31,7 @@ def test_faces_are_numbered_largest_first(couple):
 
 
 def test_faces_can_be_numbered_left_to_right(couple):
-    first, second = order_faces(detect_faces(couple), "left-right")
+    first, second = numbered(detect_faces(couple), "left-right")
     assert first.x < second.x
 
 

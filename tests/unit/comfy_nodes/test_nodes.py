@@ -20,6 +20,13 @@ def _detection_is_asked_once(monkeypatch, detected_once):
     monkeypatch.setattr("comfy_nodes.swap.detect_faces", detected_once)
 
 
+def reported(output):
+    """The report of a detection, which other nodes and the history get alike."""
+    (text,) = output["ui"]["text"]
+    assert output["result"] == (text,)
+    return json.loads(text)
+
+
 def load_as_custom_node(init, name):
     """As ComfyUI a125cd84 does it, nodes.py, load_custom_node: the module is named by its path."""
     spec = importlib.util.spec_from_file_location(name, init)
@@ -53,7 +60,7 @@ def test_the_pack_loads_from_a_folder_of_any_name(clean_modules, tmp_path, portr
     pack = load_as_custom_node(folder / "__init__.py", str(folder).replace(".", "_x_"))
     assert set(pack.NODE_CLASS_MAPPINGS) == set(pack.NODE_DISPLAY_NAME_MAPPINGS)
     detect = pack.NODE_CLASS_MAPPINGS["GatewayFaceDetect"]
-    assert len(detect().execute(image=portrait[np.newaxis])["ui"]["faces"]) == 1
+    assert len(reported(detect().execute(image=portrait[np.newaxis], detector="opencv"))["faces"]) == 1
 
 
 @pytest.mark.parametrize("broken", [None, types.ModuleType("cv2")])
@@ -63,7 +70,7 @@ def test_without_opencv_a_run_says_what_to_install(monkeypatch, portrait, broken
     opencv.load_cv2.cache_clear()
     try:
         with pytest.raises(opencv.OpenCVMissingError, match="pip install 'opencv-python-headless"):
-            nodes.GatewayFaceDetect().execute(image=portrait[np.newaxis])
+            nodes.GatewayFaceDetect().execute(image=portrait[np.newaxis], detector="opencv")
     finally:
         opencv.load_cv2.cache_clear()
 
@@ -78,19 +85,20 @@ def test_opencv_threads_are_given_back():
 
 
 def test_detected_faces_are_numbered_from_the_largest(couple):
-    output = nodes.GatewayFaceDetect().execute(image=couple[np.newaxis].astype(np.float32) / 255)
-    first, second = output["ui"]["faces"]
+    output = nodes.GatewayFaceDetect().execute(image=couple[np.newaxis].astype(np.float32) / 255, detector="opencv")
+    report = reported(output)
+    first, second = report["faces"]
     assert (first["index"], second["index"]) == (0, 1)
     assert first["width"] > second["width"]
+    assert first["area"] == first["width"] * first["height"]
     assert first["x"] > 110 > second["x"] + second["width"] / 2
-    assert (output["ui"]["width"], output["ui"]["height"]) == ([280], [136])
-    assert json.loads(output["result"][0]) == {"width": 280, "height": 136, "faces": [first, second]}
+    assert (report["detector"], report["width"], report["height"]) == ("opencv", 280, 136)
 
 
 def test_every_value_of_the_ui_output_is_a_list(nobody):
-    shown = nodes.GatewayFaceDetect().execute(image=nobody[np.newaxis])["ui"]
-    assert shown["faces"] == []
-    assert all(isinstance(value, list) for value in shown.values())
+    output = nodes.GatewayFaceDetect().execute(image=nobody[np.newaxis], detector="opencv")
+    assert reported(output)["faces"] == []
+    assert all(isinstance(value, list) for value in output["ui"].values())
 
 
 class FakeTensor:

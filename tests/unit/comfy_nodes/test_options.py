@@ -1,10 +1,13 @@
 """Index and order rules; the expected values are what ReActor 6ad6b35 does with the same strings."""
 
+import itertools
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from comfy_nodes.options import FACES_ORDERS, MAX_INDEXES, parse_indexes, sort_key
+from comfy_nodes.options import FACES_ORDERS, MAX_INDEXES, numbered, parse_indexes, sort_key
 
 
 @pytest.mark.parametrize(
@@ -55,3 +58,28 @@ def test_faces_are_numbered_by_edge_or_area(order, expected):
 @pytest.mark.parametrize("order", FACES_ORDERS[2:])
 def test_ties_go_left_to_right(order):
     assert sort_key(order, 5, 7, 100) < sort_key(order, 9, 7, 100)
+
+
+@dataclass(frozen=True)
+class Box:
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def area(self):
+        return self.width * self.height
+
+
+sides = st.integers(1, 6)
+boxes = st.lists(st.builds(Box, st.integers(0, 5), st.integers(0, 5), sides, sides), max_size=8)
+
+
+@given(boxes.flatmap(lambda drawn: st.tuples(st.just(drawn), st.permutations(drawn))))
+def test_numbers_do_not_depend_on_the_order_of_detection(drawn):
+    found, shuffled = drawn
+    given_numbers = [(box.area, box.x, box.y) for box in numbered(found)]
+    assert given_numbers == [(box.area, box.x, box.y) for box in numbered(shuffled)]
+    for (area, x, y), (next_area, next_x, next_y) in itertools.pairwise(given_numbers):
+        assert (-area, x, y) <= (-next_area, next_x, next_y)

@@ -125,7 +125,7 @@ def test_targets_take_sources_in_turn(monkeypatch, couple, sources, targets, exp
 def people(count):
     from comfy_nodes.tracking import TrackedFace
 
-    return [TrackedFace(number, Pose(50.0 + number, 50, 20, 0)) for number in range(count)]
+    return {number: TrackedFace(number, Pose(50.0 + number, 50, 20, 0)) for number in range(count)}
 
 
 def test_a_still_ticks_once_and_falls_to_zero(portrait, stranger):
@@ -180,7 +180,7 @@ def test_faces_at_the_border_do_not_raise(portrait, stranger, top, left, monkeyp
 
     cut = np.ascontiguousarray(portrait[top : top + 120, left : left + 120])
     pose = Pose(157.0 - left, 72.0 - top, 31, 0.1)
-    monkeypatch.setattr("comfy_nodes.swap._analyse", lambda *_: [[TrackedFace(0, pose)]])
+    monkeypatch.setattr("comfy_nodes.swap._analyse", lambda *_: [{0: TrackedFace(0, pose)}])
     result = swap_one(cut, stranger)
     assert changed(cut, result.frames[0]).any()
 
@@ -195,7 +195,7 @@ def test_pictures_too_small_for_a_face_do_not_raise(stranger, shape):
 def test_a_pose_outside_the_picture_changes_nothing(portrait, stranger, place, monkeypatch):
     from comfy_nodes.tracking import TrackedFace
 
-    monkeypatch.setattr("comfy_nodes.swap._analyse", lambda *_: [[TrackedFace(0, Pose(*place, 30, 0))]])
+    monkeypatch.setattr("comfy_nodes.swap._analyse", lambda *_: [{0: TrackedFace(0, Pose(*place, 30, 0))}])
     assert not changed(portrait, swap_one(portrait, stranger).frames[0]).any()
 
 
@@ -247,3 +247,69 @@ def test_a_float_batch_without_a_face_is_the_same_object(nobody, stranger):
 def test_other_shapes_and_types_are_refused(frames, source):
     with pytest.raises(ValueError, match="expected"):
         swap_faces(frames, source, SwapOptions())
+
+
+def sides_changed(before, after):
+    """Per frame, whether the left and the right half differ."""
+    differs = changed(before, after)
+    return [
+        (bool(left), bool(right))
+        for left, right in zip(*(half.any(axis=(1, 2)) for half in halves(differs)), strict=True)
+    ]
+
+
+def halves(frames):
+    middle = frames.shape[2] // 2
+    return frames[:, :, :middle], frames[:, :, middle:]
+
+
+LEFT, RIGHT, BOTH = (True, False), (False, True), (True, True)
+
+
+@pytest.mark.parametrize(("reference", "side"), [(None, RIGHT), (9, LEFT)])
+def test_a_person_is_followed_from_the_reference_frame_both_ways(crossing, portrait, reference, side):
+    """Face 0 of the last frame is the left one, though the right one is face 0 in the first, and over the clip."""
+    result = swap_faces(crossing, portrait, SwapOptions(reference_frame=reference))
+    assert sides_changed(crossing, result.frames) == [side] * len(crossing)
+
+
+def test_a_reference_beyond_the_end_is_the_last_frame(monkeypatch, couple):
+    seen = []
+    monkeypatch.setattr("comfy_nodes.swap.FaceTracker", lambda reference: seen.append(reference) or EmptyTracker())
+    swap_faces(np.stack([couple] * 3), couple, SwapOptions(reference_frame=99))
+    assert seen == [2]
+
+
+class EmptyTracker:
+    reference_faces = ()
+
+    def __init__(self):
+        self.count = 0
+
+    def add(self, frame):
+        self.count += 1
+
+    def finish(self):
+        return [[] for _ in range(self.count)]
+
+
+def test_a_number_that_the_reference_frame_does_not_have_is_nobody(crossing, portrait):
+    result = swap_faces(crossing, portrait, SwapOptions(input_faces_index="2", reference_frame=3))
+    assert result.frames is crossing
+    assert log_no_such_target(2) in result.log
+
+
+def test_a_second_swap_numbers_the_faces_of_the_original(couple, stranger):
+    """The first swap could make a face smaller than another one: here it hides it altogether."""
+    first = couple.copy()
+    first[:, 110:] = 128
+    second = swap_faces(first[np.newaxis], stranger, SwapOptions(input_faces_index="1"), original=couple[np.newaxis])
+    assert changed(first, second.frames[0])[:, :110].any()
+    assert not changed(first, second.frames[0])[:, 110:].any()
+    alone = swap_faces(first[np.newaxis], stranger, SwapOptions(input_faces_index="1"))
+    assert log_no_such_target(1) in alone.log
+
+
+def test_an_original_of_another_shape_is_refused(couple, portrait):
+    with pytest.raises(ValueError, match="expected an original of shape"):
+        swap_faces(couple[np.newaxis], portrait, SwapOptions(), original=portrait[np.newaxis])
