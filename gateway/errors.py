@@ -4,36 +4,41 @@
 
     GatewayError
     ├── CallerError                 the request is at fault; trying it again unchanged will not help
-    │   ├── InvalidInputError       validation_error        400
-    │   ├── TaskUnavailableError    task_unavailable        400
-    │   ├── SourceUnreachableError  source_unreachable      400
-    │   ├── UnauthorizedError       unauthorized            401
-    │   ├── ForbiddenError          forbidden               403
-    │   ├── NotFoundError           not_found               404
-    │   ├── MethodNotAllowedError   method_not_allowed      405
-    │   ├── ConflictError           conflict                409
-    │   ├── TooLargeError           too_large               413
-    │   ├── UnsupportedMediaError   unsupported_media_type  415
-    │   ├── MisdirectedError        misdirected_request     421
-    │   └── UpgradeRequiredError    upgrade_required        426
+    │   ├── InvalidInputError           validation_error        400
+    │   ├── TaskUnavailableError        task_unavailable        400
+    │   ├── SourceUnreachableError      source_unreachable      400
+    │   ├── UnauthorizedError           unauthorized            401
+    │   ├── InsufficientCreditsError    insufficient_credits    402
+    │   ├── ForbiddenError              forbidden               403
+    │   ├── NotFoundError               not_found               404
+    │   ├── MethodNotAllowedError       method_not_allowed      405
+    │   ├── ConflictError               conflict                409
+    │   ├── IdempotencyInFlightError    idempotency_in_flight   409
+    │   ├── TooLargeError               too_large               413
+    │   ├── UnsupportedMediaError       unsupported_media_type  415
+    │   ├── MisdirectedError            misdirected_request     421
+    │   ├── IdempotencyMismatchError    idempotency_mismatch    422
+    │   ├── UpgradeRequiredError        upgrade_required        426
+    │   └── RateLimitedError            rate_limited            429
+    │       └── ConcurrencyLimitedError rate_limited_concurrent 429
     ├── BusyError                   the gateway is at fault for now; try again later
-    │   ├── QueueFullError          queue_full              503
-    │   ├── ShuttingDownError       shutting_down           503
-    │   │   └── LeaseLostError      shutting_down           503, another gateway has taken over
-    │   └── StorageFullError        storage_full            507
-    ├── TemplateError               template_error          500, a template on disk is at fault
+    │   ├── QueueFullError              queue_full              503
+    │   ├── ShuttingDownError           shutting_down           503
+    │   │   └── LeaseLostError          shutting_down           503, another gateway has taken over
+    │   └── StorageFullError            storage_full            507
+    ├── TemplateError                   template_error          500, a template on disk is at fault
     └── JobError                    why a job ended as failed; never an HTTP status of its own
-        ├── NoFaceFoundError        no_face_found           caller
-        ├── ResultUnchangedError    result_unchanged        caller
-        ├── UnreadableInputError    unreadable_input        caller
-        ├── ExpiredError            expired                 gateway
-        ├── RejectedGraphError      graph_rejected          upstream
-        ├── NodeFailedError         node_failed             upstream
-        ├── UpstreamMemoryError     out_of_memory           upstream, another upstream may manage
-        ├── ResultInvalidError      result_invalid          upstream
-        ├── UpstreamLostError       upstream_lost           upstream, all attempts are used up
-        ├── PoisonedError           poisoned                upstream, it took several of them down
-        └── InternalJobError        internal_error          gateway
+        ├── NoFaceFoundError            no_face_found           caller
+        ├── ResultUnchangedError        result_unchanged        caller
+        ├── UnreadableInputError        unreadable_input        caller
+        ├── ExpiredError                expired                 gateway
+        ├── RejectedGraphError          graph_rejected          upstream
+        ├── NodeFailedError             node_failed             upstream
+        ├── UpstreamMemoryError         out_of_memory           upstream, another upstream may manage
+        ├── ResultInvalidError          result_invalid          upstream
+        ├── UpstreamLostError           upstream_lost           upstream, all attempts are used up
+        ├── PoisonedError               poisoned                upstream, it took several of them down
+        └── InternalJobError            internal_error          gateway
 
 Only ``api/problems.py`` and the dialects turn these into HTTP. The sentence in ``str(error)`` is meant for the
 client: it never holds a path, an address, a traceback or anything an upstream said word for word.
@@ -122,6 +127,13 @@ class UnauthorizedError(CallerError):
     status_hint = 401
 
 
+class InsufficientCreditsError(CallerError):
+    """The user's purses hold less than the job costs; nothing was taken from them."""
+
+    code = "insufficient_credits"
+    status_hint = 402
+
+
 class ForbiddenError(CallerError):
     """The caller is known and may not do this, or the page that sent the request may not."""
 
@@ -150,6 +162,13 @@ class ConflictError(CallerError):
     status_hint = 409
 
 
+class IdempotencyInFlightError(CallerError):
+    """The first request with this Idempotency-Key has not been answered yet."""
+
+    code = "idempotency_in_flight"
+    status_hint = 409
+
+
 class TooLargeError(CallerError):
     """A limit was passed; the sentence names the limit."""
 
@@ -171,11 +190,31 @@ class MisdirectedError(CallerError):
     status_hint = 421
 
 
+class IdempotencyMismatchError(CallerError):
+    """The Idempotency-Key was used before, for a request that said something else."""
+
+    code = "idempotency_mismatch"
+    status_hint = 422
+
+
 class UpgradeRequiredError(CallerError):
     """The path speaks WebSocket only."""
 
     code = "upgrade_required"
     status_hint = 426
+
+
+class RateLimitedError(CallerError):
+    """Too many in too short a time; ``retry_after_seconds`` says when there is room again."""
+
+    code = "rate_limited"
+    status_hint = 429
+
+
+class ConcurrencyLimitedError(RateLimitedError):
+    """As many creates are in flight as the key may have; this one touched nothing."""
+
+    code = "rate_limited_concurrent"
 
 
 class BusyError(GatewayError):

@@ -19,10 +19,13 @@ from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, Stri
 
 from gateway.audit import Keeps, MediaKind
 from gateway.errors import InvalidInputError, TemplateError
+from gateway.pricing import PricePer
 
 #: Value of the key ``schema``; raised when a key changes its meaning.
 SCHEMA_VERSION: Final = 1
 
+#: More is a slip of the hand; times the longest and largest video there is, it stays a number of 64 bits.
+MAX_PRICE: Final = 1_000_000
 #: Roles that a task cannot do without. Other tasks may name their roles as they like.
 TASK_ROLES: Final[Mapping[str, frozenset[str]]] = {"face_swap": frozenset({"target", "face"})}
 
@@ -173,8 +176,12 @@ class Manifest:
     swaps_faces: StrictBool
     #: Titles of the nodes that do the work; the rest is loading and saving.
     swap_nodes: tuple[Text, ...] = ()
-    #: Credits that a job costs.
-    price: Annotated[StrictInt, Field(ge=0)] = 0
+    #: Credits; 0: its jobs are free.
+    price: Annotated[StrictInt, Field(ge=0, le=MAX_PRICE)] = 0
+    #: What that is the price of.
+    price_per: PricePer = PricePer.JOB
+    #: A job whose target is smaller costs nothing.
+    free_below_bytes: Annotated[StrictInt, Field(ge=0)] = 0
     #: A running job of it that says nothing for so long is given up; None: as the gateway's setting says.
     stall_seconds: Annotated[Number, Field(gt=0, le=7 * 86_400)] | None = None
     inputs: Mapping[str, InputEntry]

@@ -33,6 +33,7 @@ from gateway.manifest import (
     parse_manifest,
     preferred,
 )
+from gateway.pricing import Pricing
 from gateway.strictjson import loads_object
 
 #: Folder name of a template, which is its name.
@@ -124,8 +125,8 @@ class Template:
     #: What it does, for example "face_swap".
     task: str
     swaps_faces: bool
-    #: Credits that a job costs.
-    price: int
+    #: What a job costs.
+    pricing: Pricing
     #: Of silence after which a running job of it is given up; None: as the gateway's setting says.
     stall_seconds: float | None
     inputs: Mapping[str, InputRole]
@@ -191,7 +192,7 @@ def load_template(name: str, toml_text: str, graph_text: str) -> Template:
         title=manifest.title,
         task=manifest.task,
         swaps_faces=manifest.swaps_faces,
-        price=manifest.price,
+        pricing=Pricing(manifest.price, manifest.price_per, manifest.free_below_bytes),
         stall_seconds=manifest.stall_seconds,
         inputs={
             key: InputRole(key, places.literal(entry, entry.input), entry) for key, entry in manifest.inputs.items()

@@ -142,7 +142,7 @@ async def test_only_the_templates_named_are_read_again(catalog, folder):
 
     await catalog.reload({"faceswap_image"})
     assert catalog.problems().keys() == {"faceswap_video"}
-    assert catalog.get("faceswap_image").price == 2
+    assert catalog.get("faceswap_image").pricing.credits == 2
 
 
 async def test_all_serve_on_while_the_folder_itself_cannot_be_read(catalog, folder):
@@ -189,9 +189,9 @@ async def test_pinned_version_survives_an_edit_and_a_restart(catalog, folder, sh
     rewrite(folder, "faceswap_image", "template.toml", "price = 1", "price = 2")
     restarted = Catalog(folder, shelf, FrozenClock())
     await restarted.load()
-    assert restarted.get("faceswap_image").price == 2
+    assert restarted.get("faceswap_image").pricing.credits == 2
     pinned = await restarted.pinned("faceswap_image", old.version)
-    assert (pinned.price, pinned.version) == (1, old.version)
+    assert (pinned.pricing.credits, pinned.version) == (1, old.version)
 
     shelf.kept.clear()
     assert await restarted.pinned("faceswap_image", old.version) is pinned

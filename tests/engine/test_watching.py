@@ -96,7 +96,7 @@ async def test_edit_is_live_and_nothing_else_is_read(watch, catalog, folder):
     video = catalog.get("faceswap_video")
     price(folder, 7)
     await look_until_live(watch)
-    assert catalog.get("faceswap_image").price == 7
+    assert catalog.get("faceswap_image").pricing.credits == 7
     assert catalog.get("faceswap_video") is video
 
 
@@ -112,7 +112,7 @@ async def test_what_did_not_change_is_not_read_again(watch, catalog, monkeypatch
 async def test_edit_between_the_first_reading_and_the_first_look_counts(catalog, folder):
     price(folder, 7)
     await look_until_live(TemplateWatch(catalog, FrozenClock()))
-    assert catalog.get("faceswap_image").price == 7
+    assert catalog.get("faceswap_image").pricing.credits == 7
 
 
 async def test_half_written_file_is_left_alone_until_it_is_whole(watch, catalog, folder):
@@ -135,7 +135,7 @@ async def test_template_that_is_being_written_holds_up_no_other(watch, catalog, 
     for number in range(3):
         (folder / "faceswap_video" / "graph.json").write_text(" " * number)
         await watch.look()
-    assert catalog.get("faceswap_image").price == 7
+    assert catalog.get("faceswap_image").pricing.credits == 7
     assert catalog.problems() == {}
 
 
@@ -199,7 +199,7 @@ async def test_folder_that_is_replaced_does_not_interrupt_service(watch, catalog
     fresh.rename(folder)
     await look_until_live(watch)
     assert catalog.problems() == {}
-    assert catalog.get("faceswap_image").price == 7
+    assert catalog.get("faceswap_image").pricing.credits == 7
 
 
 async def test_folder_that_stays_away_is_not_read_again_and_again(watch, catalog, folder, monkeypatch):
@@ -219,11 +219,11 @@ async def test_loop_looks_by_the_clock_and_outlives_a_store_that_fails(catalog, 
     with structlog.testing.capture_logs() as logs:
         task = asyncio.create_task(TemplateWatch(catalog, clock).run())
         await clock.pass_looks(3 * LIVE_WITHIN_SECONDS)
-        assert catalog.get("faceswap_image").price == 1
+        assert catalog.get("faceswap_image").pricing.credits == 1
         assert [line["event"] for line in logs if line["log_level"] == "error"] == ["templates_not_reloaded"]
         shelf.is_full = False
         await clock.pass_looks(LIVE_WITHIN_SECONDS)
-        assert catalog.get("faceswap_image").price == 7
+        assert catalog.get("faceswap_image").pricing.credits == 7
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert task.cancelled()

@@ -188,6 +188,7 @@ async def test_each_error_class_has_a_status_of_its_own_envelope():
     assert {leaf.status_hint for leaf in leaves(GatewayError)} <= {
         400,
         401,
+        402,
         403,
         404,
         405,
@@ -195,7 +196,9 @@ async def test_each_error_class_has_a_status_of_its_own_envelope():
         413,
         415,
         421,
+        422,
         426,
+        429,
         500,
         503,
         507,
