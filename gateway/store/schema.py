@@ -134,7 +134,8 @@ tasks = Table(
     Column("state", Text, nullable=False),
     Column("submitter", Text, nullable=False),
     Column("requirement", Text, nullable=False),
-    # Submitter and requirement in one comparable text: the next lane is then found by one step in an index.
+    # Submitter, requirement and whether an attempt was lost, in one comparable text: the next lane is then found by one
+    # step in an index.
     Column("lane", Text, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("cost_seconds", Double, nullable=False),

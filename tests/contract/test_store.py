@@ -204,7 +204,7 @@ async def test_lost_attempt_puts_the_task_back_where_it_was(store):
     assert (lost.job.state, lost.task.state, lost.task.losses) == (JobState.QUEUED, TaskState.QUEUED, 1)
     assert (lost.task.finishing, lost.task.upstream, lost.task.prompt_id) == (False, None, None)
     assert lost.events[0].data == {"reason": "attempt_lost", "message": "socket gone"}
-    first, second = await store.candidates(limit=10)
+    first, second = sorted(await store.candidates(limit=10), key=lambda item: item.queued_at)
     assert (first.task_id, first.queued_at, first.losses, first.avoid) == ("task-0001", 10.0, 1, "gpu-1")
     assert second.avoid is None
     assert await store.queue_position("job-0001") == 0
@@ -485,6 +485,21 @@ async def test_candidates_are_the_heads_of_each_lane(store):
     assert found[0].blobs == {"blob-t-0009", "blob-f-0009"}
     assert (found[0].size_bytes, found[0].cost_seconds) == (100, 2.5)
     assert [item.task_id[-2:] for item in await store.candidates(limit=4)] == ["09", "11", "12", "01"]
+
+
+async def test_what_lost_an_attempt_hides_nothing_new_and_keeps_its_age(store):
+    for number in range(1, 11):
+        await create(store, number, now=float(number))
+    for number in range(1, 6):
+        await dispatch(store, task=f"task-{number:04}")
+        await tell(store, TaskEvent.ATTEMPT_LOST, 1, task=f"task-{number:04}")
+    found = {item.task_id[-2:]: item for item in await store.candidates(limit=100)}
+    assert sorted(found) == ["01", "02", "03", "04", "06", "07", "08", "09"]
+    assert found["01"].queued_at == 1.0
+    await dispatch(store)
+    await tell(store, TaskEvent.ATTEMPT_LOST, 2)
+    assert {item.task_id[-2:] for item in await store.candidates(limit=100)} == set(found)
+    assert await store.queue_position("job-0001") == 0
 
 
 async def test_more_lanes_than_fit_all_come_into_the_window_in_turn(store):

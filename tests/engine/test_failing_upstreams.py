@@ -134,6 +134,21 @@ async def test_retries_beyond_their_share_wait_and_new_jobs_go_first(engine):
     await engine.until("dispatched", waiting)
 
 
+async def test_new_jobs_go_first_however_many_retries_wait_before_them(engine):
+    gpus = [engine.new_upstream(f"gpu-{number}") for number in range(6)]
+    await engine.start(*gpus)
+    lost = [await engine.submit(b"image:%d" % number) for number in range(6)]
+    for gpu in gpus:
+        gpu.prompt.start()
+        gpu.prompt.lose()
+    await engine.settle()
+    new = [await engine.submit(b"image:new %d" % number) for number in range(5)]
+    await engine.pass_time(REST_SECONDS[0])
+    for job_id in new:
+        await engine.until("dispatched", job_id)
+    assert sorted([(await engine.job(job_id)).state.value for job_id in lost]) == ["dispatched"] + 5 * ["queued"]
+
+
 async def test_a_lost_task_waits_a_random_part_of_its_time_although_others_are_free(engine):
     first, second = engine.new_upstream("gpu-1"), engine.new_upstream("gpu-2")
     await engine.start(first, second)

@@ -337,7 +337,7 @@ async def test_an_upstream_whose_task_ends_with_an_error_is_said_to(logged):
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await pool.close()
-    assert [entry["event"] for entry in logged] == ["upstream_task_failed"]
+    assert [entry["event"] for entry in logged] == ["upstream_broke"]
 
 
 async def test_stopping_twice_is_as_good_as_once(engine):

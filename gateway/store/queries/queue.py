@@ -1,7 +1,8 @@
 """The queue as the scheduler sees it: candidates, places, deadlines. Everything here is found by an index.
 
 A **lane** is what one submitter wants of one requirement. The window of candidates holds the heads of the lanes, so its
-price grows with the number of lanes in it and never with the backlog behind them.
+price grows with the number of lanes in it and never with the backlog behind them. What has lost an attempt stands in a
+lane beside that: it may have to wait although upstreams are free, and must not hide what could run there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from sqlalchemy import (
     select,
     text,
     tuple_,
+    update,
 )
 
 from gateway.interfaces import Candidate, OpenTask
@@ -33,6 +35,8 @@ from gateway.store.schema import IS_LIVE, jobs, tasks
 #: Heads per lane: enough that one whose upstream is taken does not hide the next, few enough that no lane fills the
 #: window.
 HEADS = 4
+#: Added to the lane of what has lost an attempt.
+_AGAIN = "\x1fagain"
 #: Nobody needs to know more exactly how long a queue of this length is.
 MAX_POSITION = 10_000
 
@@ -135,6 +139,8 @@ def _heads() -> Select[tuple[object, ...]]:
     return select(tasks, lanes.c.turn).select_from(lanes).join(tasks, tasks.c.id.in_(heads))
 
 
+#: Moves a task beside its lane.
+STEP_ASIDE = update(tasks).where(tasks.c.id == bindparam("wanted")).values(lane=tasks.c.lane + _AGAIN)
 _HEADS = _heads()
 _QUEUED_TASK = select(tasks).where(tasks.c.id == bindparam("wanted"), _queued(tasks))
 _OPEN_TASKS = select(tasks).where(text(IS_LIVE)).order_by(tasks.c.queued_at, tasks.c.id)

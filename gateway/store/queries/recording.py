@@ -34,7 +34,7 @@ from gateway.job import (
 from gateway.store.queries import change
 from gateway.store.queries.assets import add_results, drop_results, release_inputs
 from gateway.store.queries.jobs import SELECT_JOB
-from gateway.store.queries.queue import overdue
+from gateway.store.queries.queue import STEP_ASIDE, overdue
 from gateway.store.rows import (
     Values,
     event_row,
@@ -311,6 +311,8 @@ def _save_task(connection: Connection, before: Task, task: Task, report: Report,
         values["outputs"] = None
     if report.event is TaskEvent.ATTEMPT_LOST:
         values["avoid"] = before.upstream
+        if not before.losses:
+            change(connection, STEP_ASIDE, {"wanted": task.id})
     change(connection, _CHANGE_TASK, values)
 
 
