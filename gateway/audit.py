@@ -118,6 +118,18 @@ _GIF_DELAY_STEP_SECONDS: Final = Fraction(1, 100)
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What a result must be by its job's own numbers; None where anything will do."""
+
+    kind: MediaKind
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    #: Frames per second.
+    fps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing about a result that is not as it was promised."""
 
@@ -141,6 +153,21 @@ def wrong_facts(target: MediaFacts, found: MediaFacts, keeps: frozenset[Keeps] =
     checks = {Keeps.SIZE: _wrong_size, Keeps.FRAMES: _wrong_frames, Keeps.FPS: _wrong_fps, Keeps.AUDIO: _lost_audio}
     sentences = ((what, check(target, found)) for what, check in checks.items() if what in keeps)
     return tuple(Finding(what, sentence) for what, sentence in sentences if sentence is not None)
+
+
+def broken_promise(promise: Promise, found: MediaFacts) -> str | None:
+    """The first thing in which a result is not what its job asked for; None when all is well."""
+    if found.kind is not promise.kind:
+        return f"expected a result that is of kind {promise.kind}, got one of kind {found.kind}"
+    width, height = promise.width or found.width, promise.height or found.height
+    if (found.width, found.height) != (width, height):
+        return f"expected a result of {width}x{height} pixels, got {found.width}x{found.height}"
+    if promise.frames is not None and found.frames != promise.frames:
+        return f"expected a result of {promise.frames} frames, got {found.frames}"
+    if promise.fps is not None and (found.fps is None or abs(found.fps - promise.fps) > promise.fps * _FPS_TOLERANCE):
+        got = "a still" if found.fps is None else f"{float(found.fps):.6g}"
+        return f"expected a result at {promise.fps} frames per second, got {got}"
+    return None
 
 
 def _wrong_size(target: MediaFacts, found: MediaFacts) -> str | None:
@@ -178,6 +205,39 @@ def _lost_audio(target: MediaFacts, found: MediaFacts) -> str | None:
     if found.has_audio or not target.has_audio or found.kind is not MediaKind.VIDEO:
         return None
     return "expected a result with the target's audio, got one without audio"
+
+
+# ------------------------------------------------------------------------------------------------- a picture, and which
+
+#: Grey levels within which all channels of all pixels of a picture of one colour lie, after H.264 or JPEG.
+FLAT_LEVELS: Final = 4
+#: Mean grey levels by which an enlarged picture, made small again, may differ from its source, block by block. Pillow's
+#: own resampling moves them by less than 1; models that redraw texture or shift colours move them by a few.
+MOST_DRIFT: Final = 24.0
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a result looks like."""
+
+    #: Every frame looked at is one colour all over.
+    is_flat: bool
+    #: Mean grey levels between its blocks and those of the picture that it is made of; None where there is none.
+    drift: float | None = None
+    #: The same of that picture: then its result may be.
+    source_is_flat: bool = False
+
+
+def wrong_look(survey: Survey) -> str | None:
+    """Why a result is no picture of what it should be; None when all is well.
+
+    A decoder whose numbers ran over gives one black picture and calls it a success, and so does ComfyUI then.
+    """
+    if survey.is_flat and not survey.source_is_flat:
+        return "the result is one plain colour"
+    if survey.drift is not None and survey.drift > MOST_DRIFT:
+        return "the result does not show what its source shows"
+    return None
 
 
 # ------------------------------------------------------------------------------------------------- changed or unchanged

@@ -12,14 +12,20 @@ from __future__ import annotations
 import copy
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.audit import MediaFacts
 from gateway.errors import InvalidInputError, TemplateError
 from gateway.interfaces import Capabilities
-from gateway.manifest import check_value, preferred
-from gateway.template import OutputSpec, Parameter, Place, Template, missing_on
+from gateway.lacks import missing_on
+from gateway.manifest import ParameterEntry, check_value, preferred
+from gateway.quantities import derived_value
+from gateway.template import OutputSpec, Parameter, Place, Template
+
+#: Draws a whole number from the first to the second, both included.
+Draw = Callable[[int, int], int]
 
 #: What an output prefix may be: folders and a name, no dots in front, no ``%`` (ComfyUI's nodes expand those).
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -29,6 +35,8 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za
 class Bound:
     """A graph ready to be submitted."""
 
+    #: What it was made of.
+    template: Template = field(repr=False)
     #: API format; the caller's own copy.
     graph: dict[str, Any] = field(repr=False)
     #: Node id under which the upstream will report a file -> what that file is.
@@ -44,7 +52,11 @@ class Bound:
 
 
 def check_parameters(
-    template: Template, parameters: Mapping[str, object], *, offered: Iterable[Capabilities] = ()
+    template: Template,
+    parameters: Mapping[str, object],
+    *,
+    offered: Iterable[Capabilities] = (),
+    draw: Draw | None = None,
 ) -> dict[str, object]:
     """A job's parameters, checked and completed with defaults; as stored with the job.
 
@@ -55,6 +67,7 @@ def check_parameters(
         parameters: name -> value, as the client sent them; None means not sent.
         offered: capabilities of the pool. When there are any, a model must be listed by one of them, lest the job wait
             for what nobody has.
+        draw: gives what is random and was left open; without it that is missing.
 
     Raises:
         InvalidInputError: unknown name, a required one is missing, or a value that is not allowed; ``field`` is the
@@ -69,18 +82,24 @@ def check_parameters(
         value = parameters.get(name)
         if value is None:
             value = parameter.entry.default
+        if value is None and parameter.entry.random and draw is not None:
+            value = _drawn(parameter.entry, draw)
         if value is None:
-            if parameter.entry.required:
+            if parameter.entry.required or parameter.entry.random:
                 raise InvalidInputError(f"{name} is missing.", field=name)
             continue
         checked[name] = check_value(parameter.entry, name, value)
-        if parameter.entry.choices_from is not None and pool:
-            _refuse_unknown_model(parameter, value, pool)
+        if parameter.entry.choices_from is not None and parameter.place is not None and pool:
+            _refuse_unknown_model(parameter, parameter.place, value, pool)
     return checked
 
 
-def _refuse_unknown_model(parameter: Parameter, value: object, pool: tuple[Capabilities, ...]) -> None:
-    known = {item for capabilities in pool for item in _offered(parameter.place, capabilities)}
+def _drawn(entry: ParameterEntry, draw: Draw) -> int:
+    return draw(int(entry.min or 0), int(entry.max or 0))
+
+
+def _refuse_unknown_model(parameter: Parameter, place: Place, value: object, pool: tuple[Capabilities, ...]) -> None:
+    known = {item for capabilities in pool for item in _offered(place, capabilities)}
     if value not in known:
         listed = ", ".join(sorted(str(item) for item in known)[:50]) or "nothing"
         raise InvalidInputError(f"{parameter.name} must be one of: {listed}.", field=parameter.name)
@@ -97,6 +116,7 @@ def bind(
     parameters: Mapping[str, object],
     output_prefix: str,
     capabilities: Capabilities,
+    facts: Mapping[str, MediaFacts] | None = None,
 ) -> Bound:
     """The graph of one attempt on one upstream.
 
@@ -107,6 +127,7 @@ def bind(
         output_prefix: where the upstream puts results, unique to the attempt; ComfyUI counts names up within a prefix
             and uses them again once files were deleted.
         capabilities: of the upstream, as they are now.
+        facts: role -> what its file is; wanted where the template works numbers out of sizes.
 
     Raises:
         TemplateError: the upstream lacks something, or an input or the prefix is none; names node and input.
@@ -116,9 +137,13 @@ def bind(
         raise TemplateError(template.name, f"the upstream cannot run it: {'; '.join(missing)}")
     graph: dict[str, Any] = copy.deepcopy(dict(template.graph))
     _write_inputs(template, graph, inputs)
-    models = _write_parameters(template, graph, check_parameters(template, parameters), capabilities)
+    checked = check_parameters(template, parameters)
+    models = _write_parameters(template, graph, checked, capabilities)
+    for derived in template.derived.values():
+        _write(graph, derived.place, derived_value(template, derived.entry, checked, facts or {}))
     _write_prefixes(template, graph, output_prefix)
     return Bound(
+        template=template,
         graph=graph,
         outputs={output.node_id: output for output in template.outputs.values()},
         swap_nodes=template.swap_nodes,
@@ -134,6 +159,7 @@ def as_dispatched(template: Template) -> Bound:
     Its links, classes, titles and outputs are those of the graph that runs; it is not one to submit.
     """
     return Bound(
+        template=template,
         graph=dict(template.graph),
         outputs={output.node_id: output for output in template.outputs.values()},
         swap_nodes=template.swap_nodes,
@@ -169,18 +195,16 @@ def _write_parameters(
     template: Template, graph: dict[str, Any], parameters: Mapping[str, object], capabilities: Capabilities
 ) -> dict[str, str]:
     models: dict[str, str] = {}
-    for name, parameter in template.parameters.items():
-        value = parameters.get(name)
+    for parameter, place in template.placed_parameters:
+        value = parameters.get(parameter.name)
         if parameter.entry.choices_from is not None:
             # That there is one, missing_on has already said.
-            value = str(
-                value if value is not None else preferred(parameter.entry, _offered(parameter.place, capabilities))
-            )
-            models[name] = value
-        _write(graph, parameter.place, value)
+            value = str(value if value is not None else preferred(parameter.entry, _offered(place, capabilities)))
+            models[parameter.name] = value
+        _write(graph, place, value)
         fallback = parameter.entry.fallback
         if fallback is not None and value == fallback.value:
-            graph[parameter.place.node_id]["inputs"].update(fallback.set)
+            graph[place.node_id]["inputs"].update(fallback.set)
     return models
 
 

@@ -1,6 +1,6 @@
 """Everything in which a template and an upstream do not fit, for people who write templates and run upstreams.
 
-``template.missing_on`` answers the scheduler's question, whether it can run there; this looks further, at all that
+``lacks.missing_on`` answers the scheduler's question, whether it can run there; this looks further, at all that
 /object_info says. It asks no upstream. Pure.
 
 Rules from ComfyUI a125cd84, ``execution.py`` (``validate_inputs``): what it checks when a prompt arrives, and what it
@@ -15,17 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.comfy.graph import Link, Node, allowed_values, output_nodes
+from gateway.lacks import Problem, ProblemKind, missing_problems, not_offered, problem_of, unknown_input
 from gateway.manifest import ParameterType
-from gateway.template import (
-    Parameter,
-    Problem,
-    ProblemKind,
-    Template,
-    missing_problems,
-    not_offered,
-    problem_of,
-    unknown_input,
-)
+from gateway.template import Derived, Parameter, Template
 
 
 def check(template: Template, object_info: Mapping[str, Any]) -> list[Problem]:
@@ -44,8 +36,10 @@ def check(template: Template, object_info: Mapping[str, Any]) -> list[Problem]:
         if node.class_type in entries:
             found += _check_node(node, template, entries)
     found += _check_outputs(template, entries)
-    for parameter in template.parameters.values():
-        found += _check_parameter(parameter, template.nodes[parameter.place.node_id], entries)
+    for parameter, place in template.placed_parameters:
+        found += _check_parameter(parameter, template.nodes[place.node_id], place.input_name, entries)
+    for derived in template.derived.values():
+        found += _check_derived(derived, template.nodes[derived.place.node_id], entries)
     return list(dict.fromkeys(found))
 
 
@@ -176,20 +170,34 @@ _INPUT_TYPES: Final[Mapping[ParameterType, frozenset[str]]] = {
 }
 
 
-def _check_parameter(parameter: Parameter, node: Node, entries: Mapping[str, Any]) -> Iterator[Problem]:
+def _spec_of(node: Node, input_name: str, entries: Mapping[str, Any]) -> _InputSpec | None:
+    specs = _input_specs(entries.get(node.class_type, {}))
+    return (specs | _format_widgets(node, specs)).get(input_name)
+
+
+def _check_derived(derived: Derived, node: Node, entries: Mapping[str, Any]) -> Iterator[Problem]:
+    name = derived.place.input_name
+    spec = _spec_of(node, name, entries)
+    if spec is not None and spec.type not in _INPUT_TYPES[ParameterType.INT]:
+        reason = f"derived value {derived.name!r} is a whole number, and the input takes {spec.type}"
+        yield problem_of(ProblemKind.TYPE_MISMATCH, node, name, reason)
+
+
+def _check_parameter(
+    parameter: Parameter, node: Node, input_name: str, entries: Mapping[str, Any]
+) -> Iterator[Problem]:
     """Whether every value that the template lets through would be taken."""
     entry = parameter.entry
-    specs = _input_specs(entries.get(node.class_type, {}))
-    spec = (specs | _format_widgets(node, specs)).get(entry.input)
+    spec = _spec_of(node, input_name, entries)
     if spec is None:
         return  # class or input is missing, which is said elsewhere
     if spec.type not in _INPUT_TYPES[entry.type] or (entry.choices_from is not None and spec.choices is None):
         reason = f"parameter {parameter.name!r} is a {entry.type}, and the input takes {spec.type}"
-        yield problem_of(ProblemKind.TYPE_MISMATCH, node, entry.input, reason)
+        yield problem_of(ProblemKind.TYPE_MISMATCH, node, input_name, reason)
     elif entry.type in {ParameterType.INT, ParameterType.FLOAT}:
         least, most = _range(spec)
         low = float("-inf") if entry.min is None else entry.min
         high = float("inf") if entry.max is None else entry.max
         if low < least or high > most:
             reason = f"parameter {parameter.name!r} may be {low} to {high}, the input takes {least} to {most}"
-            yield problem_of(ProblemKind.OUT_OF_RANGE, node, entry.input, reason)
+            yield problem_of(ProblemKind.OUT_OF_RANGE, node, input_name, reason)

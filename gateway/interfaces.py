@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.comfy.messages import Message, OutputFile
 from gateway.events import Event, Passing, PreviewImage, Progress
 from gateway.job import Cause, Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
@@ -133,6 +133,10 @@ class Media(Protocol):
 
     async def compare(self, target: Path, result: Path, *, crf: int | None, all_frames: bool) -> Comparison:
         """Compare a result with its target; ``crf`` is that of the template's encoder, None for lossless."""
+        ...
+
+    async def survey(self, path: Path, *, source: Path | None) -> Survey:
+        """What a result looks like, beside the still that it enlarges where there is one."""
         ...
 
     async def clean(

@@ -1,7 +1,7 @@
 """A workflow template: a ``template.toml`` and a ``graph.json`` made one.
 
 ``manifest.py`` reads the TOML, ``comfy/graph.py`` the graph; here every name in the first is found in the second, or
-the template is refused with node, input and reason. ``missing_on`` says what an upstream lacks to run it; ``fitness.py``
+the template is refused with node, input and reason. ``lacks.py`` says what an upstream lacks to run it, ``fitness.py``
 looks closer, ``binding.py`` fills it, ``engine/catalog.py`` reads the files. Pure.
 
 Titles and ids are those that ComfyUI's *Save (API format)* writes.
@@ -13,14 +13,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Final
 
 from gateway.audit import Keeps, MediaKind
 from gateway.comfy.graph import GraphError, Link, Node, nodes_by_title, parse_graph
 from gateway.errors import InvalidInputError, TemplateError
-from gateway.interfaces import Capabilities
 from gateway.manifest import (
+    DerivedEntry,
     InputEntry,
     LicenceEntry,
     Manifest,
@@ -29,9 +28,9 @@ from gateway.manifest import (
     ParameterEntry,
     ParameterType,
     RepeatEntry,
+    StandInEntry,
     check_value,
     parse_manifest,
-    preferred,
 )
 from gateway.pricing import Pricing
 from gateway.strictjson import loads_object
@@ -71,8 +70,18 @@ class Parameter:
     """A value that a job may set, and where it goes."""
 
     name: str
-    place: Place
+    #: None where only derived values and promises are made of it.
+    place: Place | None
     entry: ParameterEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A value that is worked out from others, and where it goes."""
+
+    name: str
+    place: Place
+    entry: DerivedEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +93,16 @@ class OutputSpec:
     place: Place
     #: What the file is.
     kind: MediaKind
-    #: Role of the input that it is a changed copy of.
-    of: str
+    #: Role of the input that it is a changed copy of; None where it is made out of words.
+    of: str | None
     #: What the copy has in common with it.
     keeps: frozenset[Keeps]
     #: Quality setting of the encoder, None where the file is lossless.
     crf: int | None
     #: Whether it must differ from what it is a copy of.
     swaps_faces: bool
+    #: What it must measure, as told in ``entry``.
+    entry: OutputEntry
 
     @property
     def node_id(self) -> str:
@@ -131,9 +142,14 @@ class Template:
     stall_seconds: float | None
     inputs: Mapping[str, InputRole]
     parameters: Mapping[str, Parameter]
+    derived: Mapping[str, Derived]
     outputs: Mapping[str, OutputSpec]
     repeats: Mapping[str, Repeat]
     licences: tuple[LicenceEntry, ...]
+    #: Where it stands in for another that no upstream can run: what its jobs are told.
+    stand_in: StandInEntry | None
+    #: Whether a pool that cannot run it lacks nothing.
+    optional: bool
     #: Ids of the nodes that do the work.
     swap_nodes: tuple[str, ...]
     #: Node id -> node, read.
@@ -145,22 +161,33 @@ class Template:
     graph_text: str = field(repr=False)
 
     @property
+    def placed_parameters(self) -> Iterator[tuple[Parameter, Place]]:
+        """Those parameters that are written somewhere as they are, and where."""
+        for parameter in self.parameters.values():
+            if parameter.place is not None:
+                yield parameter, parameter.place
+
+    @property
     def titles(self) -> Mapping[str, str]:
         """Node id -> what to call it: its title, else its class."""
         return {node.id: node.title or node.class_type for node in self.nodes.values()}
 
     @property
     def placeholders(self) -> frozenset[tuple[str, str]]:
-        """(node id, input) of files and output prefixes: what stands there in the file means nothing."""
-        places = [role.place for role in self.inputs.values()] + [output.place for output in self.outputs.values()]
+        """(node id, input) of files, output prefixes and derived values: what stands there in the file means nothing."""
+        places = [
+            *(role.place for role in self.inputs.values()),
+            *(output.place for output in self.outputs.values()),
+            *(derived.place for derived in self.derived.values()),
+        ]
         return frozenset((place.node_id, place.input_name) for place in places)
 
     @property
     def model_places(self) -> frozenset[tuple[str, str]]:
         """(node id, input) of what each upstream gets from its own lists: nothing there is the template's."""
         return frozenset(
-            (item.place.node_id, item.place.input_name)
-            for item in self.parameters.values()
+            (place.node_id, place.input_name)
+            for item, place in self.placed_parameters
             if item.entry.choices_from is not None
         )
 
@@ -198,11 +225,16 @@ def load_template(name: str, toml_text: str, graph_text: str) -> Template:
             key: InputRole(key, places.literal(entry, entry.input), entry) for key, entry in manifest.inputs.items()
         },
         parameters={key: places.parameter(key, entry) for key, entry in manifest.parameters.items()},
+        derived={
+            key: Derived(key, places.literal(entry, entry.input), entry) for key, entry in manifest.derived.items()
+        },
         outputs={
             key: places.output(key, entry, swaps_faces=manifest.swaps_faces) for key, entry in manifest.outputs.items()
         },
         repeats={key: places.repeat(key, entry) for key, entry in manifest.repeats.items()},
         licences=manifest.licences,
+        stand_in=manifest.stand_in,
+        optional=manifest.optional,
         swap_nodes=_swap_nodes(manifest, places),
         nodes=nodes,
         graph=graph,
@@ -253,15 +285,16 @@ class _Places:
         return place
 
     def parameter(self, name: str, entry: ParameterEntry) -> Parameter:
-        place = self.literal(entry, entry.input)
+        place = None if entry.input is None else self.literal(entry, entry.input)
         is_open = entry.type is ParameterType.STRING or entry.choices_from is not None
-        if is_open and FILE_INPUT.fullmatch(entry.input):
+        if place is not None and is_open and FILE_INPUT.fullmatch(place.input_name):
             raise self._error(place, f"this input names a file or folder, so parameters.{name} cannot be bound to it")
         if entry.default is not None:
             try:
                 check_value(entry, name, entry.default)
             except InvalidInputError as error:
-                raise self._error(place, f"parameters.{name}.default: {error.message}") from error
+                reason = f"parameters.{name}.default: {error.message}"
+                raise self._error(place, reason) if place else TemplateError(self._template, reason) from error
         for other in entry.fallback.set if entry.fallback else ():
             self.literal(entry, other)
         return Parameter(name, place, entry)
@@ -271,7 +304,7 @@ class _Places:
         written = self._nodes[place.node_id].inputs.get("crf", entry.crf)
         if written != entry.crf:
             raise self._error(place, f"outputs.{name}.crf is {entry.crf}, and the graph's is {written}")
-        return OutputSpec(name, place, entry.kind, entry.of, entry.keeps, entry.crf, swaps_faces)
+        return OutputSpec(name, place, entry.kind, entry.of, entry.keeps, entry.crf, swaps_faces, entry)
 
     def repeat(self, name: str, entry: RepeatEntry) -> Repeat:
         place = self._place(entry, entry.chain)
@@ -316,115 +349,10 @@ def _written(template: Template) -> Iterator[tuple[str, Place, tuple[str, ...]]]
     """Everything that binding writes: (what, where, further inputs of the same node)."""
     for role in template.inputs.values():
         yield f"inputs.{role.name}", role.place, ()
-    for parameter in template.parameters.values():
+    for parameter, place in template.placed_parameters:
         fallback = parameter.entry.fallback
-        yield f"parameters.{parameter.name}", parameter.place, tuple(fallback.set) if fallback else ()
+        yield f"parameters.{parameter.name}", place, tuple(fallback.set) if fallback else ()
+    for derived in template.derived.values():
+        yield f"derived.{derived.name}", derived.place, ()
     for output in template.outputs.values():
         yield f"outputs.{output.name}", output.place, ()
-
-
-# ----------------------------------------------------------------------------------------------- what an upstream lacks
-
-#: Class -> input -> the values it takes, or None where any of the type will do; as in ``Capabilities``.
-Classes = Mapping[str, Mapping[str, tuple[object, ...] | None]]
-
-
-class ProblemKind(StrEnum):
-    """What is wrong between a template and an upstream."""
-
-    CLASS_MISSING = "class_missing"
-    #: The graph has an input that the class does not know: renamed, or of another version.
-    INPUT_UNKNOWN = "input_unknown"
-    #: The class needs an input that the graph does not have.
-    INPUT_MISSING = "input_missing"
-    VALUE_NOT_OFFERED = "value_not_offered"
-    MODEL_MISSING = "model_missing"
-    TYPE_MISMATCH = "type_mismatch"
-    OUT_OF_RANGE = "out_of_range"
-    NOT_AN_OUTPUT = "not_an_output"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that keeps a template from running well somewhere."""
-
-    kind: ProblemKind
-    #: Title of the node, or its id.
-    node: str
-    node_class: str
-    #: None where the node as a whole is at fault.
-    input_name: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        where = f"node {self.node!r} ({self.node_class})"
-        return f"{where}, input {self.input_name!r}: {self.reason}" if self.input_name else f"{where}: {self.reason}"
-
-
-def missing_on(
-    template: Template, capabilities: Capabilities, parameters: Mapping[str, object] | None = None
-) -> tuple[str, ...]:
-    """Why an upstream cannot run a job of this template, in sentences; empty when it can.
-
-    For one version and one upstream's capabilities the answer is always the same, so it can be kept. With ``parameters``,
-    the models that a job chose itself count too.
-
-    Args:
-        template: pinned version of the job.
-        capabilities: of the upstream.
-        parameters: of the job, as ``check_parameters`` gave them.
-    """
-    return tuple(str(problem) for problem in missing_problems(template, capabilities.classes, parameters or {}))
-
-
-def missing_problems(template: Template, classes: Classes, parameters: Mapping[str, object]) -> Iterator[Problem]:
-    """What ``missing_on`` says, before it is put in words."""
-    by_place = {(item.place.node_id, item.place.input_name): item for item in template.parameters.values()}
-    for node in template.nodes.values():
-        known = classes.get(node.class_type)
-        if known is None:
-            yield problem_of(ProblemKind.CLASS_MISSING, node, None, "the upstream does not have this node class")
-            continue
-        for name, value in node.inputs.items():
-            parameter = by_place.get((node.id, name))
-            is_ours = (node.id, name) in template.placeholders
-            if name not in known:
-                # What is written or linked here must arrive. Other literals that it does not know, a class ignores.
-                if parameter is not None or is_ours or isinstance(value, Link):
-                    yield unknown_input(node, name)
-            elif parameter is not None:
-                yield from _parameter_missing(parameter, node, known[name], parameters)
-            elif not is_ours and not isinstance(value, Link):
-                yield from not_offered(node, name, value, known[name])
-
-
-def _parameter_missing(
-    parameter: Parameter, node: Node, offered: tuple[object, ...] | None, parameters: Mapping[str, object]
-) -> Iterator[Problem]:
-    entry = parameter.entry
-    if entry.choices_from is None:
-        for value in entry.choices:
-            yield from not_offered(node, entry.input, value, offered)
-        return
-    given = parameters.get(parameter.name)
-    if given is not None and given not in (offered or ()):
-        yield problem_of(ProblemKind.MODEL_MISSING, node, entry.input, f"{given!r} is not there")
-    elif given is None and preferred(entry, offered) is None:
-        yield problem_of(ProblemKind.MODEL_MISSING, node, entry.input, f"none of {', '.join(entry.prefer)} is there")
-
-
-def not_offered(node: Node, name: str, value: object, offered: tuple[object, ...] | None) -> Iterator[Problem]:
-    """A problem, if ``value`` is not among ``offered``; None offers everything."""
-    # ComfyUI compares choices as Python does, where 1 == True == 1.0: harmless there, but never what was meant.
-    if offered is not None and not any(type(item) is type(value) and item == value for item in offered):
-        yield problem_of(ProblemKind.VALUE_NOT_OFFERED, node, name, f"{value!r} is not among the values it takes")
-
-
-def unknown_input(node: Node, name: str) -> Problem:
-    """The problem of an input that the node's class does not have."""
-    return problem_of(ProblemKind.INPUT_UNKNOWN, node, name, f"{node.class_type} has no such input; was it renamed?")
-
-
-def problem_of(kind: ProblemKind, node: Node, input_name: str | None, reason: str) -> Problem:
-    """A problem of this node, or of one input of it."""
-    return Problem(kind, node.title or node.id, node.class_type, input_name, reason)

@@ -14,7 +14,8 @@ from gateway.api.downloads import FileBytes
 from gateway.audit import MediaKind
 from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
-from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.engine.service import Health, HealthStatus
+from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.events import Event, Progress

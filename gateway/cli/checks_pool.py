@@ -17,8 +17,9 @@ from gateway.cli.findings import Finding, fail, ok, warn
 from gateway.cli.reaching import DATABASE
 from gateway.engine.template_files import FOLDER, read_folder, workflows_folder
 from gateway.fitness import check
+from gateway.lacks import Problem, ProblemKind, is_left_out
 from gateway.settings import Settings
-from gateway.template import Problem, ProblemKind, Template
+from gateway.template import Template
 from gateway.upstream_builder import name_of
 from gateway.upstreams.client import Answer, NoAnswerError, NotSentError, UpstreamClient, parse_address
 
@@ -111,7 +112,7 @@ async def check_upstreams(settings: Settings, templates: Sequence[Template]) -> 
         yield fail("upstream", "there is none", "set GATEWAY_UPSTREAMS to your ComfyUI instances")
     elif reached:
         for template in templates:
-            if template.name not in fitting:
+            if template.name not in fitting and not template.optional:
                 yield fail("templates", f"{template.name} fits no upstream", "mend one of the upstreams, as said above")
 
 
@@ -165,6 +166,8 @@ def _read(body: bytes) -> Mapping[str, Any] | None:
 
 
 def _unfit(instance: Instance, template: Template, problems: Sequence[Problem]) -> Finding:
+    if all(is_left_out(template, problem) for problem in problems):
+        return ok("upstream", f"{instance.name} does without {template.name}, which is optional: {problems[0]}")
     named = "; ".join(str(problem) for problem in problems[:MOST_NAMED])
     more = f"; and {len(problems) - MOST_NAMED} more" if len(problems) > MOST_NAMED else ""
     return warn("upstream", f"{instance.name} does not fit {template.name}: {named}{more}", remedy_for(problems))

@@ -22,8 +22,9 @@ from gateway.comfy.answers import OK, parse_object_info
 from gateway.data_dir import StartError
 from gateway.engine.template_files import Reading, read_folder, shipped_workflows, workflows_folder
 from gateway.errors import TemplateError
+from gateway.lacks import Problem, ProblemKind, is_left_out
 from gateway.settings import Settings
-from gateway.template import Problem, ProblemKind, Template
+from gateway.template import Template
 from gateway.upstreams.client import Answer, UpstreamClient, parse_address
 
 #: Wide enough for the sentences; where output goes to a file or a pipe there is no width to ask for.
@@ -76,6 +77,8 @@ class Finding:
     template: str
     upstream: str
     problem: Problem
+    #: Whether something is to be put right; else an optional template does not run there, and need not.
+    is_fault: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,15 @@ class Report:
     findings: tuple[Finding, ...]
 
     @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What is to be put right."""
+        return tuple(finding for finding in self.findings if finding.is_fault)
+
+    @property
     def is_clean(self) -> bool:
         """Whether nothing is wrong, and everybody answered."""
         silent = any(upstream.silence for upstream in self.upstreams)
-        return bool(self.reading.templates) and not (self.findings or self.reading.problems or silent)
+        return bool(self.reading.templates) and not (self.faults or self.reading.problems or silent)
 
 
 def check(settings: Settings, urls: Sequence[str]) -> bool:
@@ -116,7 +124,7 @@ def check(settings: Settings, urls: Sequence[str]) -> bool:
 def examine(reading: Reading, upstreams: Sequence[UpstreamNodes]) -> Report:
     """Everything that does not fit between these templates and these upstreams."""
     findings = [
-        Finding(template.name, upstream.name, problem)
+        Finding(template.name, upstream.name, problem, is_fault=not is_left_out(template, problem))
         for template in reading.templates.values()
         for upstream in upstreams
         if upstream.silence is None
@@ -128,12 +136,12 @@ def examine(reading: Reading, upstreams: Sequence[UpstreamNodes]) -> Report:
 def needs(template: Template) -> Iterator[Need]:
     """What a template wants: every class, every model, every choice that its graph made."""
     yield from (Need("class", name, name) for name in sorted({node.class_type for node in template.nodes.values()}))
-    for parameter in template.parameters.values():
+    for parameter, place in template.placed_parameters:
         if parameter.entry.choices_from is not None:
             wanted = " or ".join(parameter.entry.prefer)
             if parameter.entry.fallback is not None:
                 wanted += f" (else {parameter.entry.fallback.value})"
-            yield Need("model", f"{parameter.name}: {wanted}", parameter.place.node_class, parameter.entry.input)
+            yield Need("model", f"{parameter.name}: {wanted}", place.node_class, place.input_name)
 
 
 # -------------------------------------------------------------------------------------------------------------- asking
@@ -183,7 +191,7 @@ def _show(report: Report, folder: Path) -> None:
     console.print(f"Templates in {folder}", markup=False, highlight=False)
     if report.reading.templates:
         console.print(_needs_table(report, asked))
-    if report.findings or report.reading.problems:
+    if report.faults or report.reading.problems:
         console.print(_problems_table(report))
     for upstream in report.upstreams:
         if upstream.silence is not None:
@@ -218,7 +226,7 @@ def _problems_table(report: Report) -> Table:
     table = Table("template", "upstream", "problem", "node", "input", "why", title="Problems", title_justify="left")
     for error in report.reading.problems.values():
         table.add_row(*(escape(text) for text in _broken(error)))
-    for finding in report.findings:
+    for finding in report.faults:
         problem = finding.problem
         cells = (
             finding.template,
@@ -238,13 +246,15 @@ def _broken(error: TemplateError) -> tuple[str, ...]:
 
 
 def _verdict(report: Report, asked: Sequence[UpstreamNodes]) -> str:
-    count = len(report.findings) + len(report.reading.problems)
+    count = len(report.faults) + len(report.reading.problems)
     if count:
         return f"{count} problem{'s' if count > 1 else ''}."
     if not report.reading.templates:
         return "There is no template."
     if asked:
-        return f"Everything fits on {len(asked)} of {len(report.upstreams)} upstreams."
+        absent = sorted({finding.template for finding in report.findings})
+        optional = f" Optional, and not on every one of them: {', '.join(absent)}." if absent else ""
+        return f"Everything fits on {len(asked)} of {len(report.upstreams)} upstreams.{optional}"
     why = "answered" if report.upstreams else "was asked: give --upstream, or set GATEWAY_UPSTREAMS"
     return f"The templates by themselves are sound; no upstream {why}."
 

@@ -41,6 +41,8 @@ CLASS_SHARES: Mapping[str, float] = {
     "ReActorFaceSwapOpt": 80.0,
     "GatewayCpuFaceSwap": 80.0,
     "KSampler": 80.0,
+    "SamplerCustom": 80.0,
+    "ImageUpscaleWithModel": 80.0,
     "VHS_LoadVideo": 4.0,
     "VHS_VideoCombine": 10.0,
 }

@@ -19,6 +19,7 @@ from typing import Final, TypeVar
 import structlog
 
 from gateway.audit import MediaKind
+from gateway.engine.needs import TARGET_ROLE
 from gateway.engine.template_files import FOLDER, Mark, read_folder
 from gateway.errors import InvalidInputError, TemplateError
 from gateway.interfaces import Clock, Store
@@ -30,9 +31,6 @@ _T = TypeVar("_T")
 
 #: Old versions held in memory for the jobs pinned to them; the store has them all.
 MAX_PINNED: Final = 64
-
-#: Input whose kind tells which of a task's templates fits.
-TARGET_ROLE: Final = "target"
 
 
 class Catalog:
@@ -142,8 +140,8 @@ class Catalog:
             raise TemplateError(name, "there is no such template")
         raise TemplateError(name, problem.reason, node=problem.node, input_name=problem.input_name)
 
-    def for_task(self, task: str, target_kind: MediaKind | None) -> Template:
-        """The template for a task on a target of this kind, None for no target; the first by name where several fit.
+    def for_task(self, task: str, target_kind: MediaKind | None) -> list[Template]:
+        """The templates for a task on a target of this kind, None for no target: by name, those that stand in last.
 
         Raises:
             TemplateError: no template does this task.
@@ -152,9 +150,9 @@ class Catalog:
         able = [template for template in self._serving.values() if template.task == task]
         if not able:
             raise TemplateError(task, "no template that can be used does this task")
-        for template in able:
-            if target_kind in _target_kinds(template):
-                return template
+        fitting = [template for template in able if target_kind in _target_kinds(template)]
+        if fitting:
+            return sorted(fitting, key=lambda template: template.stand_in is not None)
         if target_kind is None:
             raise InvalidInputError("There is no target.", field=TARGET_ROLE)
         kinds = sorted({kind.value for template in able for kind in _target_kinds(template) if kind is not None})

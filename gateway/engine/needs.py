@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from gateway.audit import MediaFacts
+from gateway.job import Job
+from gateway.quantities import work_facts
 from gateway.template import Template
 
 _MARK = "?"
+
+#: Input whose kind tells which of a task's templates fits, and whose size how much work there is.
+TARGET_ROLE: Final = "target"
 
 
 @dataclass(frozen=True)
@@ -43,3 +49,15 @@ def split_requirement(requirement: str) -> tuple[str, str, dict[str, Any]]:
     pinned, _, choices = requirement.partition(_MARK)
     name, _, version = pinned.rpartition("@")
     return name, version, orjson.loads(choices) if choices else {}
+
+
+def need_of(template: Template, job: Job) -> tuple[str, Need]:
+    """Key and need of a job's task; ``template`` is its pinned version."""
+    requirement = requirement_of(template, job.parameters)
+    return requirement, Need(template, split_requirement(requirement)[2])
+
+
+def work_of_job(template: Template, job: Job) -> MediaFacts | None:
+    """What tells how much work a job is; ``template`` is its pinned version."""
+    facts = {role: given.facts for role, given in job.inputs.items()}
+    return work_facts(template, job.parameters, facts, TARGET_ROLE)

@@ -22,8 +22,9 @@ from gateway.breaker import Admission, Breaker, Fault
 from gateway.engine.needs import Need
 from gateway.errors import ConflictError, NotFoundError
 from gateway.interfaces import Capabilities, Clock, Upstream, UpstreamStatus
+from gateway.lacks import missing_on
 from gateway.scheduling import Refusals, Slot
-from gateway.template import Template, missing_on
+from gateway.template import Template
 
 log = structlog.get_logger(__name__)
 
@@ -357,6 +358,11 @@ class Pool:
                 named = [f"{name}: {reason[0]}" for name, reason in sorted(reasons.items()) if reason]
                 found[template.name] = named[0] if named else "no upstream is available"
         return found
+
+    def fits_now(self, requirement: str, need: Need) -> bool:
+        """Whether an upstream that works now has all that this needs."""
+        able = (member for member in self._members.values() if member.is_available)
+        return any(self._lacks(member, requirement, need) == () for member in able)
 
     def lacking(self, requirement: str, need: Need) -> list[tuple[str, ...]]:
         """Of each upstream that has said what it can do, down or not: what it lacks for a need.

@@ -18,13 +18,14 @@ from typing import TypeAlias
 import structlog
 
 from gateway import audit
-from gateway.audit import Keeps, MediaFacts, MediaKind
+from gateway.audit import Keeps, MediaFacts, MediaKind, Promise
 from gateway.binding import Bound
 from gateway.comfy.messages import OutputFile
 from gateway.engine.streams import closing
 from gateway.errors import ResultInvalidError
 from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Upstream
 from gateway.job import Job, JobInput, JobResult
+from gateway.quantities import promise_of
 from gateway.template import OutputSpec
 
 log = structlog.get_logger(__name__)
@@ -101,7 +102,7 @@ class Collector:
                 await _finished(folder.mkdir, 0o700)
                 for node_id, spec in bound.outputs.items():
                     file = _the_file(files.get(node_id, ()), spec)
-                    results.append(await self._one(job, spec, upstream, file, folder, lines))
+                    results.append(await self._one(job, bound, spec, upstream, file, folder, lines))
             finally:
                 # Shielded: a cancel that comes now would take it out of the threads' queue before it began.
                 await _finished(partial(shutil.rmtree, folder, ignore_errors=True))
@@ -115,19 +116,27 @@ class Collector:
         await take_back(self._store, self._blobs, [Blob(result.blob, result.size_bytes) for result in results])
 
     async def _one(
-        self, job: Job, spec: OutputSpec, upstream: Upstream, file: OutputFile, folder: Path, lines: Iterable[str]
+        self,
+        job: Job,
+        bound: Bound,
+        spec: OutputSpec,
+        upstream: Upstream,
+        file: OutputFile,
+        folder: Path,
+        lines: Iterable[str],
     ) -> JobResult:
         fetched, cleaned = folder / "fetched", folder / "cleaned"
         fetched_bytes = await self._fetch(upstream, file, fetched)
         facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
         if fetched_bytes >= LARGE_BYTES:
             await _finished(fetched.unlink)
-        await self._audit(job, spec, facts, cleaned, lines)
+        sizes = {role: given.facts for role, given in job.inputs.items()}
+        await self._audit(job, promise_of(bound.template, spec, job.parameters, sizes), spec, facts, cleaned, lines)
         return await self._commit(job, facts, cleaned)
 
     def _like(self, job: Job, spec: OutputSpec) -> Path | None:
         """The moving target whose timing or sound the result is promised to have."""
-        target = job.inputs.get(spec.of)
+        target = job.inputs.get(spec.of or "")
         if target is None or target.facts.kind is MediaKind.IMAGE or not spec.keeps & {Keeps.FPS, Keeps.AUDIO}:
             return None
         return self._blobs.path(target.blob)
@@ -162,8 +171,14 @@ class Collector:
             await _finished(_write_at, into, size - len(waiting), waiting)
         return size
 
-    async def _audit(self, job: Job, spec: OutputSpec, facts: MediaFacts, path: Path, lines: Iterable[str]) -> None:
-        target = job.inputs.get(spec.of)
+    async def _audit(
+        self, job: Job, promise: Promise, spec: OutputSpec, facts: MediaFacts, path: Path, lines: Iterable[str]
+    ) -> None:
+        if wrong := audit.broken_promise(promise, facts):
+            raise ResultInvalidError(f"The result is not what was asked for: {wrong}.")
+        target = job.inputs.get(spec.of or "")
+        if promise.width is not None:
+            await self._look(path, target)
         if target is None:
             return
         findings = audit.wrong_facts(target.facts, facts, spec.keeps)
@@ -171,6 +186,12 @@ class Collector:
             raise findings[0].to_error()
         if spec.swaps_faces and not await self._changed(target, facts, path, spec):
             raise audit.unchanged_error(lines)
+
+    async def _look(self, path: Path, source: JobInput | None) -> None:
+        """Where there is no target of the same size to compare with: whether it shows anything, and the right thing."""
+        original = self._blobs.path(source.blob) if source and source.facts.kind is MediaKind.IMAGE else None
+        if wrong := audit.wrong_look(await self._media.survey(path, source=original)):
+            raise ResultInvalidError(f"The result is no good: {wrong}.")
 
     async def _changed(self, target: JobInput, facts: MediaFacts, path: Path, spec: OutputSpec) -> bool:
         """Whether the result differs from the target; all frames are looked at before it is said not to."""
@@ -228,7 +249,8 @@ def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:
 
 
 def _warnings(bound: Bound, upstream: Upstream) -> Warnings:
-    """What the client should know: one sentence for the preview engine, else one for each model that stood in."""
-    if upstream.status().engine == "preview":
-        return ((PREVIEW_CODE, PREVIEW_SENTENCE),)
-    return tuple(("model_substituted", sentence) for sentence in bound.substitutions)
+    """What the client should know: that a template stood in; the preview engine's swap, or each model that stood in."""
+    stood_in = ((bound.template.stand_in.code, bound.template.stand_in.sentence),) if bound.template.stand_in else ()
+    if bound.template.swaps_faces and upstream.status().engine == "preview":
+        return (*stood_in, (PREVIEW_CODE, PREVIEW_SENTENCE))
+    return (*stood_in, *(("model_substituted", sentence) for sentence in bound.substitutions))

@@ -24,7 +24,7 @@ from gateway.engine.bars import Bars
 from gateway.engine.canceling import Cancellations, unless_canceled
 from gateway.engine.catalog import Catalog
 from gateway.engine.following import Attempt, Follower
-from gateway.engine.needs import Need, requirement_of, split_requirement
+from gateway.engine.needs import need_of, work_of_job
 from gateway.engine.pool import Pool
 from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
@@ -41,7 +41,8 @@ from gateway.errors import (
 )
 from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
 from gateway.job import Cause, Job, JobInput, Task, TaskEvent, TaskState
-from gateway.template import Template, missing_on
+from gateway.lacks import missing_on
+from gateway.template import Template
 
 log = structlog.get_logger(__name__)
 
@@ -248,6 +249,7 @@ class Runner:
             parameters=job.parameters,
             output_prefix=f"gateway/{prompt_id}/out",
             capabilities=capabilities,
+            facts={role: given.facts for role, given in job.inputs.items()},
         )
         report = Report(
             TaskEvent.DISPATCHED, upstream=upstream.name, prompt_id=prompt_id, engine=upstream.status().engine
@@ -263,7 +265,7 @@ class Runner:
         log.info("inputs_refused", task=task.id, upstream=upstream.name)
         self._pool.note_refusal(task.id, upstream.name)
         template = await self._catalog.pinned(job.template, job.template_version)
-        if self._pool.could_take(task.id, *_need(template, job)):
+        if self._pool.could_take(task.id, *need_of(template, job)):
             return Ending.REFUSED
         return await self._fail(task, None, error)
 
@@ -280,8 +282,7 @@ class Runner:
         bound: Bound,
         canceling: asyncio.Event,
     ) -> Attempt:
-        target = job.inputs.get("target")
-        facts = target.facts if target else None
+        facts = work_of_job(template, job)
         return Attempt(
             job=job,
             task=task,
@@ -376,7 +377,7 @@ class Runner:
         """Whether another upstream that works now could take it, and an attempt is left for it."""
         self._pool.note_refusal(attempt.task.id, attempt.upstream.name)
         has_attempts = attempt.task.losses + 1 < self._recorder.limits.max_attempts
-        need = _need(attempt.template, attempt.job)
+        need = need_of(attempt.template, attempt.job)
         return has_attempts and self._pool.could_take(attempt.task.id, *need, now=True)
 
     async def _lost(self, attempt: Attempt, reason: str, cause: Cause, ending: Ending) -> Ending:
@@ -427,9 +428,9 @@ class Runner:
 
     def _learn(self, attempt: Attempt, results_seconds: float) -> None:
         """Only what was watched from its start: of an attempt that was taken up, the times are those of our return."""
-        laps, target = attempt.tracker.laps(), attempt.job.inputs.get("target")
+        laps = attempt.tracker.laps()
         if laps:
-            facts = target.facts if target else None
+            facts = work_of_job(attempt.template, attempt.job)
             self._timings.learn(attempt.template.name, attempt.upstream.name, facts, laps, results_seconds)
 
     async def _record(self, attempt: Attempt, report: Report) -> Recorded | None:
@@ -443,8 +444,3 @@ class Runner:
         report = Report(TaskEvent.FAILED, attempt=attempt, error_code=error.code, error_message=error.message)
         await self._recorder.record(task.id, report)
         return Ending.WITHDRAWN
-
-
-def _need(template: Template, job: Job) -> tuple[str, Need]:
-    requirement = requirement_of(template, job.parameters)
-    return requirement, Need(template, split_requirement(requirement)[2])

@@ -6,72 +6,36 @@ The one door into the engine. It owns no loop; it checks, stores, and wakes thos
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
 
 from gateway.audit import MediaKind
-from gateway.binding import check_parameters
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
-from gateway.engine.catalog import TARGET_ROLE, Catalog
+from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Standing
-from gateway.engine.needs import Need, requirement_of
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import take_back
-from gateway.engine.task_types import Lacks, TaskType, task_types, what_is_missing
+from gateway.engine.submitting import Intake, NewId, Submission, SubmittedFile
+from gateway.engine.task_types import TaskType, task_types
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.waits import Wait, Waits
 from gateway.errors import (
     ConflictError,
-    GatewayError,
     NotFoundError,
     ShuttingDownError,
-    TaskUnavailableError,
-    TooLargeError,
 )
 from gateway.events import Event, Progress
-from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Store, Subscription, Upstream, Watcher
-from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
-from gateway.naming import safe_output_name
+from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Subscription, Upstream, Watcher
+from gateway.job import TERMINAL_JOB, Job, JobResult, JobState
 from gateway.settings import Settings
-from gateway.template import Template
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SubmittedFile:
-    """An input that lies in the blob store, not yet probed."""
-
-    blob: Blob
-    #: The request field it came in, for error messages.
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a client asks for, in our words."""
-
-    owner: str
-    submitter: str
-    dialect: str
-    #: By role: "target", "face"; none where the task makes something out of words.
-    inputs: Mapping[str, SubmittedFile]
-    #: By role, the kinds it may be.
-    accepts: Mapping[str, frozenset[MediaKind]]
-    task: str = "face_swap"
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    #: As the client wrote it.
-    output_name: str | None = None
-    priority: int = 0
-    extra: Mapping[str, object] = field(default_factory=dict)
-    #: Refuse it when upstreams have said what they can do and none of them, down or not, can run it.
-    must_be_runnable: bool = False
 
 
 class HealthStatus(StrEnum):
@@ -111,8 +75,6 @@ MAX_ID_CHARACTERS = 64
 MAX_LINK = 255
 
 CancelAtWork: TypeAlias = Callable[[str], None]
-NewId: TypeAlias = Callable[[], str]
-_T = TypeVar("_T")
 U = TypeVar("U")
 
 
@@ -179,18 +141,26 @@ class Service:
         self.stopping = asyncio.Event()
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self._store = store
-        self._media = media
         self._fetcher = fetcher
         self._catalog = catalog
         self._pool = pool
         self._recorder = recorder
         self._bus = bus
-        self._timings = timings
         self._waits = Waits(store, catalog, pool, timings, bus.latest, standing)
         self._cancel_at_work = cancel_at_work
         self._taking_back: set[asyncio.Task[None]] = set()
         self._make_upstream = make_upstream
-        self._new_id = new_id
+        self._intake = Intake(
+            settings=settings,
+            blobs=blobs,
+            media=media,
+            catalog=catalog,
+            pool=pool,
+            recorder=recorder,
+            timings=timings,
+            clock=clock,
+            new_id=new_id,
+        )
         self._counts: Mapping[JobState, int] = {}
 
     # ------------------------------------------------------------------------------------------------------ submitting
@@ -205,74 +175,12 @@ class Service:
             raise ShuttingDownError("The gateway is about to stop.", retry_after_seconds=10)
         stored = False
         try:
-            job = await self._submit(submission)
+            job = await self._intake.submit(submission)
             stored = True
         finally:
             if not stored:
                 await self.discard([given.blob for given in submission.inputs.values()])
         return job
-
-    async def _submit(self, submission: Submission) -> Job:
-        inputs = await self._probe(submission)
-        target = inputs[TARGET_ROLE].facts if TARGET_ROLE in inputs else None
-        template = self._catalog.for_task(submission.task, target.kind if target else None)
-        if submission.must_be_runnable:
-            self._refuse_what_none_can_run(template)
-        parameters = check_parameters(template, submission.parameters, offered=self._pool.capabilities())
-        self._refuse_what_fits_nowhere(inputs)
-        now = self.clock.now()
-        new = NewJob(
-            id=self._new_id(),
-            task_id=self._new_id(),
-            owner=submission.owner,
-            submitter=submission.submitter,
-            dialect=submission.dialect,
-            task=submission.task,
-            template=template.name,
-            template_version=template.version,
-            priority=submission.priority,
-            parameters=parameters,
-            inputs=inputs,
-            output_name=safe_output_name(submission.output_name, now),
-            queue_deadline=now + self.settings.queue_ttl,
-            requirement=requirement_of(template, parameters),
-            cost_seconds=self._timings.cost_seconds(template, target),
-            extra=submission.extra,
-        )
-        recorded = await self._recorder.create(new, max_queue=self.settings.max_queue)
-        return recorded.job
-
-    async def _probe(self, submission: Submission) -> dict[str, JobInput]:
-        async def one(role: str, given: SubmittedFile) -> tuple[str, JobInput]:
-            path = self.blobs.path(given.blob.hash)
-            facts = await self._media.probe(path, field=given.field, accept=submission.accepts[role])
-            return role, JobInput(self._new_id(), given.blob.hash, given.blob.size_bytes, facts)
-
-        async with asyncio.TaskGroup() as group:
-            probes = [
-                group.create_task(_caught(one(role, given)), name=f"probe {role}")
-                for role, given in submission.inputs.items()
-            ]
-        outcomes = [probe.result() for probe in probes]
-        for outcome in outcomes:
-            if isinstance(outcome, GatewayError):
-                raise outcome
-        return dict(outcome for outcome in outcomes if not isinstance(outcome, GatewayError))
-
-    def _refuse_what_none_can_run(self, template: Template) -> None:
-        if (lacks := self._lacks_of(template)) and (missing := what_is_missing([template], lambda _: lacks)):
-            raise TaskUnavailableError.of(template.task, missing)
-
-    def _lacks_of(self, template: Template) -> Lacks:
-        return self._pool.lacking(template.requirement, Need(template, {}))
-
-    def _refuse_what_fits_nowhere(self, inputs: Mapping[str, JobInput]) -> None:
-        """An input that no upstream takes would wait for ever; one that has not said what it takes may take it."""
-        limits = self._pool.upload_limits()
-        largest = max((given.size_bytes for given in inputs.values()), default=0)
-        if limits and all(limit is not None and largest > limit for limit in limits):
-            most = max(limit for limit in limits if limit is not None)
-            raise TooLargeError(f"no worker takes an input of {largest} bytes; the largest any takes is {most} bytes")
 
     async def discard(self, blobs: Iterable[Blob]) -> None:
         """Take back uploads that led to nothing; done to the end even when the caller is being canceled.
@@ -387,7 +295,9 @@ class Service:
         templates = self._catalog.templates()
         unfit = self._pool.unfit(templates)
         # That nothing is available is said by the upstreams; it is no fault of the templates.
-        problems = {**(unfit if able else {}), **self._catalog.problems()}
+        optional = {template.name for template in templates if template.optional}
+        lacking = {name: reason for name, reason in unfit.items() if able and name not in optional}
+        problems = {**lacking, **self._catalog.problems()}
         ready = tuple(template.name for template in templates if template.name not in unfit)
         if not ready:
             status = HealthStatus.UNAVAILABLE
@@ -439,12 +349,4 @@ class Service:
 
     def task_types(self) -> Sequence[TaskType]:
         """What jobs can be asked for, and what keeps each from running; by name."""
-        return task_types(self._catalog.templates(), self._lacks_of)
-
-
-async def _caught(work: Awaitable[_T]) -> _T | GatewayError:
-    """The result or our own error as a value, so that one bad input does not cut short the other's probe."""
-    try:
-        return await work
-    except GatewayError as error:
-        return error
+        return task_types(self._catalog.templates(), self._intake.lacks_of)

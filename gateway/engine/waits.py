@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Standing
-from gateway.engine.needs import Need, requirement_of, split_requirement
+from gateway.engine.needs import need_of, work_of_job
 from gateway.engine.pool import Judgment, Pool
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import TemplateError
@@ -70,9 +70,8 @@ class Waits:
             template = await self._catalog.pinned(job.template, job.template_version)
         except TemplateError:
             return ()
-        requirement = requirement_of(template, job.parameters)
+        requirement, need = need_of(template, job)
         size_bytes = max((given.size_bytes for given in job.inputs.values()), default=0)
-        need = Need(template, split_requirement(requirement)[2])
         return self._pool.judge(task_id, requirement, need, size_bytes)
 
     async def expected_start_seconds(self, job: Job) -> float | None:
@@ -84,13 +83,10 @@ class Waits:
             template = await self._catalog.pinned(job.template, job.template_version)
         except TemplateError:
             return None
-        target = job.inputs.get("target")
-        own = self._timings.busy_seconds(template, target.facts if target else None)
+        own = self._timings.busy_seconds(template, work_of_job(template, job))
         if own is None:  # guesses are good for proportions, not for a clock
             return None
-        requirement = requirement_of(template, job.parameters)
-        need = Need(template, split_requirement(requirement)[2])
-        working = self._pool.working_on(requirement, need)
+        working = self._pool.working_on(*need_of(template, job))
         return start_after([sum(self._left(job_id, own) for job_id in jobs) for jobs in working], ahead)
 
     def _left(self, job_id: str, own: float) -> float:

@@ -4,7 +4,7 @@ Started by ``process.py`` as ``python -m gateway.media.child <parent's process i
 network need, has a cap on memory, and a cap on processor time that is set anew for each task. It ends when its input
 ends, and the kernel ends it with the parent.
 
-A task is ``{"id", "do": probe|compare|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
+A task is ``{"id", "do": probe|compare|survey|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
 ``{"id", "refused": code, "message": sentence, "cause": for our log, "" when the sentence says it all}``. Each says
 ``resident_bytes`` too: what the process holds after it, None where that is not to be known.
 """
@@ -27,7 +27,7 @@ import av
 
 from gateway.audit import Keeps, MediaFacts, MediaKind
 from gateway.errors import GatewayError, InvalidInputError, TooLargeError, UnsupportedMediaError
-from gateway.media import cleaning, comparing, movies, remuxing, stills
+from gateway.media import cleaning, comparing, movies, remuxing, stills, surveying
 from gateway.media.limits import Limits
 from gateway.sniffing import HEAD_BYTES, MediaType, sniff
 
@@ -155,6 +155,13 @@ def _compare(task: Task) -> dict[str, Any]:
     }
 
 
+def _survey(task: Task) -> dict[str, Any]:
+    path = Path(task["path"])
+    source = None if task["source"] is None else Path(task["source"])
+    found = surveying.survey((path, _sniff_file(path)), None if source is None else (source, _sniff_file(source)))
+    return {"is_flat": found.is_flat, "drift": found.drift, "source_is_flat": found.source_is_flat}
+
+
 def _clean(task: Task) -> dict[str, Any]:
     path, out = Path(task["path"]), Path(task["out"])
     limits = Limits.from_json(task["limits"])
@@ -183,7 +190,12 @@ def _like(task: Task) -> remuxing.Like | None:
     return remuxing.Like(path, kind, frozenset(Keeps(keep) for keep in task["keeps"]))
 
 
-_TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {"probe": _probe, "compare": _compare, "clean": _clean}
+_TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {
+    "probe": _probe,
+    "compare": _compare,
+    "survey": _survey,
+    "clean": _clean,
+}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.errors import (
     GatewayError,
     InternalJobError,
@@ -154,6 +154,24 @@ class MediaWorkers:
             largest_movement=float(done["largest_movement"]),
             frames_compared=int(done["frames_compared"]),
         )
+
+    async def survey(self, path: Path, *, source: Path | None) -> Survey:
+        """What a result looks like.
+
+        Args:
+            path: the result.
+            source: the still that it enlarges, where there is one.
+
+        Raises:
+            ResultInvalidError: one of them cannot be decoded.
+            InternalJobError: it took too long, or the process died of it.
+        """
+        paths = (path,) if source is None else (path, source)
+        size_gib = await _size_gib(*paths)
+        task = {"do": "survey", "path": str(path), "source": None if source is None else str(source)}
+        async with self._long:
+            done = await self._work(task, _COMPARE_SECONDS + _COMPARE_SECONDS_PER_GIB * size_gib)
+        return Survey(bool(done["is_flat"]), done["drift"], bool(done["source_is_flat"]))
 
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL

@@ -21,7 +21,8 @@ from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
-from gateway.engine.service import Service, Submission, SubmittedFile
+from gateway.engine.service import Service
+from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
 from gateway.job import RetryLimits
 from gateway.settings import from_mapping
@@ -193,12 +194,12 @@ class Engine:
         roles=("target", "face"),
         **more,
     ):
-        given = {"target": self.put(target, "image"), "face": self.put(face, "image")} if roles else {}
+        files = {"target": target, "face": face}
         submission = Submission(
             owner="local",
             submitter=submitter,
             dialect="faceswap",
-            inputs={role: given[role] for role in roles},
+            inputs={role: self.put(files[role], "image") for role in roles},
             accepts=ACCEPTS,
             **more,
         )

@@ -46,7 +46,9 @@ def shelf():
 
 @pytest.fixture
 def folder(tmp_path):
-    return shutil.copytree(ROOT / "workflows", tmp_path / "workflows")
+    return shutil.copytree(
+        ROOT / "workflows", tmp_path / "workflows", ignore=shutil.ignore_patterns("*_creation", "image_*")
+    )
 
 
 @pytest.fixture
@@ -63,10 +65,37 @@ def rewrite(folder, name, file, old, new):
     path.write_text(text.replace(old, new))
 
 
-async def test_shipped_templates_load_without_a_problem(catalog):
-    assert catalog.names() == ("faceswap_gif", "faceswap_image", "faceswap_video")
+async def test_shipped_templates_load_without_a_problem(shelf):
+    catalog = Catalog(ROOT / "workflows", shelf, FrozenClock())
+    await catalog.load()
     assert catalog.problems() == {}
-    assert [template.name for template in catalog.templates()] == ["faceswap_gif", "faceswap_image", "faceswap_video"]
+    assert [template.name for template in catalog.templates()] == list(catalog.names())
+    assert catalog.names() == (
+        "faceswap_gif",
+        "faceswap_image",
+        "faceswap_video",
+        "image_creation",
+        "image_upscale_lanczos",
+        "image_upscale_model",
+        "video_creation",
+    )
+
+
+async def test_template_that_stands_in_comes_after_the_others(shelf):
+    catalog = Catalog(ROOT / "workflows", shelf, FrozenClock())
+    await catalog.load()
+    names = [template.name for template in catalog.for_task("image_upscale", MediaKind.IMAGE)]
+    assert names == ["image_upscale_model", "image_upscale_lanczos"]
+
+
+async def test_task_without_a_target_takes_none_and_the_others_want_one(shelf):
+    catalog = Catalog(ROOT / "workflows", shelf, FrozenClock())
+    await catalog.load()
+    assert [template.name for template in catalog.for_task("image_creation", None)] == ["image_creation"]
+    for task, kind in (("image_creation", MediaKind.IMAGE), ("image_upscale", None)):
+        with pytest.raises(InvalidInputError) as caught:
+            catalog.for_task(task, kind)
+        assert caught.value.field == "target"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +107,7 @@ async def test_shipped_templates_load_without_a_problem(catalog):
     ],
 )
 async def test_kind_of_target_chooses_the_template(catalog, kind, name):
-    assert catalog.for_task("face_swap", kind).name == name
+    assert [template.name for template in catalog.for_task("face_swap", kind)] == [name]
 
 
 async def test_kind_that_no_template_takes_is_the_callers_fault(catalog, folder):

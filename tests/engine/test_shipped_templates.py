@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,17 +13,45 @@ from gateway.embedded.registry import REGISTRY
 from gateway.engine.template_files import shipped_workflows
 from gateway.fitness import check
 from gateway.interfaces import Capabilities
-from gateway.template import load_template, missing_on
+from gateway.lacks import is_left_out, missing_on
+from gateway.template import load_template
 
 
-@pytest.mark.parametrize("name", ["faceswap_gif", "faceswap_image", "faceswap_video"])
-def test_embedded_worker_can_run_every_shipped_template(name, tmp_path: Path):
+@pytest.fixture
+def worker(tmp_path: Path):
+    """The embedded worker's node tables."""
+    folders = Folders(tmp_path)
+    folders.prepare()
+    return {node.name: node.object_info(folders) for node in REGISTRY.values()}
+
+
+def shipped(name):
     folder = shipped_workflows() / name
-    template = load_template(name, (folder / "template.toml").read_text(), (folder / "graph.json").read_text())
-    worker = Folders(tmp_path)
-    worker.prepare()
-    object_info = {node.name: node.object_info(worker) for node in REGISTRY.values()}
-    classes = {node_class: allowed_values(entry) for node_class, entry in object_info.items()}
-    assert check(template, object_info) == []
-    assert missing_on(template, Capabilities(classes, None, object_info)) == ()
-    assert classes["ReActorFaceSwap"]["swap_model"] == ("cpu-preview",)
+    return load_template(name, (folder / "template.toml").read_text(), (folder / "graph.json").read_text())
+
+
+def capabilities(object_info):
+    return Capabilities({name: allowed_values(entry) for name, entry in object_info.items()}, None, object_info)
+
+
+@pytest.mark.parametrize("name", ["faceswap_gif", "faceswap_image", "faceswap_video", "image_upscale_lanczos"])
+def test_embedded_worker_can_run_what_it_is_for(name, worker):
+    assert check(shipped(name), worker) == []
+    assert missing_on(shipped(name), capabilities(worker)) == ()
+    assert allowed_values(worker["ReActorFaceSwap"])["swap_model"] == ("cpu-preview",)
+
+
+@pytest.mark.parametrize("name", ["image_creation", "image_upscale_model", "video_creation"])
+def test_embedded_worker_imitates_no_model_and_is_not_blamed_for_it(name, worker):
+    template = shipped(name)
+    problems = check(template, worker)
+    assert problems
+    assert all(is_left_out(template, problem) for problem in problems)
+    assert missing_on(template, capabilities(worker))
+
+
+def test_every_other_problem_of_an_optional_template_is_a_fault(worker):
+    template = shipped("image_upscale_model")
+    renamed = json.loads(json.dumps(worker).replace('"filename_prefix"', '"prefix"'))
+    assert not all(is_left_out(template, problem) for problem in check(template, renamed))
+    assert not any(is_left_out(shipped("faceswap_image"), problem) for problem in check(template, worker))

@@ -20,7 +20,8 @@ from gateway.engine.bus import LocalBus
 from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import Judgment, MemberView
 from gateway.engine.purging import Purge
-from gateway.engine.service import Health, HealthStatus, Submission, SubmittedFile
+from gateway.engine.service import Health, HealthStatus
+from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError, TaskUnavailableError

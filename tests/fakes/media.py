@@ -1,17 +1,18 @@
 """Media whose facts a test says instead of decoding them.
 
 A "file" is a few bytes: what stands before the first colon says what it is (``video:…``, ``image:…``), anything else is
-no media. Two files are the same picture when the rest is the same. Unrealistic: nothing is decoded, so nothing is slow,
+no media (``FACTS`` has them all). Two files are the same picture when the rest is the same. Unrealistic: nothing is decoded, so nothing is slow,
 and every video has the same size and length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.errors import InvalidInputError, ResultInvalidError, UnsupportedMediaError
 from gateway.interfaces import Comparison
 
@@ -19,7 +20,11 @@ VIDEO = MediaFacts(
     MediaKind.VIDEO, "video/mp4", ".mp4", 640, 360, 25, Fraction(25), 1.0, has_audio=True, video_codec="h264"
 )
 IMAGE = MediaFacts(MediaKind.IMAGE, "image/png", ".png", 640, 360, 1, None, None, has_audio=False, video_codec=None)
-FACTS = {b"video": VIDEO, b"image": IMAGE}
+#: A picture of twice the size, one that is painted, a film.
+TWICE = replace(IMAGE, width=1280, height=720)
+PAINTED = replace(IMAGE, width=1024, height=1024)
+FILM = replace(VIDEO, width=768, height=512, frames=96, fps=Fraction(24), duration_seconds=4.0, has_audio=False)
+FACTS = {b"video": VIDEO, b"image": IMAGE, b"twice": TWICE, b"painted": PAINTED, b"film": FILM}
 
 
 class FakeMedia:
@@ -46,6 +51,12 @@ class FakeMedia:
         self.compared.append(all_frames)
         before, after = (self._read(path).partition(b":")[2] for path in (target, result))
         return Comparison(before != after, 90.0 if before != after else 0.0, 25 if all_frames else 10)
+
+    async def survey(self, path: Path, *, source: Path | None) -> Survey:
+        """``flat`` and ``other`` after the colon are a plain colour and a picture of something else."""
+        shown = self._read(path).partition(b":")[2]
+        drift = None if source is None else 60.0 if shown == b"other" else 1.0
+        return Survey(shown == b"flat", drift, source is not None and self._read(source).endswith(b":flat"))
 
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gateway import audit
-from gateway.audit import Keeps, MediaFacts, MediaKind
+from gateway.audit import MOST_DRIFT, Keeps, MediaFacts, MediaKind, Promise, Survey, broken_promise, wrong_look
 from gateway.errors import NoFaceFoundError, ResultInvalidError, ResultUnchangedError
 
 CLIP = MediaFacts(MediaKind.VIDEO, "video/mp4", ".mp4", 641, 361, 240, Fraction(30000, 1001), 8.008, True, "h264")
@@ -153,3 +153,44 @@ def test_an_engine_that_says_why_is_believed(line, words):
 
 def test_an_engine_that_says_nothing_leaves_it_open():
     assert isinstance(audit.unchanged_error([]), ResultUnchangedError)
+
+
+# ------------------------------------------------------------------------------------------ what a job's numbers promise
+
+MADE = MediaFacts(
+    MediaKind.VIDEO, "video/mp4", ".mp4", 768, 512, 96, Fraction(24), 4.0, has_audio=False, video_codec="h264"
+)
+PROMISE = Promise(MediaKind.VIDEO, 768, 512, 96, 24)
+
+
+def test_a_kept_promise_is_nothing_to_say():
+    assert broken_promise(PROMISE, MADE) is None
+    assert broken_promise(PROMISE, replace(MADE, fps=Fraction(24000, 1000))) is None
+    assert broken_promise(Promise(MediaKind.VIDEO), replace(MADE, width=7)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": MediaKind.GIF}, "kind"),
+        ({"width": 769}, "768x512"),
+        ({"height": 256}, "768x256"),
+        ({"width": 512, "height": 768}, "512x768"),
+        ({"frames": 97}, "96 frames, got 97"),
+        ({"fps": Fraction(25)}, "24 frames per second, got 25"),
+        ({"fps": None}, "a still"),
+    ],
+)
+def test_each_promise_that_was_broken_is_said(changes, words):
+    assert words in broken_promise(PROMISE, replace(MADE, **changes))
+
+
+def test_a_plain_colour_is_no_picture_unless_its_source_was_one():
+    assert "one plain colour" in wrong_look(Survey(is_flat=True))
+    assert wrong_look(Survey(is_flat=False)) is None
+    assert wrong_look(Survey(is_flat=True, drift=0.5, source_is_flat=True)) is None
+
+
+def test_another_picture_is_not_the_source_enlarged():
+    assert wrong_look(Survey(is_flat=False, drift=MOST_DRIFT)) is None
+    assert "does not show" in wrong_look(Survey(is_flat=False, drift=MOST_DRIFT + 0.1))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.audit import MediaFacts, MediaKind
 from gateway.binding import bind, check_parameters
 from gateway.comfy.graph import allowed_values, parse_graph
 from gateway.errors import InvalidInputError, TemplateError
@@ -235,12 +236,90 @@ def test_staged_names_of_an_upstream_that_renames_are_taken():
     assert inputs_of(bound_to(inputs={**STAGED, "face": "gw/x (1).png"}), "Face photo")["image"] == "gw/x (1).png"
 
 
-@pytest.mark.parametrize("name", ["faceswap_gif", "faceswap_video", "faceswap_image"])
+@pytest.mark.parametrize("name", [path.name for path in sorted((ROOT / "workflows").iterdir()) if path.is_dir()])
 def test_examples_can_be_bound(name):
     template = shipped(name)
     example = json.loads((ROOT / "workflows" / name / "example.json").read_text())
     assert example["inputs"].keys() == template.inputs.keys()
-    assert bound_to(template=template, parameters=example["parameters"]).substitutions == ()
+    parameters = check_parameters(template, example["parameters"], offered=[FULL], draw=lambda least, most: most)
+    inputs = {role: STAGED[role] for role in template.inputs}
+    assert bound_to(template=template, parameters=parameters, inputs=inputs, facts=FACTS).substitutions == ()
+
+
+# ------------------------------------------------------------------------------------------- pictures out of words
+
+CREATION, FILM, ENLARGED = shipped("image_creation"), shipped("video_creation"), shipped("image_upscale_model")
+FACTS = {"target": MediaFacts(MediaKind.IMAGE, "image/png", ".png", 300, 200, 1, None, None, False, None)}
+
+
+def test_words_numbers_and_models_arrive_where_they_belong():
+    given = {"prompt": "waves,\nfrom above", "duration": 5, "fps": 30, "seed": 7}
+    bound = bound_to(template=FILM, parameters=given, inputs={})
+    assert inputs_of(bound, "Prompt")["text"] == "waves,\nfrom above"
+    assert inputs_of(bound, "Canvas")["length"] == 153, "the next 8n + 1"
+    assert inputs_of(bound, "Exact length")["length"] == 150
+    assert inputs_of(bound, "Frame rate")["frame_rate"] == inputs_of(bound, "Result")["frame_rate"] == 30
+    assert inputs_of(bound, "Film")["noise_seed"] == 7
+    assert bound.models == {"checkpoint": "ltx-video-2b-v0.9.5.safetensors", "text_encoder": "t5xxl_fp16.safetensors"}
+
+
+def test_picture_is_not_painted_by_a_model_for_video():
+    listed = FULL.classes["CheckpointLoaderSimple"]["ckpt_name"]
+    assert min(listed).startswith("ltx"), "the first by name is the wrong one"
+    bound = bound_to(template=CREATION, parameters={"prompt": "x", "seed": 1}, inputs={})
+    assert bound.models == {"checkpoint": "sd_xl_base_1.0.safetensors"}
+
+
+def test_enlarged_picture_is_brought_to_its_exact_size():
+    bound = bound_to(
+        template=ENLARGED, parameters={"scale_factor": 3}, inputs={"target": STAGED["target"]}, facts=FACTS
+    )
+    assert (inputs_of(bound, "Exact size")["width"], inputs_of(bound, "Exact size")["height"]) == (900, 600)
+
+
+def test_seed_is_drawn_once_from_its_whole_range_and_kept():
+    asked = []
+
+    def draw(least, most):
+        asked.append((least, most))
+        return 1234
+
+    parameters = check_parameters(CREATION, {"prompt": "x"}, draw=draw)
+    assert (parameters["seed"], asked) == (1234, [(0, 2**53 - 1)])
+    assert check_parameters(CREATION, parameters, draw=None)["seed"] == 1234
+    assert check_parameters(CREATION, {"prompt": "x", "seed": 5}, draw=draw)["seed"] == 5
+    with pytest.raises(InvalidInputError, match="seed is missing"):
+        check_parameters(CREATION, {"prompt": "x"})
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({}, "prompt"),
+        ({"prompt": " \n"}, "prompt"),
+        ({"prompt": "x" * 4001}, "prompt"),
+        ({"prompt": "a cat, Embedding:../../secrets"}, "prompt"),
+        ({"prompt": "x", "negative_prompt": "bad\nembedding:EasyNegative"}, "negative_prompt"),
+        ({"prompt": "x", "width": 1023}, "width"),
+        ({"prompt": "x", "height": "512"}, "height"),
+        ({"prompt": "x", "height": 4096}, "height"),
+        ({"prompt": "x", "seed": -1}, "seed"),
+        ({"prompt": "x", "steps": 1000}, "steps"),
+        ({"prompt": "x", "cfg": float("nan")}, "cfg"),
+        ({"prompt": "x", "checkpoint": "../../etc/passwd"}, "checkpoint"),
+        ({"prompt": "x", "checkpoint": "sd_xl_base_1.0"}, "checkpoint"),
+        ({"prompt": "x", "sampler": "euler"}, "sampler"),
+    ],
+)
+def test_wrong_word_or_number_names_its_field(given, field):
+    with pytest.raises(InvalidInputError) as caught:
+        check_parameters(CREATION, given, offered=[FULL], draw=lambda least, most: most)
+    assert caught.value.field == field
+
+
+def test_prompt_of_4000_characters_and_an_empty_negative_one_are_taken():
+    given = {"prompt": "x" * 4000, "negative_prompt": ""}
+    assert check_parameters(CREATION, given, draw=lambda least, most: least).items() >= given.items()
 
 
 #: Words that every upstream of the property below can be missing.

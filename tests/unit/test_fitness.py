@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.fitness import check
-from gateway.template import ProblemKind, load_template
+from gateway.lacks import ProblemKind
+from gateway.template import load_template
 
 ROOT = Path(__file__).parents[2]
 REAL = json.loads((ROOT / "tests/data/object_info/real.json").read_text(encoding="utf-8"))

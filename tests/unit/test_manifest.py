@@ -90,6 +90,8 @@ def test_faulty_manifest_is_refused_with_its_reason(old, new, reason):
         manifest.OutputEntry,
         manifest.RepeatEntry,
         manifest.LicenceEntry,
+        manifest.DerivedEntry,
+        manifest.StandInEntry,
     ],
 )
 def test_every_key_is_documented(entry):
@@ -131,3 +133,78 @@ def choice(*prefer, fallback=None):
 )
 def test_first_preference_that_is_offered_wins(prefer, fallback, offered, taken):
     assert preferred(choice(*prefer, fallback=fallback), offered) == taken
+
+
+# ---------------------------------------------------------------------------------------- templates of other tasks
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [
+        ("image_creation", 'prefix_input = "filename_prefix"\n', 'prefix_input = "filename_prefix"\nkeeps = ["size"]\n', "needs of"),
+        ("image_creation", 'width = ["width"]', 'width = ["breadth"]', "'breadth' is no factor"),
+        ("image_creation", 'width = ["width"]', 'width = ["cfg"]', "'cfg' is no factor"),
+        ("image_creation", 'width = ["width"]', 'width = ["target.width"]', "'target.width' is no factor"),
+        ("image_creation", "swaps_faces = false", 'swaps_faces = true\nswap_nodes = ["Paint"]', "each output must say"),
+        ("image_creation", "multiple_of = 8", "multiple_of = 0", "multiple_of"),
+        ("image_creation", 'type = "float"', 'type = "float"\nmultiple_of = 2', "multiple_of is for an int"),
+        ("image_creation", "random = true", "random = true\ndefault = 1", "random has no default"),
+        ("image_creation", "random = true\nmin = 0\n", "random = true\n", "only an int with min and max"),
+        ("image_creation", "multiline = true\n", "multiline = 1\n", "multiline"),
+        ("image_creation", 'prefer = ["*"]\navoid', 'choices = ["a"]\navoid', "either choices"),
+        ("image_creation", 'input = "cfg"\n', "", "go together"),
+        ("image_creation", 'node = "Paint"\ninput = "cfg"\n', "", "only an int may go without"),
+        ("image_upscale_model", 'product = ["target.width", "scale_factor"]', "product = []", "product"),
+        ("image_upscale_model", '["target.width", "scale_factor"]\n\n', '["target.depth"]\n\n', "no factor"),
+        ("image_upscale_model", 'input = "height"', 'input = "width"', "both derived.width and derived.height"),
+        ("image_upscale_lanczos", 'code = "upscaled_without_model"', 'code = "No model"', "stand_in.code"),
+    ],
+)  # fmt: skip
+def test_faulty_manifest_of_another_task_is_refused_with_its_reason(name, old, new, reason):
+    assert reason in refusal(edited_toml, name, old, new).reason
+
+
+WORDS = ParameterEntry(
+    node="Prompt", input="text", type=ParameterType.STRING, pattern=r"\s*\S[\s\S]*", pattern_means="must not be empty",
+    multiline=True, max_length=20,
+)  # fmt: skip
+SIZE = ParameterEntry(
+    node="Canvas", input="width", type=ParameterType.INT, default=512, min=256, max=2048, multiple_of=8
+)
+
+
+@pytest.mark.parametrize("value", ["two\nlines\tand a tab", "Wörter, 文字"])
+def test_text_of_several_lines_is_taken_where_the_template_says_so(value):
+    assert check_value(WORDS, "prompt", value) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("  \n", "prompt must not be empty."),
+        ("x" * 21, "at most 20 characters"),
+        ("a\x00b", "printable"),
+        ("a\x1b[2J", "printable"),
+        (7, "must be a string"),
+    ],
+)
+def test_other_control_characters_and_long_or_empty_text_are_not(value, sentence):
+    with pytest.raises(InvalidInputError) as caught:
+        check_value(WORDS, "prompt", value)
+    assert sentence in caught.value.message
+    assert caught.value.field == "prompt"
+
+
+def test_size_must_be_a_multiple():
+    assert check_value(SIZE, "width", 520) == 520
+    with pytest.raises(InvalidInputError, match="multiple of 8") as caught:
+        check_value(SIZE, "width", 515)
+    assert caught.value.field == "width"
+
+
+def test_what_is_avoided_is_never_taken_unasked():
+    entry = ParameterEntry(
+        node="Checkpoint", input="ckpt_name", type=ParameterType.CHOICE, prefer=("*",), avoid=("*ltx*",)
+    )
+    assert preferred(entry, ("LTX-video.safetensors", "sd_xl.safetensors")) == "sd_xl.safetensors"
+    assert preferred(entry, ("LTX-video.safetensors",)) is None

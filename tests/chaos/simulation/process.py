@@ -20,7 +20,8 @@ from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
-from gateway.engine.service import Service, Submission, SubmittedFile
+from gateway.engine.service import Service
+from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
 from gateway.holding import TIMING, Keeper
 from gateway.interfaces import Upstream

@@ -1,0 +1,185 @@
+"""From what a client asks for to a stored job: inputs probed, template chosen, parameters checked.
+
+The template is chosen once, when the job is accepted, and the job is pinned to it: of those that do the task, take this
+kind of target and know the parameters given, the first by name that an upstream which works now can run. A template
+that stands in for others comes last, and is the one where nothing is known yet: it asks for least.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
+
+from gateway.audit import MediaKind
+from gateway.binding import check_parameters
+from gateway.engine.catalog import Catalog
+from gateway.engine.needs import TARGET_ROLE, Need, requirement_of
+from gateway.engine.pool import Pool
+from gateway.engine.recorder import Recorder
+from gateway.engine.task_types import Lacks, what_is_missing
+from gateway.engine.timing import LearnedTimings
+from gateway.errors import GatewayError, InvalidInputError, TaskUnavailableError, TooLargeError
+from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob
+from gateway.job import Job, JobInput
+from gateway.naming import safe_output_name
+from gateway.quantities import check_quantities, work_facts
+from gateway.settings import Settings
+from gateway.template import Template
+
+NewId: TypeAlias = Callable[[], str]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedFile:
+    """An input that lies in the blob store, not yet probed."""
+
+    blob: Blob
+    #: The request field it came in, for error messages.
+    field: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a client asks for, in our words."""
+
+    owner: str
+    submitter: str
+    dialect: str
+    #: By role: "target", "face"; none where the task makes something out of words.
+    inputs: Mapping[str, SubmittedFile]
+    #: By role, the kinds it may be.
+    accepts: Mapping[str, frozenset[MediaKind]]
+    task: str = "face_swap"
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    #: As the client wrote it.
+    output_name: str | None = None
+    priority: int = 0
+    extra: Mapping[str, object] = field(default_factory=dict)
+    #: Refuse it when upstreams have said what they can do and none of them, down or not, can run it.
+    must_be_runnable: bool = False
+
+
+def draw_number(least: int, most: int) -> int:
+    """A random whole number from ``least`` to ``most``, both included."""
+    return least + secrets.randbelow(most - least + 1)
+
+
+class Intake:
+    """Makes jobs of submissions. It takes nothing back: whoever calls it does, when it raises."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        blobs: Blobs,
+        media: Media,
+        catalog: Catalog,
+        pool: Pool,
+        recorder: Recorder,
+        timings: LearnedTimings,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._settings = settings
+        self._blobs = blobs
+        self._media = media
+        self._catalog = catalog
+        self._pool = pool
+        self._recorder = recorder
+        self._timings = timings
+        self._clock = clock
+        self._new_id = new_id
+
+    async def submit(self, submission: Submission) -> Job:
+        """The job, durable. Raises GatewayError: the request is at fault, or the queue is full."""
+        inputs = await self._probe(submission)
+        facts = {role: given.facts for role, given in inputs.items()}
+        template = self._choose(submission, facts[TARGET_ROLE].kind if TARGET_ROLE in facts else None)
+        if missing := template.inputs.keys() - inputs.keys():
+            raise InvalidInputError(f"There is no {min(missing)}.", field=min(missing))
+        known = self._pool.capabilities()
+        parameters = check_parameters(template, submission.parameters, offered=known, draw=draw_number)
+        check_quantities(template, parameters, facts)
+        self._refuse_what_fits_nowhere(inputs)
+        now = self._clock.now()
+        new = NewJob(
+            id=self._new_id(),
+            task_id=self._new_id(),
+            owner=submission.owner,
+            submitter=submission.submitter,
+            dialect=submission.dialect,
+            task=submission.task,
+            template=template.name,
+            template_version=template.version,
+            priority=submission.priority,
+            parameters=parameters,
+            inputs=inputs,
+            output_name=safe_output_name(submission.output_name, now),
+            queue_deadline=now + self._settings.queue_ttl,
+            requirement=requirement_of(template, parameters),
+            cost_seconds=self._timings.cost_seconds(template, work_facts(template, parameters, facts, TARGET_ROLE)),
+            extra=submission.extra,
+        )
+        recorded = await self._recorder.create(new, max_queue=self._settings.max_queue)
+        return recorded.job
+
+    # ------------------------------------------------------------------------------------------------ the template
+
+    def _choose(self, submission: Submission, target: MediaKind | None) -> Template:
+        able = self._catalog.for_task(submission.task, target)
+        knowing = [template for template in able if submission.parameters.keys() <= template.parameters.keys()]
+        # Where none knows a parameter, the first one says so.
+        candidates = knowing or able[:1]
+        if submission.must_be_runnable:
+            self._refuse_what_none_can_run(submission.task, candidates)
+        fitting = (template for template in candidates if self._pool.fits_now(template.requirement, Need(template, {})))
+        usual = candidates[-1] if candidates[-1].stand_in else candidates[0]
+        return next(fitting, usual)
+
+    def _refuse_what_none_can_run(self, task: str, candidates: Sequence[Template]) -> None:
+        said = any(self.lacks_of(template) for template in candidates)
+        if said and (missing := what_is_missing(candidates, self.lacks_of)):
+            raise TaskUnavailableError.of(task, missing)
+
+    def lacks_of(self, template: Template) -> Lacks:
+        """Of each upstream that has said what it can do, what it lacks for a template."""
+        return self._pool.lacking(template.requirement, Need(template, {}))
+
+    # -------------------------------------------------------------------------------------------------- the inputs
+
+    async def _probe(self, submission: Submission) -> dict[str, JobInput]:
+        async def one(role: str, given: SubmittedFile) -> tuple[str, JobInput]:
+            path = self._blobs.path(given.blob.hash)
+            facts = await self._media.probe(path, field=given.field, accept=submission.accepts[role])
+            return role, JobInput(self._new_id(), given.blob.hash, given.blob.size_bytes, facts)
+
+        async with asyncio.TaskGroup() as group:
+            probes = [
+                group.create_task(_caught(one(role, given)), name=f"probe {role}")
+                for role, given in submission.inputs.items()
+            ]
+        outcomes = [probe.result() for probe in probes]
+        for outcome in outcomes:
+            if isinstance(outcome, GatewayError):
+                raise outcome
+        return dict(outcome for outcome in outcomes if not isinstance(outcome, GatewayError))
+
+    def _refuse_what_fits_nowhere(self, inputs: Mapping[str, JobInput]) -> None:
+        """An input that no upstream takes would wait for ever; one that has not said what it takes may take it."""
+        limits = self._pool.upload_limits()
+        largest = max((given.size_bytes for given in inputs.values()), default=0)
+        if limits and all(limit is not None and largest > limit for limit in limits):
+            most = max(limit for limit in limits if limit is not None)
+            raise TooLargeError(f"no worker takes an input of {largest} bytes; the largest any takes is {most} bytes")
+
+
+async def _caught(work: Awaitable[_T]) -> _T | GatewayError:
+    """The result or our own error as a value, so that one bad input does not cut short the other's probe."""
+    try:
+        return await work
+    except GatewayError as error:
+        return error
