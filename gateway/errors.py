@@ -8,6 +8,7 @@
     │   ├── TaskUnavailableError        task_unavailable        400
     │   ├── SourceUnreachableError      source_unreachable      400
     │   ├── UnauthorizedError           unauthorized            401
+    │   │   └── InvalidKeyError         invalid_api_key         401
     │   ├── InsufficientCreditsError    insufficient_credits    402
     │   ├── ForbiddenError              forbidden               403
     │   ├── NotFoundError               not_found               404
@@ -121,10 +122,19 @@ class SourceUnreachableError(CallerError):
 
 
 class UnauthorizedError(CallerError):
-    """No credentials, or not ones we know."""
+    """No credentials, or not in a form that we read."""
 
     code = "unauthorized"
     status_hint = 401
+
+
+class InvalidKeyError(UnauthorizedError):
+    """A key that opens nothing: unknown, revoked, past its time, mistyped. Nobody is told which."""
+
+    code = "invalid_api_key"
+
+    def __init__(self, message: str = "This key opens nothing here.") -> None:
+        super().__init__(message)
 
 
 class InsufficientCreditsError(CallerError):

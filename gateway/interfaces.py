@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from gateway.accounts import Key as AccountKey
+from gateway.accounts import Keyholder, User
 from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.comfy.messages import Message, OutputFile
 from gateway.events import Event, Passing, PreviewImage, Progress
@@ -282,8 +284,61 @@ class Purged:
     blobs: tuple[LooseBlob, ...]
 
 
+class AccountStore(Protocol):
+    """Users and keys. Never sees a key's text. Every method is one transaction, as of ``Store``."""
+
+    async def create_user(self, user: User) -> None:
+        """Store a new user. Raises ConflictError when the name is taken."""
+        ...
+
+    async def users(self) -> Sequence[User]:
+        """All, the oldest first."""
+        ...
+
+    async def user_named(self, name: str) -> User | None:
+        """One by name."""
+        ...
+
+    async def create_key(self, key: AccountKey, key_hash: str, *, new_user: User | None = None) -> Keyholder:
+        """Store a new key; of ``new_user``, who is made if need be, else of its ``user_id``.
+
+        Raises ConflictError when the user has a live key of that name, NotFoundError when there is no such user.
+        """
+        ...
+
+    async def keyholder(self, key_hash: str, *, now: float) -> Keyholder | None:
+        """Whose key has this hash; None when nobody's, or when it is revoked or past its time."""
+        ...
+
+    async def keys(self) -> Sequence[Keyholder]:
+        """All, the oldest first, revoked ones too."""
+        ...
+
+    async def revoke_key(self, key_id: str, *, now: float) -> Keyholder | None:
+        """Have it open nothing from now on; None when there is none. Again changes nothing."""
+        ...
+
+    async def rotate_key(
+        self, key_id: str, key_hash: str, prefix: str, *, old_until: float, now: float
+    ) -> Keyholder | None:
+        """Give it a new text; the one before opens until ``old_until``, an older one no more. None when there is none.
+
+        Raises ConflictError when it is revoked.
+        """
+        ...
+
+    async def save_last_used(self, used: Mapping[str, float]) -> None:
+        """When keys were used last: key id -> Unix seconds."""
+        ...
+
+
 class Store(Protocol):
     """The durable truth. Every method is one transaction; a write has been committed when it returns."""
+
+    @property
+    def accounts(self) -> AccountStore:
+        """Users and keys."""
+        ...
 
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
         """Store job, task, input assets and event 1 (queued). Raises QueueFullError."""

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         None, description="Folder of templates; ./workflows when it exists, else the shipped ones."
     )
     auth: Literal["open", "keys"] = Field(
-        "open", description="open: one owner, loopback only. keys: a Bearer token is needed (now: the admin token)."
+        "open", description="open: one owner, loopback only. keys: a key is needed, or the admin token."
     )
     admin_token: SecretStr | None = Field(
         None, description="Token for what changes pool or keys; made into DATA_DIR/admin-token when not given."

@@ -33,6 +33,7 @@ from gateway.api.auth import SAFE_METHODS, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
 from gateway.api.facade import Service, Stopping
+from gateway.api.gatekeeper import Gatekeeper
 from gateway.api.problems import (
     PROBLEM_TYPE,
     Envelope,
@@ -41,7 +42,7 @@ from gateway.api.problems import (
     from_http_exception,
     problem,
 )
-from gateway.api.ready import ReadyAnswers
+from gateway.api.ready import ReadyAnswers, never_keep
 from gateway.api.sse import disable_library_shutdown
 from gateway.api.window import Call, Dialect, Endpoint, Holds, Slots, SocketEndpoint, Window
 from gateway.errors import GatewayError, ShuttingDownError, UpgradeRequiredError
@@ -76,7 +77,7 @@ def create_app(
     Args:
         service: the engine.
         settings: AUTH, PUBLIC_URL, ALLOWED_HOSTS, TRUSTED_PROXIES, CORS_ORIGINS and the limits are read.
-        admin_token: opens what changes the pool; in keys mode it is the one accepted Bearer. None closes both.
+        admin_token: opens everything, as the owner ``local``; None: only keys do.
         dialects: the APIs to speak.
         slots: room for streams; tests make it small.
 
@@ -86,12 +87,13 @@ def create_app(
     disable_library_shutdown()
     window = Window(service, settings, slots or Slots())
     doors = Doors.from_settings(settings, admin_token)
+    gatekeeper = Gatekeeper(doors, service.accounts, service.clock)
     endpoints = all_endpoints(dialects)
     require_single_claims(endpoints)
     app = _Application(
         service,
         polled_prefixes=_polled_prefixes(endpoints),
-        routes=[route for endpoint in endpoints for route in _routes(endpoint, window, doors)],
+        routes=[route for endpoint in endpoints for route in _routes(endpoint, window, gatekeeper)],
         middleware=[
             Middleware(LingeringClose),
             Middleware(Edge, doors=doors, dialects=dialects, stopping=service.stopping),
@@ -138,13 +140,13 @@ def _polled_prefixes(endpoints: Iterable[Endpoint | SocketEndpoint]) -> tuple[st
     return tuple(endpoint.path.partition("{")[0] for endpoint in polled)
 
 
-def _routes(endpoint: Endpoint | SocketEndpoint, window: Window, doors: Doors) -> list[BaseRoute]:
+def _routes(endpoint: Endpoint | SocketEndpoint, window: Window, gatekeeper: Gatekeeper) -> list[BaseRoute]:
     if isinstance(endpoint, SocketEndpoint):
         return [
-            WebSocketRoute(endpoint.path, _Socket(endpoint, window, doors)),
+            WebSocketRoute(endpoint.path, _Socket(endpoint, window, gatekeeper)),
             Route(endpoint.path, _ask_for_upgrade, methods=["GET"]),
         ]
-    return [Route(endpoint.path, _Http(endpoint, window, doors), methods=[endpoint.method])]
+    return [Route(endpoint.path, _Http(endpoint, window, gatekeeper), methods=[endpoint.method])]
 
 
 async def _ask_for_upgrade(request: Request) -> Response:
@@ -167,17 +169,19 @@ def _peer(scope: Scope) -> str | None:
 class _Http:
     """An endpoint over HTTP as an ASGI application: who calls is settled before the handler is."""
 
-    def __init__(self, endpoint: Endpoint, window: Window, doors: Doors) -> None:
+    def __init__(self, endpoint: Endpoint, window: Window, gatekeeper: Gatekeeper) -> None:
         self._endpoint = endpoint
         self._window = window
-        self._doors = doors
+        self._gatekeeper = gatekeeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_ROUTE_KEY] = self._endpoint.path
         request = Request(scope, receive, send)
         if self._endpoint.access is not Access.PUBLIC:
-            self._doors.require_reader(request.headers)
-        caller = self._doors.caller(self._endpoint.access, request.headers, _peer(scope))
+            self._gatekeeper.doors.require_reader(request.headers)
+        caller = await self._gatekeeper.caller(self._endpoint.access, request.headers, _peer(scope))
+        if caller is not None and caller.key is not None:
+            never_keep(scope)
         call = Call(self._window, caller)
         if self._endpoint.holds is Holds.NOTHING:
             await (await self._endpoint.handler(request, call))(scope, receive, send)
@@ -189,16 +193,16 @@ class _Http:
 class _Socket:
     """An endpoint over WebSocket as an ASGI application; refusals are HTTP answers, before the accept."""
 
-    def __init__(self, endpoint: SocketEndpoint, window: Window, doors: Doors) -> None:
+    def __init__(self, endpoint: SocketEndpoint, window: Window, gatekeeper: Gatekeeper) -> None:
         self._endpoint = endpoint
         self._window = window
-        self._doors = doors
+        self._gatekeeper = gatekeeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_ROUTE_KEY] = self._endpoint.path
         websocket = WebSocket(scope, receive, send)
-        self._doors.require_socket_origin(websocket.headers)
-        caller = self._doors.caller(self._endpoint.access, websocket.headers, _peer(scope))
+        self._gatekeeper.doors.require_socket_origin(websocket.headers)
+        caller = await self._gatekeeper.caller(self._endpoint.access, websocket.headers, _peer(scope))
         async with self._window.slots.take():
             await self._endpoint.handler(websocket, Call(self._window, caller))
 

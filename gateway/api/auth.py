@@ -9,9 +9,11 @@ In open mode there is no key, so a request must prove that it does not come from
   CORS headers unless CORS_ORIGINS lists the page's origin.
 - A request that came through a **proxy** nobody configured gets 403: behind one, every stranger looks like loopback.
 
-In keys mode a Bearer token stands for all that; browsers send it for nobody by themselves. A WebSocket's ``Origin`` is
-checked in both modes, because browsers ask nobody before they open one. Sources: RFC 9110 (Host, Authorization), RFC
-6454 (Origin), W3C Fetch Metadata, RFC 7239 (Forwarded).
+In keys mode a key stands for all that, or the admin token; browsers send it for nobody by themselves. A WebSocket's
+``Origin`` is checked in both modes, because browsers ask nobody before they open one. Sources: RFC 9110 (Host,
+Authorization), RFC 6454 (Origin), W3C Fetch Metadata, RFC 7239 (Forwarded).
+
+Whose key it is that somebody presents is asked in ``gatekeeper.py``.
 """
 
 from __future__ import annotations
@@ -26,13 +28,18 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 
-from gateway.errors import ForbiddenError, InvalidInputError, MisdirectedError, UnauthorizedError
+from gateway.accounts import Key, Keyholder, Scope, User, looks_like_a_key
+from gateway.errors import ForbiddenError, InvalidInputError, InvalidKeyError, MisdirectedError, UnauthorizedError
 from gateway.settings import LOOPBACK_NAMES, Settings
 
-#: The one owner there is until keys are made.
+#: The owner in open mode, and whoever has the admin token.
 LOCAL_OWNER: Final = "local"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
+#: RFC 6750 section 2.1: what a Bearer token is made of; the admin token may be any visible ASCII.
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,512}")
+_NEEDS_KEY: Final = "This needs a key: Authorization: Bearer <key>, or X-API-Key: <key>."
+_NEEDS_ADMIN: Final = "This needs the admin token, or a key with scope admin: Authorization: Bearer <token>."
 _HOST: Final = re.compile(r"(?P<name>\[[0-9a-fA-F:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::(?P<port>[0-9]{1,5}))?")
 _LAST_PORT: Final = 65_535
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -48,9 +55,11 @@ class Access(Enum):
 
     #: Anybody, in every mode: pages, readiness, links that carry their own secret.
     PUBLIC = "public"
-    #: The owner: everybody in open mode, whoever has a token in keys mode.
+    #: The owner: everybody in open mode; in keys mode whoever has a key with scope ``jobs``, or the admin token.
     OWNER = "owner"
-    #: Whoever has the admin token, in every mode.
+    #: Whoever has a key with scope ``jobs``, in every mode. The admin token is none: it is nobody's account.
+    KEY = "key"
+    #: Whoever has the admin token or a key with scope ``admin``, in every mode.
     ADMIN = "admin"
 
 
@@ -58,10 +67,14 @@ class Access(Enum):
 class Caller:
     """Who asks."""
 
+    #: Whose jobs these are: the id of the key, ``local`` without one.
     owner: str
     #: Who shares fairly with whom: the owner, in open mode the client's address.
     submitter: str
     is_admin: bool
+    #: The key that was presented, and whose it is; None in open mode, and with the admin token.
+    key: Key | None = None
+    user: User | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,22 +174,70 @@ class Doors:
 
     # -------------------------------------------------------------------------------------------- at each endpoint
 
-    def caller(self, access: Access, headers: Headers, peer: str | None) -> Caller | None:
-        """Who calls an endpoint of this access; None where a public one was asked without a token in keys mode.
+    def presented(self, headers: Headers) -> str | None:
+        """What somebody shows to be let in: the one Bearer token, or the one X-API-Key; None when nothing is shown.
 
         Raises:
-            UnauthorizedError: a token is needed, and there is none or a wrong one.
-            ForbiddenError: the admin token is needed, and this gateway has none.
+            UnauthorizedError: several are shown, or it is of another form.
         """
-        is_admin = self._has_token(headers)
-        if access is Access.ADMIN and self.admin_token is None:
-            raise ForbiddenError("This gateway was started without an admin token.")
-        needs_token = access is Access.ADMIN or (access is Access.OWNER and not self.is_open)
-        if needs_token and not is_admin:
-            raise UnauthorizedError(_token_sentence(access))
+        authorization, api_key = headers.getlist("authorization"), headers.getlist("x-api-key")
+        if not authorization and not api_key:
+            return None
+        if len(authorization) + len(api_key) > 1:
+            raise UnauthorizedError("Send one key, in one header: Authorization: Bearer <key>, or X-API-Key: <key>.")
+        scheme, _, token = authorization[0].partition(" ") if authorization else ("bearer", "", api_key[0])
+        token = token.strip(" ")
+        if scheme.lower() != "bearer" or _TOKEN.fullmatch(token) is None:
+            raise UnauthorizedError(_NEEDS_KEY)
+        return token
+
+    def matters(self, access: Access, presented: str | None) -> bool:
+        """Whether it makes a difference who presents what.
+
+        Open mode asks nobody for a key; there one that is shown is asked about when it is meant to be one of ours.
+        """
+        if access is Access.OWNER and self.is_open:
+            return presented is not None and looks_like_a_key(presented)
+        return access is not Access.PUBLIC
+
+    def is_admin_token(self, presented: str | None) -> bool:
+        """Whether it is the admin token."""
+        if self.admin_token is None or presented is None:
+            return False
+        return hmac.compare_digest(presented.encode(), self.admin_token)
+
+    def stranger(self, headers: Headers, peer: str | None, *, is_admin: bool) -> Caller | None:
+        """Who calls without a key: the one owner, where there is one; None for a stranger in keys mode."""
         if self.is_open:
             return Caller(LOCAL_OWNER, self.client_address(headers, peer), is_admin)
-        return Caller(LOCAL_OWNER, LOCAL_OWNER, is_admin) if is_admin else None
+        return Caller(LOCAL_OWNER, LOCAL_OWNER, is_admin=True) if is_admin else None
+
+    def require_access(self, access: Access, caller: Caller | None, *, has_shown: bool) -> None:
+        """The caller may use an endpoint of this access.
+
+        Args:
+            access: the endpoint's.
+            caller: who was found; None for nobody.
+            has_shown: something was presented.
+
+        Raises:
+            UnauthorizedError: a key is needed and none was shown.
+            InvalidKeyError: what was shown is not what it needs, and no key.
+            ForbiddenError: the key may not do this; or this gateway has no admin token.
+        """
+        if access is Access.PUBLIC:
+            return
+        if access is Access.ADMIN and self.admin_token is None and not has_shown:
+            raise ForbiddenError("This gateway was started without an admin token.")
+        if caller is None or (access is Access.ADMIN and caller.key is None and not caller.is_admin):
+            raise InvalidKeyError if has_shown else UnauthorizedError(_sentence(access))
+        if caller.key is None:
+            if access is Access.KEY:
+                raise InvalidKeyError if has_shown else UnauthorizedError(_NEEDS_KEY)
+            return
+        needed = Scope.ADMIN if access is Access.ADMIN else Scope.JOBS
+        if not caller.key.may(needed):
+            raise ForbiddenError(f"This needs a key with the scope {needed.value}.")
 
     def client_address(self, headers: Headers, peer: str | None) -> str:
         """The client's address: the peer's, or the last one before our own proxies.
@@ -204,15 +265,6 @@ class Doors:
 
     def _is_ours(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self.proxies if network.version == address.version)
-
-    def _has_token(self, headers: Headers) -> bool:
-        given = headers.getlist("authorization")
-        if self.admin_token is None or len(given) != 1:
-            return False
-        scheme, _, token = given[0].partition(" ")
-        return scheme.lower() == "bearer" and hmac.compare_digest(
-            token.strip().encode("latin-1", "replace"), self.admin_token
-        )
 
     def _is_foreign(self, headers: Headers) -> bool:
         if "origin" in headers:
@@ -278,7 +330,11 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _token_sentence(access: Access) -> str:
-    if access is Access.ADMIN:
-        return "This needs the admin token: Authorization: Bearer <token>."
-    return "This needs a token: Authorization: Bearer <token>."
+def caller_of(holder: Keyholder) -> Caller:
+    """Who calls with a key."""
+    key = holder.key
+    return Caller(key.id, key.id, key.may(Scope.ADMIN), key, holder.user)
+
+
+def _sentence(access: Access) -> str:
+    return _NEEDS_ADMIN if access is Access.ADMIN else _NEEDS_KEY

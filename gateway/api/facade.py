@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from gateway.accounts import DEFAULT_TIER, Keyholder, User
 from gateway.api.downloads import FileBytes
 from gateway.audit import MediaKind
+from gateway.engine.accounts import NewKey, Told
 from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus
@@ -23,10 +25,12 @@ from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
 
 __all__ = [
+    "Accounts",
     "Health",
     "HealthStatus",
     "InputBlobs",
     "MemberView",
+    "NewKey",
     "Purge",
     "Service",
     "ServiceBlobs",
@@ -35,6 +39,7 @@ __all__ = [
     "SubmittedFile",
     "TaskParameter",
     "TaskType",
+    "Told",
     "Wait",
 ]
 
@@ -75,6 +80,38 @@ class Archive(Protocol):
         ...
 
 
+class Accounts(Protocol):
+    """Users and keys."""
+
+    async def keyholder(self, text: str) -> Keyholder | None:
+        """Who presents this key; None when it opens nothing."""
+        ...
+
+    async def create_user(self, name: str, *, tier: str = DEFAULT_TIER, email_verified: bool = False) -> User:
+        """Make a user. Raises InvalidInputError, ConflictError."""
+        ...
+
+    async def users(self) -> Sequence[User]:
+        """All, the oldest first."""
+        ...
+
+    async def create_key(self, new: NewKey) -> Told:
+        """Make a key, whose text is told now and never again. Raises InvalidInputError, NotFoundError, ConflictError."""
+        ...
+
+    async def keys(self) -> Sequence[Keyholder]:
+        """All, the oldest first, revoked ones too."""
+        ...
+
+    async def revoke_key(self, key_id: str) -> Keyholder:
+        """Have a key open nothing from now on. Raises NotFoundError."""
+        ...
+
+    async def rotate_key(self, key_id: str, *, overlap_seconds: float = 0.0) -> Told:
+        """Give a key a new text. Raises NotFoundError, ConflictError, InvalidInputError."""
+        ...
+
+
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
 
@@ -86,6 +123,11 @@ class Service(Protocol):
     @property
     def clock(self) -> Clock:
         """The engine's time, so that what is shown agrees with what is stored."""
+        ...
+
+    @property
+    def accounts(self) -> Accounts:
+        """Users and keys."""
         ...
 
     @property

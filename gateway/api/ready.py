@@ -39,6 +39,7 @@ MAX_BODY_BYTES: Final = 16 * 1024
 MAX_KNOWN: Final = 1024
 MAX_HEADER_BYTES: Final = 4096
 _NOTE: Final = "gateway.ready"
+_NEVER: Final = "gateway.never_ready"
 #: Headers that change the answer or how it is let in beyond what is compared.
 _UNUSUAL: Final = frozenset({b"origin", b"x-request-id"})
 
@@ -99,6 +100,11 @@ class _Copy:
 def may_be_kept(request: Request, job: Job) -> None:
     """Say that the answer to this request holds until the job changes."""
     request.scope[_NOTE] = _Note(job.owner, job.state is JobState.QUEUED, job.is_terminal)
+
+
+def never_keep(scope: Scope) -> None:
+    """Say that the answer to this request is for this request alone, whatever its handler says."""
+    scope[_NEVER] = True
 
 
 class ReadyAnswers:
@@ -163,7 +169,7 @@ class ReadyAnswers:
         with self._marked(path.rpartition("/")[2]) as mark:
             await self._app(scope, receive, copy.pass_on)
         note: _Note | None = scope.get(_NOTE)
-        if note is None or copy.body is None or mark.is_stale:
+        if note is None or copy.body is None or mark.is_stale or _NEVER in scope:
             return
         if any(name in _UNUSUAL for name, _ in asked[0]) or sum(map(_size, asked[0])) > MAX_HEADER_BYTES:
             return

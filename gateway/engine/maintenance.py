@@ -17,6 +17,8 @@ ROUND_SECONDS = 1.0
 EXPIRE_EVERY = 5
 #: What a kill may forget of what was learned.
 SAVE_TIMINGS_EVERY = 30
+#: As fine as a key's last use is kept.
+SAVE_LAST_USED_EVERY = 60
 SWEEP_EVERY = 300
 #: Looking for bytes that the store has never heard of walks over all blobs; only a killed process leaves such.
 STRAYS_EVERY = 3600
@@ -71,6 +73,8 @@ class Maintenance:
             self._forget_timings()
         if number % SAVE_TIMINGS_EVERY == SAVE_TIMINGS_EVERY - 1:
             await self._timings.save()
+        if number % SAVE_LAST_USED_EVERY == SAVE_LAST_USED_EVERY - 1:
+            await self._service.accounts.save_last_used()
         if number % STRAYS_EVERY == 0:
             await self.sweep_strays()
 

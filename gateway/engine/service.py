@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import structlog
 
 from gateway.audit import MediaKind
+from gateway.engine.accounts import Accounts
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
@@ -139,6 +140,7 @@ class Service:
         self.blobs = blobs
         self.clock = clock
         self.stopping = asyncio.Event()
+        self.accounts = Accounts(store.accounts, clock, new_id)
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self._store = store
         self._fetcher = fetcher
@@ -193,8 +195,9 @@ class Service:
         await asyncio.shield(task)
 
     async def close(self) -> None:
-        """Finish what callers that left have begun."""
+        """Finish what callers that left have begun, and store what is known in memory alone."""
         await asyncio.gather(*self._taking_back, return_exceptions=True)
+        await self.accounts.close()
 
     def check_url(self, url: str, *, field: str) -> None:
         """The verdict on a URL input that needs no network. Raises InvalidInputError."""

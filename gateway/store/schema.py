@@ -62,6 +62,7 @@ def _among(column: str, values: Iterable[StrEnum]) -> str:
 IS_QUEUED = "state = 'queued'"
 IS_LIVE = _among("state", LIVE)
 _IS_END = _among("kind", TERMINAL_KINDS)
+IS_NOT_REVOKED = "revoked_at IS NULL"
 #: Attempts with which an upstream was lost.
 IS_LOSS = _among("cause", (Cause.DIED, Cause.STOPPED))
 
@@ -345,4 +346,60 @@ leases = Table(
     Column("counter", BigInteger, nullable=False),
     CheckConstraint("token > 0", name="token"),
     CheckConstraint("counter >= 0", name="counter"),
+)
+
+#: Who pays, and who calls; ``gateway/accounts.py`` has the rules.
+users = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("email_verified", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("name"),
+    CheckConstraint("name <> '' AND tier <> ''", name="named"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    # The owner of its jobs and assets. No foreign key there: what a key started outlives it.
+    Column("id", Text, primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("rate_limit", Integer, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+    Column("last_used_at", Double),
+    CheckConstraint("rate_limit > 0 AND concurrency > 0", name="limits"),
+    CheckConstraint("name <> '' AND scopes <> '[]'", name="named"),
+    # A whole key is longer: none gets in here by mistake.
+    CheckConstraint("length(prefix) < 20", name="prefix"),
+    Index(
+        "ix_api_keys_name",
+        "user_id",
+        "name",
+        unique=True,
+        sqlite_where=text(IS_NOT_REVOKED),
+        postgresql_where=text(IS_NOT_REVOKED),
+    ),
+)
+
+#: What opens as which key: one, and while a key is being rotated two.
+key_hashes = Table(
+    "key_hashes",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("key_id", Text, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    # Null for the newest.
+    Column("expires_at", Double),
+    CheckConstraint("length(hash) = 64", name="hash"),
+    Index("ix_key_hashes_key", "key_id"),
+    sqlite_with_rowid=False,
 )

@@ -29,6 +29,7 @@ from gateway.store.queries import (
     trails,
     upstreams,
 )
+from gateway.store.sql_accounts import SqlAccounts
 from gateway.timings import Key, Row
 
 
@@ -55,6 +56,7 @@ class SqlStore:
         new_client_id: Callable[[], str] = _random_id,
     ) -> None:
         self._executor = executor
+        self.accounts = SqlAccounts(executor)
         self._retention = recording.Retention(result_retention_seconds, asset_retention_seconds)
         self._new_client_id = new_client_id
         #: Where the window of candidates goes on; "" while all lanes fit into it.

@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 from gateway.audit import MediaFacts, MediaKind
+from gateway.engine.accounts import Accounts
 from gateway.engine.bus import LocalBus
 from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import Judgment, MemberView
@@ -31,6 +32,7 @@ from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
 from gateway.manifest import ParameterType
 from gateway.naming import safe_output_name
 from gateway.settings import Settings
+from tests.fakes.accounts import MemoryAccounts
 
 NOW = 1_750_258_800.0
 VIDEO_FACTS = MediaFacts(
@@ -188,6 +190,9 @@ class FakeService:
         self.members = {"gpu-1": self._member("gpu-1")}
         self._numbers = itertools.count(1)
         self.archive = FakeArchive(self)
+        self.account_store = MemoryAccounts()
+        ids = itertools.count(1)
+        self.accounts = Accounts(self.account_store, self.clock, lambda: f"account-{next(ids)}")
 
     # ------------------------------------------------------------------------------------------- what a test says
 

@@ -60,7 +60,8 @@ async def test_closed_without_the_token_and_with_a_wrong_one(gateway, token, met
     async with gateway.client() as client:
         for headers in ({}, *({"Authorization": value.encode("latin-1")} for value in wrong)):
             answer = await client.request(method, path, headers=headers)
-            assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+            assert answer.status_code == HTTPStatus.UNAUTHORIZED
+            assert answer.json()["code"] in {"unauthorized", "invalid_api_key"}
             assert answer.headers["www-authenticate"].startswith("Bearer")
 
 

@@ -234,14 +234,23 @@ async def test_keys_mode_serves_a_capability_link_without_a_key():
 
 
 @pytest.mark.parametrize(
-    "authorization", [None, "Bearer wrong", "Bearer", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN} x", "Bearer \xff\xfe"]
+    ("authorization", "code"),
+    [
+        (None, "unauthorized"),
+        ("Bearer", "unauthorized"),
+        (TOKEN, "unauthorized"),
+        (f"Basic {TOKEN}", "unauthorized"),
+        (f"Bearer {TOKEN} x", "unauthorized"),
+        ("Bearer \xff\xfe", "unauthorized"),
+        ("Bearer wrong", "invalid_api_key"),
+    ],
 )
-async def test_keys_mode_wants_the_token(authorization):
+async def test_keys_mode_wants_the_token(authorization, code):
     app, service = make(auth="keys")
     service.put()
     headers = {} if authorization is None else {"authorization": authorization}
     answer = await ask(app, "GET", JOB, **headers)
-    assert (answer.status, answer.json["code"]) == (401, "unauthorized")
+    assert (answer.status, answer.json["code"]) == (401, code)
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
