@@ -375,7 +375,7 @@ class Store(Protocol):
         ...
 
     async def open_tasks(self) -> Sequence[OpenTask]:
-        """All dispatched and running tasks."""
+        """All dispatched and running tasks, in the order they were sent."""
         ...
 
     async def queued_task(self, task_id: str) -> tuple[Job, Task] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from gateway.comfy.messages import NodeProgress, NodeStarted
+from gateway.engine.following import ENDING_SECONDS
+
 
 async def running(engine, gpu):
     await engine.start(gpu)
@@ -22,6 +25,27 @@ async def test_a_running_prompt_is_followed_on(engine):
     await engine.until("succeeded", job_id)
     assert len(gpu.prompts) == 1
     assert await engine.kinds(job_id) == ["queued", "dispatched", "started", "finishing", "succeeded"]
+
+
+async def test_what_was_sent_first_is_still_shown_as_at_work(engine):
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    await engine.submit(b"image:1")
+    older = await engine.submit(b"image:2")
+    younger = await engine.submit(b"image:3", submitter="bob")
+    engine.clock.advance(1.0)
+    engine.finish(gpu)  # bob has had less of the pool
+    await engine.settle()
+    swap = next(node for node, entry in gpu.prompt.graph.items() if "FaceSwap" in str(entry["class_type"]))
+    gpu.prompt.start()
+    gpu.prompt.say(NodeStarted(gpu.prompt.id, swap), NodeProgress(gpu.prompt.id, swap, 1, 10))
+    await engine.settle()
+    engine.clock.advance(ENDING_SECONDS)
+    gpu.prompt.say(NodeProgress(gpu.prompt.id, swap, 9, 10))
+    await engine.until("dispatched", older)
+    assert [view.job_id for view in engine.pool.views()] == [younger]
+    await engine.restart()
+    assert [view.job_id for view in engine.pool.views()] == [younger]
 
 
 async def test_a_prompt_that_ended_while_nobody_watched_succeeds(engine):

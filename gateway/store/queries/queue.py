@@ -30,7 +30,7 @@ from gateway.job import Job, Task
 from gateway.store.queries import BATCH_ROWS
 from gateway.store.queries.jobs import job
 from gateway.store.rows import candidate_from, job_from, outputs_from_json, task_from
-from gateway.store.schema import IS_LIVE, jobs, tasks
+from gateway.store.schema import IS_LIVE, attempts, jobs, tasks
 
 #: Heads per lane: enough that one whose upstream is taken does not hide the next, few enough that no lane fills the
 #: window.
@@ -78,7 +78,7 @@ def queued_task(connection: Connection, task_id: str) -> tuple[Job, Task] | None
 
 
 def open_tasks(connection: Connection) -> Sequence[OpenTask]:
-    """All dispatched and running tasks, oldest first; as many as there are slots, so no limit."""
+    """All dispatched and running tasks, in the order they were sent; as many as there are slots, so no limit."""
     rows = connection.execute(_OPEN_TASKS).all()
     owners = {row.id: job_from(row) for row in connection.execute(_OPEN_JOBS)}
     return [OpenTask(owners[row.job_id], task_from(row), outputs_from_json(row.outputs)) for row in rows]
@@ -143,7 +143,12 @@ def _heads() -> Select[tuple[object, ...]]:
 STEP_ASIDE = update(tasks).where(tasks.c.id == bindparam("wanted")).values(lane=tasks.c.lane + _AGAIN)
 _HEADS = _heads()
 _QUEUED_TASK = select(tasks).where(tasks.c.id == bindparam("wanted"), _queued(tasks))
-_OPEN_TASKS = select(tasks).where(text(IS_LIVE)).order_by(tasks.c.queued_at, tasks.c.id)
+_OPEN_TASKS = (
+    select(tasks)
+    .join(attempts, attempts.c.id == tasks.c.prompt_id, isouter=True)
+    .where(text(f"tasks.{IS_LIVE}"))
+    .order_by(attempts.c.dispatched_at, tasks.c.queued_at, tasks.c.id)
+)
 _OPEN_JOBS = select(jobs).where(jobs.c.id.in_(select(tasks.c.job_id).where(text(f"tasks.{IS_LIVE}"))))
 _PLACE = (
     select(tasks.c.queued_at, tasks.c.id)
