@@ -176,7 +176,7 @@ class Lifter:
         lifted.append(Began(mark, self._field))
         self._decoder = DataUriDecoder(self._field)
         self._uris += 1
-        self._uri_bytes = scheme.end()
+        self._uri_bytes = len(b"data:")
         self._where = _Where.LIFTED
         return at + scheme.end()
 

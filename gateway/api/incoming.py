@@ -91,7 +91,7 @@ class _Arriving:
     writer: BlobWriter | None = None
 
 
-class Intake:
+class IncomingFiles:
     """The files of one body, one after the other: ``begin``, ``write`` …, ``end``; then ``commit``.
 
     A context: leave it without ``commit`` and nothing was written.

@@ -24,7 +24,7 @@ from starlette.requests import Request
 
 from gateway.api.bodies import Body, BodyPace, too_large_body
 from gateway.api.facade import Stopping
-from gateway.api.incoming import Intake, ReceivedFile, TakenFiles, UploadBlobs
+from gateway.api.incoming import IncomingFiles, ReceivedFile, TakenFiles, UploadBlobs
 from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
 from gateway.lifting import Began, Ended, Lifter
@@ -160,7 +160,7 @@ async def receive_lifted_json(
         max_uri_bytes=MAX_DATA_URI_BYTES,
         max_rest_bytes=limits.max_json_bytes,
     )
-    async with Intake(blobs, limits.caps, body.announced_bytes) as intake:
+    async with IncomingFiles(blobs, limits.caps, body.announced_bytes) as intake:
         received = 0
         async for chunk in body.chunks():
             received += len(chunk)
@@ -171,7 +171,7 @@ async def receive_lifted_json(
         return LiftedJson(blobs, value, await intake.commit())
 
 
-async def _take_lifted(lifter: Lifter, chunk: bytes, intake: Intake) -> None:
+async def _take_lifted(lifter: Lifter, chunk: bytes, intake: IncomingFiles) -> None:
     # Some servers give a body that came at once in one piece: cut, so that others get their turn in between.
     for at in range(0, len(chunk), _INLINE_JSON_BYTES):
         for lifted in lifter.feed(chunk[at : at + _INLINE_JSON_BYTES]):
@@ -190,7 +190,7 @@ async def _take_lifted(lifter: Lifter, chunk: bytes, intake: Intake) -> None:
 async def _receive_multipart(body: Body, boundary: bytes, blobs: UploadBlobs, limits: FormLimits) -> Form:
     if not boundary:
         raise InvalidInputError("The multipart body names no boundary.")
-    async with Intake(blobs, limits.caps, body.announced_bytes) as intake:
+    async with IncomingFiles(blobs, limits.caps, body.announced_bytes) as intake:
         receiver = _Receiver(blobs, limits, intake)
         parts = _Parts(boundary)
         received = 0
@@ -249,7 +249,7 @@ class _Parts:
 class _Receiver:
     """Takes a multipart body's events and makes fields and files of them."""
 
-    def __init__(self, blobs: UploadBlobs, limits: FormLimits, intake: Intake) -> None:
+    def __init__(self, blobs: UploadBlobs, limits: FormLimits, intake: IncomingFiles) -> None:
         self._blobs = blobs
         self._limits = limits
         self._intake = intake

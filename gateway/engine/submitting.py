@@ -118,7 +118,7 @@ class Intake:
             priority=submission.priority,
             parameters=parameters,
             inputs=inputs,
-            output_name=safe_output_name(submission.output_name, now),
+            output_name=safe_output_name(submission.output_name, now, submission.task),
             queue_deadline=now + self._settings.queue_ttl,
             requirement=requirement_of(template, parameters),
             cost_seconds=self._timings.cost_seconds(template, work_facts(template, parameters, facts, TARGET_ROLE)),

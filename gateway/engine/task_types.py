@@ -34,6 +34,8 @@ class TaskParameter:
     #: Limits of a number, both allowed themselves.
     min: Number | None = None
     max: Number | None = None
+    #: An int must be a multiple of it.
+    multiple_of: int | None = None
     #: What a number counts: "px", "s".
     unit: str | None = None
     #: Values of a choice; empty where each upstream lists its own.
@@ -88,6 +90,7 @@ def _told(parameter: Parameter) -> TaskParameter:
         default=entry.default,
         min=entry.min,
         max=entry.max,
+        multiple_of=entry.multiple_of,
         unit=entry.unit,
         choices=entry.choices,
         max_length=entry.max_length if entry.type is ParameterType.STRING else None,

@@ -42,11 +42,14 @@ IMAGE_FACTS = MediaFacts(
     MediaKind.IMAGE, "image/png", ".png", 512, 512, 1, None, None, has_audio=False, video_codec=None
 )
 PROMPT = TaskParameter("prompt", ParameterType.STRING, required=True, max_length=4000)
+WIDTH = TaskParameter(
+    "width", ParameterType.INT, required=False, default=1024, min=256, max=2048, multiple_of=8, unit="px"
+)
 NO_CHECKPOINT = ("image_creation: node 'Checkpoint' (CheckpointLoaderSimple), input 'ckpt_name': none of * is there",)
 #: As of a pool of embedded workers.
 TASKS = (
     TaskType("face_swap", (), can_run=True, missing=()),
-    TaskType("image_creation", (PROMPT,), can_run=False, missing=NO_CHECKPOINT),
+    TaskType("image_creation", (PROMPT, WIDTH), can_run=False, missing=NO_CHECKPOINT),
     TaskType(
         "image_upscale",
         (TaskParameter("scale_factor", ParameterType.INT, required=False, default=2, min=2, max=4),),

@@ -35,6 +35,8 @@ class ScriptedComfyUI:
         self.number = 0
         self.max_upload_size = 1000
         self.has_jobs_api = False
+        #: What ``/object_info`` tells; a few invented classes when None.
+        self.nodes: dict[str, object] | None = None
         self.headers: list[dict[str, str]] = []
         self.calls: list[str] = []
         self.probes = 0
@@ -205,7 +207,7 @@ class ScriptedComfyUI:
     async def object_info(self, request: Request) -> Response:
         spec = {"required": {"model": [["a.onnx", "b.onnx"], {}], "scale": ["FLOAT", {"max": float("inf")}]}}
         v3 = {"optional": {"name": ["COMBO", {"options": ["x"]}]}}
-        info = {"Swap": {"input": spec, "output_node": False}, "V3": {"input": v3}}
+        info = self.nodes or {"Swap": {"input": spec, "output_node": False}, "V3": {"input": v3}}
         return Response(json.dumps(info), media_type="application/json")  # as ComfyUI: Infinity is written out
 
     async def system_stats(self, request: Request) -> Response:

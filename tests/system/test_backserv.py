@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fakes.scripted_comfyui import ScriptedComfyUI
 from tests.tools import clips, gifs
 from tests.tools.faceswap_client import job
 from tests.tools.file_server import serving
@@ -40,6 +42,7 @@ SUBMIT = """curl -X POST http://localhost:4093/submit_task \\
 QUERY = "curl http://localhost:4093/query_task/abc123"
 CANCEL = "curl -X POST http://localhost:4093/cancel_task/abc123"
 
+OBJECT_INFO = Path(__file__).parents[1] / "data" / "object_info" / "real.json"
 DOCUMENTED = ["status", "result_info", "error_info", "started_at", "completed_at"]
 ORDER = ["Queueing", "In Progress", "Completed"]
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -128,6 +131,62 @@ async def test_submit_line_is_refused_with_what_is_missing_where_no_checkpoint_i
     assert types["face_swap"]["can_run"]
 
 
+@pytest.fixture
+async def scripted(tmp_path):
+    """A gateway whose one upstream says it has a checkpoint, and that upstream."""
+    upstream = ScriptedComfyUI()
+    upstream.nodes = json.loads(OBJECT_INFO.read_text(encoding="utf-8"))
+    async with upstream.serve() as url:
+        gateway = GatewayProcess(tmp_path / "gateway", {"UPSTREAMS": url}, workers=0)
+        await asyncio.to_thread(gateway.start, wait_for_workers=False)
+        try:
+            yield gateway, upstream
+        finally:
+            await asyncio.to_thread(gateway.end)
+
+
+async def test_submit_line_is_accepted_where_a_checkpoint_is(scripted, tmp_path):
+    """The document's three lines in turn. Nothing paints here: the upstream never finishes, and is told to stop."""
+    gateway, upstream = scripted
+
+    async def run(line: str, ticket: str = "abc123") -> tuple[int, dict[str, Any]]:
+        here = line.replace("localhost:4093", f"localhost:{gateway.port}").replace("abc123", ticket)
+        status, content = await run_line_for_status(here, tmp_path)
+        return status, json.loads(content)
+
+    async with gateway.client() as client:
+
+        async def can_run() -> bool:
+            types = (await client.get("/task_types")).json()["task_types"]
+            return {task["task_type"]: task["can_run"] for task in types}["image_creation"]
+
+        await wait_until(can_run, what="the upstream to say what it has")
+    status, accepted = await run(SUBMIT)
+    assert (status, accepted["status"]) == (202, "Queueing")
+    await wait_until(lambda: upstream.pending, what="the prompt to arrive")
+    [[_, prompt_id, graph, *_]] = upstream.pending
+    texts = [node["inputs"].get("text") for node in graph.values() if node["class_type"] == "CLIPTextEncode"]
+    assert "a beautiful sunset" in texts
+    await upstream.start(prompt_id)
+
+    async def at_work() -> dict[str, Any] | None:
+        told = (await run(QUERY, accepted["ticket_id"]))[1]
+        return told if told["status"] == "In Progress" and told["started_at"] else None
+
+    told = await wait_until(at_work, what="the task to be at work")
+    async with gateway.client() as client:
+        [member] = (await client.get("/-/upstreams")).json()["upstreams"]
+    assert (told["serv_name"], told["template"]) == (member["name"], "image_creation")
+    assert (await run(CANCEL, accepted["ticket_id"]))[0] == 200
+    await wait_until(lambda: f"interrupt {prompt_id}" in upstream.calls, what="the upstream to be told")
+
+    async def has_ended() -> bool:
+        return (await run(QUERY, accepted["ticket_id"]))[1]["completed_at"] is not None
+
+    await wait_until(has_ended, what="the end")
+    assert (await run(QUERY, accepted["ticket_id"]))[1]["status"] == "Cancelled"
+
+
 @pytest.mark.parametrize("line", [QUERY, CANCEL])
 async def test_query_and_cancel_lines_know_no_such_ticket(pool, tmp_path, line):
     status, content = await run_line_for_status(line.replace("localhost:4093", f"localhost:{pool.port}"), tmp_path)
@@ -210,6 +269,68 @@ async def test_a_target_without_a_face_is_a_system_error_with_a_reason(pool, mat
     assert len(done["error_info"]) > 10
 
 
+async def test_users_of_one_address_share_fairly(pool, material):
+    """Of five tasks of one user and then one of another, the other's is not the last to begin."""
+    async with pool.client() as client:
+
+        async def swap(user_id: str, variant: int) -> str:
+            return await submit(
+                client,
+                "face_swap",
+                user_id,
+                source_image=data_uri(material.face(variant)),
+                target_image=data_uri(material.clip),
+            )
+
+        async def all_upstreams(verb: str) -> None:
+            for member in (await client.get("/-/upstreams")).json()["upstreams"]:
+                await client.post(f"/-/upstreams/{member['name']}/{verb}", headers=pool.bearer)
+
+        await all_upstreams("drain")
+        try:
+            eager = [await swap("eager", 970 + number) for number in range(5)]
+            late = await swap("late", 980)
+        finally:
+            await all_upstreams("resume")
+        begun = {ticket: (await ended(client, ticket))["started_at"] for ticket in (*eager, late)}
+    assert begun[late] < max(begun[ticket] for ticket in eager)
+
+
+# -------------------------------------------------------------------------------------------------------------- upscaling
+
+
+def assert_enlarged(before: np.ndarray, after: np.ndarray, factor: int) -> None:
+    """So many times larger, and the same picture."""
+    height, width, _ = before.shape
+    assert after.shape == (height * factor, width * factor, 3)
+    small = after.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+    assert np.abs(small - before).mean() < 3
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+async def test_a_picture_by_data_uri_is_enlarged_and_it_is_said_how(pool, material, factor):
+    async with pool.client() as client:
+        ticket = await submit(client, "image_upscale", image_url=data_uri(material.still), scale_factor=factor)
+        file = await result_of(client, ticket, "image/png")
+        told = await query(client, ticket)
+    assert_enlarged(pixels(material.still), pixels(file), factor)
+    assert told["template"] == "image_upscale_lanczos"
+    assert any("Lanczos" in warning for warning in told["warnings"])
+
+
+@pytest.mark.parametrize("factor", [1, 5, 2.5, "2", True, 10**30])
+async def test_a_factor_that_is_none_is_refused_by_its_name_and_leaves_nothing(pool, material, factor):
+    before = pool.leftovers()
+    params = {"image_url": data_uri(material.face(960)), "scale_factor": factor}
+    async with pool.client() as client:
+        answer = await client.post(
+            "/submit_task", json={"task_type": "image_upscale", "task_params": params, "user_id": "user123"}
+        )
+    told = answer.json()
+    assert (answer.status_code, told["error"], told["field"]) == (400, "validation_error", "scale_factor")
+    await wait_until(lambda: pool.leftovers() == before, what="nothing to be left")
+
+
 # ----------------------------------------------------------------------------------------------------------------- URLs
 
 
@@ -239,6 +360,13 @@ async def test_a_video_and_a_photo_by_urls_are_swapped(reaching, files, material
     result = tmp_path / "result.mp4"
     result.write_bytes(file)
     assert_another_face(clips.frames_of(material.clip).astype(int), clips.frames_of(result).astype(int))
+
+
+async def test_a_picture_by_url_is_enlarged(reaching, files, material):
+    async with reaching.client() as client:
+        ticket = await submit(client, "image_upscale", image_url=f"{files.url}/still.png")
+        file = await result_of(client, ticket, "image/png")
+    assert_enlarged(pixels(material.still), pixels(file), 2)
 
 
 async def test_a_url_beside_a_data_uri(reaching, files, material):

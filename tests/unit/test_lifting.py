@@ -168,6 +168,13 @@ def test_escapes_count_once():
     assert lifted(body, max_uri_bytes=len(text))[1][f"{WORD}0"] == ("a", b"\xff" * 90)
 
 
+def test_an_escaped_scheme_counts_as_what_it_spells():
+    body = as_escapes_only({"a": "data:,abc"}).encode()
+    assert lifted(body, max_uri_bytes=9)[1] == {f"{WORD}0": ("body", b"abc")}
+    with pytest.raises(TooLargeError):
+        lifted(body, max_uri_bytes=8)
+
+
 @pytest.mark.parametrize("cut", [b'{"a":"data:', b'{"a":"data:,', b'{"a":"data:,a\\', b'{"a":"data:,a\\u00'])
 def test_a_body_that_ends_within_a_data_uri_says_so(cut):
     with pytest.raises(InvalidInputError, match="ends within the data URI in 'a'"):

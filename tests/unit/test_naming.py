@@ -37,3 +37,17 @@ def test_without_a_wish_the_name_is_the_time(wish: str | None) -> None:
 def test_any_wish_gives_a_plain_short_name(wish: str) -> None:
     name = safe_output_name(wish, NOON)
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", name)
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("face_swap", "faceswap_20250618_120022"),
+        ("image_upscale", "image_upscale_20250618_120022"),
+        ("an operator's own", "an_operator_s_own_20250618_120022"),
+        ("x" * 200, "x" * 64 + "_20250618_120022"),
+    ],
+)
+def test_without_a_wish_the_task_is_in_the_name(task, name):
+    assert safe_output_name(None, NOON, task) == name
+    assert safe_output_name("mine", NOON, task) == "mine"

@@ -603,6 +603,15 @@ async def test_announced_lifted_body_over_the_limit_is_refused_before_a_byte_is_
     assert sent.state.reads == []
 
 
+async def test_lifted_body_that_announces_nothing_is_refused_once_it_is_over_the_limit(blobs):
+    limits = FormLimits(max_body_bytes=2000, caps=LIMITS.caps)
+    sent = request(inline(a=uri(PNG)), step=100, headers={"content-length": None})
+    with pytest.raises(TooLargeError, match="body is larger than 2000 bytes"):
+        await receive_lifted_json(sent, blobs, limits)
+    assert len(sent.state.reads) == 21
+    assert nothing_left(blobs)
+
+
 async def test_two_data_uris_of_16_mib_each_stand_in_memory_nowhere(blobs):
     begun = uri(PNG[:2049])  # whole groups of three: more may follow
     piece = b"A" * 65_536  # zeros, in base64

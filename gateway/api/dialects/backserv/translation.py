@@ -130,7 +130,8 @@ def read_request(body: Mapping[str, JsonValue], files: Mapping[str, ReceivedFile
         files=uploads,
         urls=urls,
         kinds={field.role: field.kinds for field in fields},
-        parameters={name: value for name, value in params.items() if name not in known},
+        # null says nothing, to the choice of a template as well
+        parameters={name: value for name, value in params.items() if name not in known and value is not None},
         output_name=_text(params, "output_name") if params.get("output_name") else None,
     )
 
@@ -291,6 +292,7 @@ def _parameter_body(parameter: TaskParameter) -> Mapping[str, object]:
         "default": parameter.default,
         "min": parameter.min,
         "max": parameter.max,
+        "multiple_of": parameter.multiple_of,
         "unit": parameter.unit,
         "choices": list(parameter.choices) or None,
         "max_length": parameter.max_length,
