@@ -349,9 +349,23 @@ class Store(Protocol):
         ...
 
     async def jobs(
-        self, owner: str, *, states: frozenset[JobState] | None, before: str | None, limit: int
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] | None,
+        before: str | None,
+        limit: int,
+        task: str | None = None,
     ) -> Sequence[Job]:
-        """An owner's jobs, newest first; ``before`` is the id of the last one already seen."""
+        """An owner's jobs, newest first; ``before`` is the id of the last one already seen.
+
+        Args:
+            owner: whose.
+            states: only those in one of these.
+            before: raises InvalidInputError where it is no job of theirs.
+            limit: most.
+            task: only those that do this.
+        """
         ...
 
     async def events_after(self, job_id: str, number: int, *, limit: int = 256) -> Sequence[Event]:

@@ -177,6 +177,7 @@ async def _build(
         clock=clock,
         cancel_at_work=dispatcher.cancel,
         standing=dispatcher.standing,
+        is_at_work=dispatcher.is_at_work,
         make_upstream=builder.remember,
         new_id=_new_id,
     )

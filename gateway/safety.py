@@ -56,6 +56,10 @@ _URL: Final = re.compile(
 )
 
 
+class RefusedPlaceError(InvalidInputError):
+    """A URL that is written as it should be, and leads where we do not go: a literal address, a port, a special name."""
+
+
 class UrlMode(StrEnum):
     """What URL inputs may reach."""
 
@@ -164,6 +168,7 @@ def parse_url(text: str, policy: UrlPolicy, *, field: str | None = None, https_o
         https_only: refuse http even where the allow-list permits it.
 
     Raises:
+        RefusedPlaceError: its text is sound, and leads where we do not go; a sentence for the client as well.
         InvalidInputError: with a sentence for the client.
     """
     if policy.mode is UrlMode.OFF:
@@ -171,7 +176,8 @@ def parse_url(text: str, policy: UrlPolicy, *, field: str | None = None, https_o
     try:
         return _judge(_split(text), policy, https_only=https_only)
     except _RefusedError as error:
-        raise InvalidInputError(f"The URL was refused: {error}.", field=field) from None
+        kind = RefusedPlaceError if isinstance(error, _RefusedPlaceError) else InvalidInputError
+        raise kind(f"The URL was refused: {error}.", field=field) from None
 
 
 def redirect_url(
@@ -270,6 +276,10 @@ class _RefusedError(Exception):
     """Half a sentence about a URL; ``parse_url`` makes it whole."""
 
 
+class _RefusedPlaceError(_RefusedError):
+    """The same about where it leads, not about how it is written."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Parts:
     scheme: str
@@ -349,14 +359,14 @@ def _is_host_name(host: str) -> bool:
 
 def _judge(parts: _Parts, policy: UrlPolicy, *, https_only: bool) -> SafeUrl:
     if parts.host in _METADATA_NAMES:
-        raise _RefusedError("its host is not one to fetch from")
+        raise _RefusedPlaceError("its host is not one to fetch from")
     if https_only and parts.scheme != "https":
         raise _RefusedError("its scheme is not https")
     objection = _objection(parts)
     if objection is None and policy.mode is not UrlMode.PUBLIC:
         objection = "its host is not on this gateway's list"
     if objection is not None and parts.host not in policy.host_names and not policy.networks:
-        raise _RefusedError(objection)
+        raise _RefusedPlaceError(objection)
     url = SafeUrl(
         scheme=parts.scheme,
         host=parts.host,
@@ -366,7 +376,7 @@ def _judge(parts: _Parts, policy: UrlPolicy, *, https_only: bool) -> SafeUrl:
         needs_listed=objection is not None,
     )
     if parts.literal is not None and not judge_address(parts.host, url, policy).is_allowed:
-        raise _RefusedError(objection or "its host is not one to fetch from")
+        raise _RefusedPlaceError(objection or "its host is not one to fetch from")
     return url
 
 

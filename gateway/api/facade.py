@@ -151,11 +151,26 @@ class Service(Protocol):
         """Take back bytes that led to no job."""
         ...
 
-    def check_url(self, url: str, *, field: str) -> None:
+    def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
         """The verdict on a URL that needs no network. Raises InvalidInputError."""
         ...
 
-    async def fetch_url(self, url: str, *, field: str, kinds: frozenset[MediaKind]) -> SubmittedFile:
+    async def vet_url(self, url: str, *, field: str) -> None:
+        """The verdict on an https URL that is called later: a look-up, no connection.
+
+        Raises InvalidInputError for its text, SourceUnreachableError for where it leads.
+        """
+        ...
+
+    async def fetch_url(
+        self,
+        url: str,
+        *,
+        field: str,
+        kinds: frozenset[MediaKind],
+        https_only: bool = False,
+        deadline_seconds: float | None = None,
+    ) -> SubmittedFile:
         """Fetch a URL input into the blob store. Raises SourceUnreachableError and the errors of uploads."""
         ...
 
@@ -164,9 +179,15 @@ class Service(Protocol):
         ...
 
     async def jobs(
-        self, owner: str, *, states: frozenset[JobState] | None = None, before: str | None = None, limit: int = 50
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] | None = None,
+        task: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> Sequence[Job]:
-        """An owner's jobs, newest first."""
+        """An owner's jobs, newest first. Raises InvalidInputError where ``before`` is none of them."""
         ...
 
     async def events_after(self, job_id: str, number: int) -> Sequence[Event]:
@@ -183,6 +204,10 @@ class Service(Protocol):
 
     def progress(self, job_id: str) -> Progress | None:
         """The newest snapshot of a job that is at work."""
+        ...
+
+    def is_preparing(self, job: Job) -> bool:
+        """Whether a queued job's inputs are on their way to an upstream."""
         ...
 
     async def queue_position(self, job_id: str) -> int | None:

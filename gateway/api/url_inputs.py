@@ -1,7 +1,7 @@
-"""Inputs given as URLs: judged at once, fetched before the job is made. Dialects share it.
+"""Inputs given as URLs: judged at once, fetched together before the job is made. Dialects share it.
 
 A fetch is bounded in time and size by the guard behind ``Service.fetch_url``; until every input lies in the store there is
-no job, and when one cannot be had, what was there already is taken back.
+no job, and when one cannot be had, the others are given up and what was there already is taken back.
 """
 
 from __future__ import annotations
@@ -23,12 +23,16 @@ class UrlInput:
     #: The request field it came in.
     field: str
     kinds: frozenset[MediaKind]
+    #: Refuse http even where the allow-list permits it, redirects included.
+    https_only: bool = False
+    #: For the whole fetch; None: what the guard allows.
+    deadline_seconds: float | None = None
 
 
 def check_urls(service: Service, urls: Iterable[UrlInput]) -> None:
     """The verdicts that need no network. Raises InvalidInputError."""
     for given in urls:
-        service.check_url(given.url, field=given.field)
+        service.check_url(given.url, field=given.field, https_only=given.https_only)
 
 
 async def with_urls(
@@ -39,11 +43,35 @@ async def with_urls(
     Raises:
         GatewayError: an input could not be fetched or is not what it should be.
     """
-    inputs = dict(files)
+    fetches = {
+        role: asyncio.create_task(_fetch(service, given), name=f"fetch of {given.field}")
+        for role, given in urls.items()
+    }
     try:
-        for role, given in urls.items():
-            inputs[role] = await service.fetch_url(given.url, field=given.field, kinds=given.kinds)
+        if fetches:
+            await asyncio.wait(fetches.values(), return_when=asyncio.FIRST_EXCEPTION)
+        # After a failure some are still under way; of several failures the first in order is told.
+        return {**files, **{role: fetch.result() for role, fetch in fetches.items() if fetch.done()}}
     except BaseException:  # also when the client left: nobody else knows of these bytes
-        await asyncio.shield(service.discard([given.blob for given in inputs.values()]))
+        await asyncio.shield(_take_back(service, files.values(), tuple(fetches.values())))
         raise
-    return inputs
+
+
+async def _fetch(service: Service, given: UrlInput) -> SubmittedFile:
+    return await service.fetch_url(
+        given.url,
+        field=given.field,
+        kinds=given.kinds,
+        https_only=given.https_only,
+        deadline_seconds=given.deadline_seconds,
+    )
+
+
+async def _take_back(
+    service: Service, files: Iterable[SubmittedFile], fetches: tuple[asyncio.Task[SubmittedFile], ...]
+) -> None:
+    for fetch in fetches:
+        fetch.cancel()
+    ended = await asyncio.gather(*fetches, return_exceptions=True)
+    fetched = [outcome for outcome in ended if not isinstance(outcome, BaseException)]
+    await service.discard([given.blob for given in (*files, *fetched)])

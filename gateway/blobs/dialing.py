@@ -116,7 +116,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         """
         if (host, port) != (self._url.host, self._url.port):
             raise SourceUnreachableError(UNREACHABLE)
-        addresses = await self._checked_addresses()
+        addresses = await self.checked_addresses()
         budget_seconds = (CONNECT_TIMEOUT_SECONDS if timeout is None else timeout) / len(addresses)
         for address, verdict in addresses:
             try:
@@ -141,7 +141,12 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         """Wait; httpcore2's retries use it, and there are none."""
         await asyncio.sleep(seconds)
 
-    async def _checked_addresses(self) -> Sequence[tuple[str, AddressVerdict]]:
+    async def checked_addresses(self) -> Sequence[tuple[str, AddressVerdict]]:
+        """The addresses that may be dialled, after all of the name's have passed.
+
+        Raises:
+            SourceUnreachableError: the name has no addresses, or one that is refused.
+        """
         addresses = await self._resolve(self._url.host) if self._url.literal is None else (self._url.host,)
         if not addresses or len(addresses) > MAX_ANSWERS:
             self._refuse(None, f"refused: {len(addresses)} answers")

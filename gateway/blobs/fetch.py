@@ -122,8 +122,26 @@ class UrlFetcher:
         """
         return parse_url(url, self._policy(), field=field, https_only=https_only)
 
+    async def require_public(self, url: SafeUrl, *, field: str) -> None:
+        """Resolve a checked URL's host and judge every address, and dial none: for what is called later.
+
+        Raises:
+            SourceUnreachableError: the name has no address, or one that is refused.
+        """
+        try:
+            await self._backend(url).checked_addresses()
+        except SourceUnreachableError as error:
+            error.field = field
+            raise
+
     async def fetch(
-        self, url: SafeUrl, *, caps: Mapping[MediaKind, int], field: str, https_only: bool = False
+        self,
+        url: SafeUrl,
+        *,
+        caps: Mapping[MediaKind, int],
+        field: str,
+        https_only: bool = False,
+        deadline_seconds: float | None = None,
     ) -> Fetched:
         """The file behind a checked URL, stored.
 
@@ -132,6 +150,7 @@ class UrlFetcher:
             caps: the kinds that are accepted, each with its largest size in bytes.
             field: the request field, for errors.
             https_only: redirects to http are refused even where the allow-list permits it.
+            deadline_seconds: for the whole of it, where that is less than what ``limits`` allow.
 
         Raises:
             SourceUnreachableError: it could not be fetched; one sentence for every cause.
@@ -140,9 +159,9 @@ class UrlFetcher:
             StorageFullError: no room for it.
         """
         limits = self._limits
-        is_video = MediaKind.VIDEO in caps
+        longest = limits.video_deadline_seconds if MediaKind.VIDEO in caps else limits.image_deadline_seconds
         try:
-            async with asyncio.timeout(limits.video_deadline_seconds if is_video else limits.image_deadline_seconds):
+            async with asyncio.timeout(longest if deadline_seconds is None else min(longest, deadline_seconds)):
                 async with self._slots:
                     return await self._follow(url, caps, https_only=https_only)
         except TimeoutError as error:
@@ -164,15 +183,8 @@ class UrlFetcher:
     async def _ask(self, url: SafeUrl) -> AsyncIterator[httpcore2.Response]:
         """One hop: a connection of its own, one GET, no state that another request could see."""
         limits = self._limits
-        backend = GuardedBackend(
-            url,
-            self._policy(),
-            resolver=self._resolver,
-            dialer=self._dialer,
-            dns_timeout_seconds=limits.dns_timeout_seconds,
-        )
         pool = httpcore2.AsyncConnectionPool(
-            ssl_context=self._tls, max_connections=1, max_keepalive_connections=0, network_backend=backend
+            ssl_context=self._tls, max_connections=1, max_keepalive_connections=0, network_backend=self._backend(url)
         )
         patience = limits.slow_start_seconds
         timeouts = {"connect": limits.connect_timeout_seconds, "read": patience, "write": patience, "pool": patience}
@@ -197,6 +209,15 @@ class UrlFetcher:
                 yield response
             finally:
                 await response.aclose()
+
+    def _backend(self, url: SafeUrl) -> GuardedBackend:
+        return GuardedBackend(
+            url,
+            self._policy(),
+            resolver=self._resolver,
+            dialer=self._dialer,
+            dns_timeout_seconds=self._limits.dns_timeout_seconds,
+        )
 
     async def _save(self, response: httpcore2.Response, caps: Mapping[MediaKind, int]) -> Fetched:
         announced = _announced_bytes(response)

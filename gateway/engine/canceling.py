@@ -35,6 +35,9 @@ class Cancellations:
         if flag is not None:
             flag.set()
 
+    def __contains__(self, job_id: object) -> bool:
+        return job_id in self._flags
+
     def __len__(self) -> int:
         return len(self._flags)
 

@@ -167,6 +167,10 @@ class Dispatcher:
         """A job's cancel was recorded."""
         self._runner.cancel(job_id)
 
+    def is_at_work(self, job_id: str) -> bool:
+        """Whether a job was given to an upstream, from before that one hears of it."""
+        return job_id in self._runner.canceling
+
     def standing(self, job_id: str) -> Standing | None:
         """Where a queued job stands; None when it is too far back in its own queue to have been looked at."""
         candidate = next((seen for seen in self._seen if seen.job_id == job_id), None)

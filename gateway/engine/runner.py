@@ -107,14 +107,14 @@ class Runner:
         self._collector = collector
         self._timings = timings
         self._clock = clock
-        self._canceling = Cancellations()
+        self.canceling = Cancellations()
         self.prompts = LivePrompts()
         self.bars = Bars(store, bus, clock)
         self._follower = Follower(recorder, bus, self.bars, clock, stall_seconds=stall_seconds)
 
     def cancel(self, job_id: str) -> None:
         """The job's cancel was recorded: stop what is being done for it, and see that its prompt leaves the upstream."""
-        self._canceling.request(job_id)
+        self.canceling.request(job_id)
 
     def live_prompts(self) -> frozenset[str]:
         """Prompts that somebody waits for; others of ours are stale wherever they are found."""
@@ -146,7 +146,7 @@ class Runner:
             return Ending.WITHDRAWN
         job, task = found
         prompt_id = str(uuid.uuid4())
-        with self._canceling.listen(job.id) as canceling, self._live(task, prompt_id):
+        with self.canceling.listen(job.id) as canceling, self._live(task, prompt_id):
             attempt = await self._placed(job, task, upstream, prompt_id, canceling)
             if isinstance(attempt, Ending):
                 return attempt
@@ -161,7 +161,7 @@ class Runner:
 
     async def adopt(self, found: OpenTask, upstream: Upstream, stages: Stages) -> Ending:
         """Take up what an earlier process, or an earlier run that broke, has dispatched."""
-        with self._canceling.listen(found.job.id) as canceling, self._live(found.task, found.task.prompt_id or ""):
+        with self.canceling.listen(found.job.id) as canceling, self._live(found.task, found.task.prompt_id or ""):
             # Read again: a cancel that was recorded before anybody listened is found here.
             job = await self._store.job(found.job.id)
             if job is None or job.is_terminal:

@@ -91,11 +91,23 @@ class FetchedFile(Protocol):
 class Fetcher(Protocol[U]):
     """Judges and fetches URL inputs; ``U`` is a URL that was judged."""
 
-    def check(self, url: str, *, field: str) -> U:
+    def check(self, url: str, *, field: str, https_only: bool = False) -> U:
         """The verdict that needs no network. Raises InvalidInputError."""
         ...
 
-    async def fetch(self, url: U, *, caps: Mapping[MediaKind, int], field: str) -> FetchedFile:
+    async def require_public(self, url: U, *, field: str) -> None:
+        """The verdict that takes a look-up, and dials nobody. Raises SourceUnreachableError."""
+        ...
+
+    async def fetch(
+        self,
+        url: U,
+        *,
+        caps: Mapping[MediaKind, int],
+        field: str,
+        https_only: bool = False,
+        deadline_seconds: float | None = None,
+    ) -> FetchedFile:
         """The bytes, stored. Raises SourceUnreachableError, TooLargeError, UnsupportedMediaError."""
         ...
 
@@ -133,6 +145,7 @@ class Service:
         clock: Clock,
         cancel_at_work: CancelAtWork,
         standing: Callable[[str], Standing | None],
+        is_at_work: Callable[[str], bool],
         make_upstream: UpstreamFactory,
         new_id: NewId,
     ) -> None:
@@ -150,6 +163,7 @@ class Service:
         self._bus = bus
         self._waits = Waits(store, catalog, pool, timings, bus.latest, standing)
         self._cancel_at_work = cancel_at_work
+        self._is_at_work = is_at_work
         self._taking_back: set[asyncio.Task[None]] = set()
         self._make_upstream = make_upstream
         self._intake = Intake(
@@ -199,20 +213,39 @@ class Service:
         await asyncio.gather(*self._taking_back, return_exceptions=True)
         await self.accounts.close()
 
-    def check_url(self, url: str, *, field: str) -> None:
+    def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
         """The verdict on a URL input that needs no network. Raises InvalidInputError."""
-        self._fetcher.check(url, field=field)
+        self._fetcher.check(url, field=field, https_only=https_only)
 
-    async def fetch_url(self, url: str, *, field: str, kinds: frozenset[MediaKind]) -> SubmittedFile:
+    async def vet_url(self, url: str, *, field: str) -> None:
+        """The whole verdict on an https URL that is called later: a look-up, no connection.
+
+        Raises:
+            InvalidInputError: by its text.
+            SourceUnreachableError: its name has no address, or one that is refused.
+        """
+        await self._fetcher.require_public(self._fetcher.check(url, field=field, https_only=True), field=field)
+
+    async def fetch_url(
+        self,
+        url: str,
+        *,
+        field: str,
+        kinds: frozenset[MediaKind],
+        https_only: bool = False,
+        deadline_seconds: float | None = None,
+    ) -> SubmittedFile:
         """Fetch a URL input, guarded."""
         largest = {
             MediaKind.IMAGE: int(self.settings.max_image),
             MediaKind.GIF: int(self.settings.max_gif),
             MediaKind.VIDEO: int(self.settings.max_video),
         }
-        checked = self._fetcher.check(url, field=field)
+        checked = self._fetcher.check(url, field=field, https_only=https_only)
         caps = {kind: largest[kind] for kind in kinds}
-        fetched = await self._fetcher.fetch(checked, caps=caps, field=field)
+        fetched = await self._fetcher.fetch(
+            checked, caps=caps, field=field, https_only=https_only, deadline_seconds=deadline_seconds
+        )
         return SubmittedFile(fetched.blob, field)
 
     def begin_stopping(self) -> None:
@@ -230,10 +263,16 @@ class Service:
         return job
 
     async def jobs(
-        self, owner: str, *, states: frozenset[JobState] | None = None, before: str | None = None, limit: int = 50
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] | None = None,
+        task: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> Sequence[Job]:
-        """An owner's jobs, newest first."""
-        return await self._store.jobs(owner, states=states, before=before, limit=limit)
+        """An owner's jobs, newest first. Raises InvalidInputError where ``before`` is none of them."""
+        return await self._store.jobs(owner, states=states, task=task, before=before, limit=limit)
 
     async def events_after(self, job_id: str, number: int) -> Sequence[Event]:
         """Durable events after ``number``, in order; ask again from the last one until none come."""
@@ -250,6 +289,10 @@ class Service:
     def progress(self, job_id: str) -> Progress | None:
         """The newest snapshot of a job at work."""
         return self._bus.latest(job_id)
+
+    def is_preparing(self, job: Job) -> bool:
+        """Whether a job was given to an upstream that has not heard of it yet: its inputs are on their way there."""
+        return job.state is JobState.QUEUED and self._is_at_work(job.id)
 
     async def queue_position(self, job_id: str) -> int | None:
         """How many were queued before it; None when it does not wait."""

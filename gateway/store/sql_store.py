@@ -172,10 +172,24 @@ class SqlStore:
         return await self._executor.read(jobs.job, job_id)
 
     async def jobs(
-        self, owner: str, *, states: frozenset[JobState] | None, before: str | None, limit: int
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] | None,
+        before: str | None,
+        limit: int,
+        task: str | None = None,
     ) -> Sequence[Job]:
-        """An owner's jobs, newest first; ``before`` is the id of the last one already seen."""
-        return await self._executor.read(jobs.jobs_of, owner, states, before, limit)
+        """An owner's jobs, newest first; ``before`` is the id of the last one already seen.
+
+        Args:
+            owner: whose.
+            states: only those in one of these.
+            before: raises InvalidInputError where it is no job of theirs.
+            limit: most.
+            task: only those that do this.
+        """
+        return await self._executor.read(jobs.jobs_of, owner, states, task, before, limit)
 
     async def events_after(self, job_id: str, number: int, *, limit: int = 256) -> Sequence[Event]:
         """Durable events with a higher number, in order."""

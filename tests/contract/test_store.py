@@ -555,6 +555,17 @@ async def test_owner_sees_own_jobs_newest_first_page_by_page(store):
         assert refused.value.field == "cursor"
 
 
+async def test_a_list_of_one_task_leaves_out_the_others_and_takes_no_cursor_of_theirs(store):
+    for number in range(1, 7):
+        await create(store, number, now=10.0, task="face_detect" if number % 2 else "face_swap")
+    options = {"states": None, "task": "face_swap"}
+    first = await store.jobs("local", **options, before=None, limit=2)
+    rest = await store.jobs("local", **options, before=first[-1].id, limit=2)
+    assert [job.id for job in (*first, *rest)] == ["job-0006", "job-0004", "job-0002"]
+    with pytest.raises(InvalidInputError):
+        await store.jobs("local", **options, before="job-0001", limit=2)
+
+
 async def test_progress_never_falls_and_never_says_done(store):
     await create(store)
     await store.save_progress([("job-0001", 0.5, "half"), ("job-none", 0.1, "")], now=11.0)

@@ -44,10 +44,13 @@ ACCEPTS = {
 
 
 class NoFetcher:
-    def check(self, url, *, field):
+    def check(self, url, *, field, https_only=False):
         raise AssertionError("no URL is used here")
 
-    async def fetch(self, url, *, caps, field):
+    async def require_public(self, url, *, field):
+        raise AssertionError("no URL is used here")
+
+    async def fetch(self, url, *, caps, field, https_only=False, deadline_seconds=None):
         raise AssertionError("no URL is used here")
 
 
@@ -142,6 +145,7 @@ class Engine:
             clock=self.clock,
             cancel_at_work=self.dispatcher.cancel,
             standing=self.dispatcher.standing,
+            is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             new_id=lambda: next(self.ids),
         )

@@ -32,11 +32,25 @@ async def test_a_cancel_while_inputs_are_staged_frees_the_upstream_at_once(engin
     await engine.start(gpu)
     job_id = await engine.submit()
     assert engine.pool.is_busy("gpu-1")
+    assert engine.service.is_preparing(await engine.job(job_id))
     await engine.service.cancel(job_id, "local")
     await engine.until("canceled", job_id)
+    assert not engine.service.is_preparing(await engine.job(job_id))
     assert not engine.pool.is_busy("gpu-1")
     assert gpu.prompts == {}
     assert engine.bus._channels == {}
+
+
+async def test_a_job_is_being_prepared_only_between_its_place_in_the_queue_and_its_prompt(engine):
+    gpu = engine.new_upstream()
+    gpu.stage_gate = asyncio.Event()
+    await engine.start(gpu)
+    job_id, behind = await engine.submit(), await engine.submit()
+    assert engine.service.is_preparing(await engine.job(job_id))
+    assert not engine.service.is_preparing(await engine.job(behind))
+    gpu.stage_gate.set()
+    await engine.until("dispatched", job_id)
+    assert not engine.service.is_preparing(await engine.job(job_id))
 
 
 async def test_a_cancel_between_the_stored_dispatch_and_the_prompt_sends_nothing(engine):

@@ -183,6 +183,9 @@ class FakeService:
         #: Raised by the next submit or fetch.
         self.refusal: GatewayError | None = None
         self.fetch_refusal: GatewayError | None = None
+        self.vet_refusal: GatewayError | None = None
+        #: Ids of queued jobs whose inputs are on their way to an upstream.
+        self.preparing: set[str] = set()
         #: ``fetch_url`` waits for it when set.
         self.fetch_gate: asyncio.Event | None = None
         #: Events told to every new job right after ``queued``.
@@ -312,11 +315,24 @@ class FakeService:
         for blob in blobs:
             self.blobs.stored.pop(blob.hash, None)
 
-    def check_url(self, url: str, *, field: str) -> None:
+    def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
         if not url.startswith("https://media.example.org/"):
             raise InvalidInputError("This URL is not accepted.", field=field)
 
-    async def fetch_url(self, url: str, *, field: str, kinds: frozenset[MediaKind]) -> SubmittedFile:
+    async def vet_url(self, url: str, *, field: str) -> None:
+        self.check_url(url, field=field, https_only=True)
+        if self.vet_refusal is not None:
+            raise self.vet_refusal
+
+    async def fetch_url(
+        self,
+        url: str,
+        *,
+        field: str,
+        kinds: frozenset[MediaKind],
+        https_only: bool = False,
+        deadline_seconds: float | None = None,
+    ) -> SubmittedFile:
         if self.fetch_gate is not None:
             await self.fetch_gate.wait()
         if self.fetch_refusal is not None:
@@ -332,12 +348,21 @@ class FakeService:
         return job
 
     async def jobs(
-        self, owner: str, *, states: frozenset[JobState] | None = None, before: str | None = None, limit: int = 50
+        self,
+        owner: str,
+        *,
+        states: frozenset[JobState] | None = None,
+        task: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
     ) -> Sequence[Job]:
+        own = [job for job in self.stored.values() if job.owner == owner and task in {None, job.task}]
+        if before is not None and before not in {job.id for job in own}:
+            raise InvalidInputError("The cursor names no job of yours.", field="cursor")
         found = [
             job
-            for job in sorted(self.stored.values(), key=lambda job: job.id, reverse=True)
-            if job.owner == owner and (states is None or job.state in states) and (before is None or job.id < before)
+            for job in sorted(own, key=lambda job: job.id, reverse=True)
+            if (states is None or job.state in states) and (before is None or job.id < before)
         ]
         return found[:limit]
 
@@ -353,6 +378,9 @@ class FakeService:
 
     def progress(self, job_id: str) -> Progress | None:
         return self.bus.latest(job_id)
+
+    def is_preparing(self, job: Job) -> bool:
+        return job.state is JobState.QUEUED and job.id in self.preparing
 
     async def queue_position(self, job_id: str) -> int | None:
         return 2
@@ -373,7 +401,7 @@ class FakeService:
 
     async def cancel(self, job_id: str, owner: str, from_states: frozenset[JobState] | None = None) -> Job:
         job = await self.job(job_id, owner)
-        if job.state in TERMINAL_JOB:
+        if job.state in TERMINAL_JOB or (from_states is not None and job.state not in from_states):
             raise ConflictError("The job has ended.")
         self.tell(job_id, EventKind.CANCELED)
         return self.stored[job_id]

@@ -12,6 +12,7 @@ from gateway.safety import (
     UNREACHABLE,
     AddressVerdict,
     Endpoint,
+    RefusedPlaceError,
     UrlMode,
     UrlPolicy,
     judge_address,
@@ -67,6 +68,27 @@ def test_refusal_names_the_field_and_repeats_nothing_of_the_url():
     assert caught.value.field == "image_url"
     assert "10.0.0.1" not in caught.value.message
     assert "secret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("url", "is_place"),
+    [
+        ("https://10.0.0.1/", True),
+        ("https://[fd00::1]/", True),
+        ("https://localhost/", True),
+        ("https://metadata.google.internal/", True),
+        ("https://example.com:8443/", True),
+        ("https://127.1/", False),
+        ("https://a@example.com/", False),
+        ("https://example.com/ x", False),
+        ("http://example.com/", False),
+        ("ftp://example.com/", False),
+    ],
+)
+def test_a_place_that_is_refused_is_told_from_a_text_that_is(url, is_place):
+    with pytest.raises(InvalidInputError) as refused:
+        parse_url(url, PUBLIC, https_only=True)
+    assert isinstance(refused.value, RefusedPlaceError) is is_place
 
 
 def test_parts_go_on_the_wire_as_they_were_sent():

@@ -26,20 +26,30 @@ def job(connection: Connection, job_id: str) -> Job | None:
 
 
 def jobs_of(
-    connection: Connection, owner: str, states: frozenset[JobState] | None, before: str | None, limit: int
+    connection: Connection,
+    owner: str,
+    states: frozenset[JobState] | None,
+    task: str | None,
+    before: str | None,
+    limit: int,
 ) -> Sequence[Job]:
     """An owner's jobs, newest first, after the one with the id ``before``.
 
     Raises:
-        InvalidInputError: ``before`` is no job of this owner.
+        InvalidInputError: ``before`` is no job of this owner, or not one of this task.
     """
     values: dict[str, object] = {"owner": owner, "most": limit}
+    if task is not None:
+        values["task"] = task
     if before is not None:
-        values.update(seen_id=before, seen_at=_created_at(connection, owner, before))
+        values.update(seen_id=before, seen_at=_created_at(connection, owner, task, before))
     wanted = frozenset(JobState) if states is None else states
     if not wanted:
         return []
-    return [job_from(row) for row in connection.execute(page_of(wanted, after=before is not None), values)]
+    return [
+        job_from(row)
+        for row in connection.execute(page_of(wanted, after=before is not None, one_task=task is not None), values)
+    ]
 
 
 def events_after(connection: Connection, job_id: str, number: int, limit: int) -> Sequence[Event]:
@@ -65,20 +75,20 @@ def save_progress(connection: Connection, rows: Sequence[tuple[str, float, str]]
         change(connection, _SAVE_PROGRESS, values)
 
 
-def _created_at(connection: Connection, owner: str, job_id: str) -> float:
-    row = connection.execute(_CREATED_AT, {"wanted": job_id, "owner": owner}).one_or_none()
-    if row is None:
+def _created_at(connection: Connection, owner: str, task: str | None, job_id: str) -> float:
+    row = connection.execute(_SEEN, {"wanted": job_id, "owner": owner}).one_or_none()
+    if row is None or task not in {None, row.task}:
         raise InvalidInputError("The cursor names no job of yours.", field="cursor")
     return float(row.created_at)
 
 
 @cache
-def page_of(states: frozenset[JobState], *, after: bool) -> Executable:
-    """The listing for a set of states; one statement for each that was ever asked for, 254 at most.
+def page_of(states: frozenset[JobState], *, after: bool, one_task: bool = False) -> Executable:
+    """The listing for a set of states; one statement for each that was ever asked for, a few hundred at most.
 
     One bounded walk per state, merged: a rare state among a million jobs costs no scan, and no sort of them all.
     """
-    arms = [select(_heads(state, after=after).subquery()) for state in sorted(states)]
+    arms = [select(_heads(state, after=after, one_task=one_task).subquery()) for state in sorted(states)]
     heads = union_all(*arms).subquery()
     return (
         select(jobs)
@@ -88,15 +98,19 @@ def page_of(states: frozenset[JobState], *, after: bool) -> Executable:
     )
 
 
-def _heads(state: JobState, *, after: bool) -> Select[tuple[str]]:
+def _heads(state: JobState, *, after: bool, one_task: bool) -> Select[tuple[str]]:
     heads = select(jobs.c.id).where(jobs.c.owner == bindparam("owner"), jobs.c.state == literal(state.value))
+    if one_task:
+        heads = heads.where(jobs.c.task == bindparam("task"))
     if after:
         heads = heads.where(tuple_(jobs.c.created_at, jobs.c.id) < tuple_(bindparam("seen_at"), bindparam("seen_id")))
     return heads.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(bindparam("most"))
 
 
 SELECT_JOB = select(jobs).where(jobs.c.id == bindparam("wanted"))
-_CREATED_AT = select(jobs.c.created_at).where(jobs.c.id == bindparam("wanted"), jobs.c.owner == bindparam("owner"))
+_SEEN = select(jobs.c.created_at, jobs.c.task).where(
+    jobs.c.id == bindparam("wanted"), jobs.c.owner == bindparam("owner")
+)
 _EVENTS_AFTER = (
     select(events)
     .where(events.c.job_id == bindparam("wanted"), events.c.number > bindparam("seen"))

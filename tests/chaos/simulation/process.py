@@ -100,10 +100,21 @@ class ProcessClock(VirtualClock):
 
 
 class NoFetcher:
-    def check(self, url: str, *, field: str) -> None:
+    def check(self, url: str, *, field: str, https_only: bool = False) -> None:
         raise NotImplementedError
 
-    async def fetch(self, url: None, *, caps: object, field: str) -> SubmittedFile:
+    async def require_public(self, url: None, *, field: str) -> None:
+        raise NotImplementedError
+
+    async def fetch(
+        self,
+        url: None,
+        *,
+        caps: object,
+        field: str,
+        https_only: bool = False,
+        deadline_seconds: float | None = None,
+    ) -> SubmittedFile:
         raise NotImplementedError
 
 
@@ -262,6 +273,7 @@ class Process:
             clock=self.clock,
             cancel_at_work=self.dispatcher.cancel,
             standing=self.dispatcher.standing,
+            is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             new_id=world.new_id,
         )

@@ -48,6 +48,54 @@ async def test_when_one_cannot_be_had_all_are_taken_back(service):
     assert service.blobs.stored == {}
 
 
+async def test_all_are_fetched_at_once_and_the_rest_given_up_when_one_fails(service):
+    at_once, given_up = set(), []
+    everybody = asyncio.Event()
+
+    async def meet(_url, *, field, **_):
+        at_once.add(field)
+        if len(at_once) == 3:
+            everybody.set()
+        await everybody.wait()
+        if field == "target_image":
+            raise SourceUnreachableError("It is not there.", field=field)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.append(field)
+
+    service.fetch_url = meet
+    third = UrlInput("https://media.example.org/g.png", "third", STILL)
+    async with asyncio.timeout(5):
+        with pytest.raises(SourceUnreachableError):
+            await with_urls(service, {}, {"face": PHOTO, "target": CLIP, "other": third})
+    assert sorted(given_up) == ["source_image", "third"]
+
+
+async def test_of_two_failures_the_first_in_order_is_told(service):
+    async def fails(_url, *, field, **_):
+        raise SourceUnreachableError("It is not there.", field=field)
+
+    service.fetch_url = fails
+    with pytest.raises(SourceUnreachableError) as refused:
+        await with_urls(service, {}, {"face": PHOTO, "target": CLIP})
+    assert refused.value.field == "source_image"
+
+
+async def test_how_it_is_to_be_fetched_is_passed_on(service):
+    asked = {}
+
+    async def note(_url, *, field, **wishes):
+        asked[field] = wishes
+        return uploaded(service)["face"]
+
+    service.fetch_url = note
+    strict = UrlInput(PHOTO.url, "strict", STILL, https_only=True, deadline_seconds=25.0)
+    await with_urls(service, {}, {"a": PHOTO, "b": strict})
+    assert asked["source_image"] == {"kinds": STILL, "https_only": False, "deadline_seconds": None}
+    assert asked["strict"] == {"kinds": STILL, "https_only": True, "deadline_seconds": 25.0}
+
+
 async def test_whoever_gives_up_waiting_leaves_nothing(service):
     service.fetch_gate = asyncio.Event()
     fetching = asyncio.create_task(with_urls(service, uploaded(service), {"target": CLIP}), name="fetching")

@@ -77,7 +77,7 @@ class Bench:
 
     def fetcher(self, tls=None, **limits):
         async def resolve(host, _port):
-            return ADDRESSES[host]
+            return ADDRESSES.get(host, [])
 
         policy = UrlPolicy.from_settings(UrlMode.PUBLIC, ("203.0.113.0/24",))
         return UrlFetcher(
@@ -345,6 +345,34 @@ async def drip(*pieces):
 )
 async def test_deadline_ends_whatever_drips(bench, pieces):
     await bench.unreachable(drip(*pieces), image_deadline_seconds=0.05)
+
+
+async def test_whoever_asks_for_less_time_gets_less(bench):
+    bench.origin.answers = [drip(b"")]
+    fetcher = bench.fetcher(image_deadline_seconds=60, video_deadline_seconds=60)
+    checked = fetcher.check("http://files.lan/a.png", field="image_url")
+    async with asyncio.timeout(10):
+        with pytest.raises(SourceUnreachableError):
+            await fetcher.fetch(checked, caps=CAPS, field="image_url", deadline_seconds=0.02)
+
+
+async def test_nobody_gets_more_time_than_there_is(bench):
+    bench.origin.answers = [drip(b"")]
+    fetcher = bench.fetcher(image_deadline_seconds=0.02)
+    checked = fetcher.check("http://files.lan/a.png", field="image_url")
+    async with asyncio.timeout(10):
+        with pytest.raises(SourceUnreachableError):
+            await fetcher.fetch(checked, caps=CAPS, field="image_url", deadline_seconds=60)
+
+
+@pytest.mark.parametrize("name", ["inside.lan", "metadata.lan", "localhost", "nowhere.lan"])
+async def test_what_is_called_later_is_looked_up_now_and_not_dialled(bench, name):
+    fetcher = bench.fetcher()
+    await fetcher.require_public(fetcher.check("https://files.lan/hook", field="hook"), field="hook")
+    with pytest.raises(SourceUnreachableError) as refused:
+        await fetcher.require_public(fetcher.check(f"https://{name}/hook", field="hook"), field="hook")
+    assert (refused.value.field, refused.value.message) == ("hook", UNREACHABLE)
+    assert bench.origin.dialled == []
 
 
 async def test_endless_early_hints_end_at_the_deadline(bench):
