@@ -114,6 +114,8 @@ class RemoteUpstream:
         self._foreign_prompts = 0
         #: Prompts of ours there that nobody waits for.
         self._stale: frozenset[str] = frozenset()
+        #: Prompts that were given up just now and are being removed.
+        self._dequeuing: set[str] = set()
         #: Held while a prompt is on its way there, and while one is being interrupted.
         self._no_interrupt = asyncio.Lock()
         self._tasks: asyncio.TaskGroup | None = None
@@ -172,7 +174,7 @@ class RemoteUpstream:
             engine="preview" if self._stats and self._stats.is_embedded_worker else "comfyui",
             foreign_prompts=self._foreign_prompts,
             address=self._address.origin,
-            stale_prompts=len(self._stale),
+            stale_prompts=len(self._stale | self._dequeuing),
         )
 
     def capabilities(self) -> Capabilities | None:
@@ -368,6 +370,8 @@ class RemoteUpstream:
             if isinstance(request, DoubtStaged):
                 self.doubt()  # at once: whoever reads the Outcome beside it may stage again
             else:
+                if isinstance(request, Dequeue):
+                    self._dequeuing.add(request.prompt_id)  # at once: whoever reads the Outcome may send the next
                 self._requests.put_nowait(request)  # at most one question per prompt is open, so this is bounded
         deadline = self._session.next_deadline()
         if deadline is not None and (self._sleeps_until is None or deadline < self._sleeps_until):
@@ -387,7 +391,7 @@ class RemoteUpstream:
                     log.info("upstream reconnects", upstream=self.name, reason=request.reason)
                     self._spawn(self._socket.close(), "close")
                 case Dequeue():
-                    self._spawn(self.cancel(request.prompt_id), "dequeue")
+                    self._spawn(self._dequeue(request.prompt_id), "dequeue")
                 case ClearStale():
                     self._spawn(self._clear_stale_quietly(), "clear stale")
                 case DoubtStaged():
@@ -424,6 +428,13 @@ class RemoteUpstream:
                 self._session.ask_failed(request, now=self._now())
                 self._pump()
         return answer
+
+    async def _dequeue(self, prompt_id: str) -> None:
+        try:
+            await self.cancel(prompt_id)
+        finally:
+            self._dequeuing.discard(prompt_id)
+            self._on_change()
 
     async def _clear_stale_quietly(self) -> None:
         with contextlib.suppress(ConnectionError):  # tried again with the next look at the queue

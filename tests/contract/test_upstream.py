@@ -273,6 +273,14 @@ async def test_partly_accepted_graph_is_refused_and_dequeued(server, upstream):
     await server.until(lambda: server.pending == [])
 
 
+async def test_what_is_taken_off_the_queue_leaves_before_it_has_room_again(server, upstream):
+    server.prompt_answer = "partly"
+    seen = [upstream.status().stale_prompts async for _ in upstream.run(PROMPT, GRAPH, job_id="job", attempt=1)]
+    assert seen == [1], "whoever hears that it failed may send the next"
+    await wait_until(lambda: upstream.status().stale_prompts == 0, what="its leaving")
+    assert server.pending == []
+
+
 async def test_refused_graph_fails_with_our_sentence(server, upstream):
     server.prompt_answer = "refuse"
     (failed,) = await collect(upstream.run(PROMPT, GRAPH, job_id="job", attempt=1))

@@ -15,15 +15,17 @@ from sqlalchemy import Connection, select
 from gateway.errors import (
     ExpiredError,
     NodeFailedError,
+    PoisonedError,
     RejectedGraphError,
     UpstreamLostError,
     UpstreamMemoryError,
 )
 from gateway.events import Event
 from gateway.interfaces import Recorded, Report
-from gateway.job import LIVE, TERMINAL_JOB, Job, JobState, Task, TaskEvent
+from gateway.job import LIVE, TERMINAL_JOB, Cause, Job, JobState, Task, TaskEvent, TaskState
 from gateway.store.queries import recording
 from gateway.store.schema import attempts, events, jobs, tasks
+from tests.chaos.simulation.loop import NOON
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.comfyui import Prompt, SimulatedComfyUI
@@ -40,6 +42,8 @@ SETTLE_SECONDS = 30.0
 HEED_SECONDS = 12.0
 #: So long after a server can be talked to again its socket is back; with the time to heed, less than 30 s.
 CALM_SECONDS = 15.0
+#: Deaths that lie this far apart are told apart, whenever each was found out: dead after 60 s, judged 10 s after that.
+APART_SECONDS = 90.0
 LOSSES = {TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED}
 
 
@@ -57,6 +61,18 @@ class Echo:
         """As it was made, but now."""
         # Looked up anew, so that a test may have changed what recording does.
         return getattr(recording, self.query.__name__, self.query)(connection, *self.arguments[:-1], now)
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A server died of the prompt that it ran."""
+
+    at: float
+    server: str
+    job_id: str
+    attempt: int
+    #: Whether its start was heard of, and since it was dispatched nothing else was wrong with server and gateway.
+    is_clear: bool
 
 
 @dataclass(slots=True)
@@ -92,6 +108,7 @@ class Checker:
         self.pulled_back: set[str] = set()
         #: By server, since when a prompt that nobody wants is there while the server can be talked to.
         self.stale_since: dict[str, dict[str, float]] = {}
+        self.deaths: list[Death] = []
 
     def fail(self, rule: str, what: str) -> None:
         """Something happened that must not."""
@@ -174,6 +191,10 @@ class Checker:
             twins = [held for held in other.held() if held.job_id == prompt.job_id]
             if twins and not other.was_unreachable_since(since):
                 self.fail("one place at a time", f"{prompt.job_id} came to {server.name} while on {other.name}")
+        if seen is not None and seen.dispatched_at > server.unreachable_at:
+            for held in server.held():
+                if held.job_id is not None and not self._is_live(held):
+                    self.fail("stale prompts leave first", f"{server.name} got {prompt.id[:8]} beside {held.id[:8]}")
         # One runs, and while it is about to end the next one may wait there already.
         if sum(held.job_id is not None for held in server.held()) > 1 and not server.was_unreachable_since(since):
             self.fail("one waits at a server", f"{server.name} got {prompt.id[:8]} beside two of ours")
@@ -193,6 +214,21 @@ class Checker:
         # Behind the prompts of others it may wait until its silence is too long: then it is taken back.
         if prompt is server.running or self.world.loop.time() - seen.dispatched_at < STALL_SECONDS:
             self.fail("never a prompt that is wanted", f"{prompt.id[:8]} on {server.name} was removed")
+
+    def died_of(self, server: SimulatedComfyUI, prompt: Prompt) -> None:
+        """The server dies of the prompt that it runs."""
+        seen, now, process = self.seen[prompt.job_id or ""], self.world.loop.time(), self.world.process
+        since = seen.dispatched_at
+        is_clear = (
+            self._is_live(prompt)
+            and seen.task.state is TaskState.RUNNING
+            and not server.was_at_fault_since(since)
+            and process is not None
+            and process.is_ready
+            and not process.is_frozen
+            and not any(at >= since for at, _ in self.world.own_faults)
+        )
+        self.deaths.append(Death(now, server.name, seen.job.id, prompt.attempt, is_clear))
 
     def _is_unwanted(self, prompt: Prompt) -> bool:
         """Whether we may have it removed for its own sake."""
@@ -229,9 +265,11 @@ class Checker:
                 self.fail("stale prompts leave", f"{server.name} still holds {prompt_id[:8]}, which nobody wants")
 
     def _is_wanted(self, prompt: Prompt) -> bool:
+        return self._is_live(prompt) or prompt.habit in {"deaf", "late_success"}
+
+    def _is_live(self, prompt: Prompt) -> bool:
         seen = self.seen.get(prompt.job_id or "")
-        is_live = seen is not None and seen.task.state in LIVE and seen.task.attempt == prompt.attempt
-        return is_live or prompt.habit in {"deaf", "late_success"}
+        return seen is not None and seen.task.state in LIVE and seen.task.attempt == prompt.attempt
 
     def _look_at_canceled(self, seen: Seen, now: float, *, is_steady: bool) -> None:
         holders = [server for server in self.world.servers for held in server.held() if held.job_id == seen.job.id]
@@ -314,14 +352,51 @@ class Checker:
             self._result(row, tried[-1])
         if row.state == JobState.FAILED:
             self._failure(row, len(lost), tried)
+        self._poison(row, tried)
+
+    def _poison(self, row: Any, tried: list[Any]) -> None:
+        """After two upstreams have died of it, each alone, it is not tried again."""
+        if not self.world.plan.poison_after:
+            return
+        blamed: set[str] = set()
+        for attempt in tried:
+            if len(blamed) >= self.world.plan.poison_after:
+                self.fail("poison stops after two", f"{row.id} was sent to {attempt.upstream} after {sorted(blamed)}")
+                return
+            death = next((d for d in self.deaths if (d.job_id, d.attempt) == (row.id, attempt.number)), None)
+            if death is not None and self._tells_against(death, attempt):
+                blamed.add(death.server)
+                if attempt.cause != Cause.DIED:
+                    self.fail("a death is noted", f"{row.id} lost {death.server}, and its cause is {attempt.cause}")
+        is_used_up = sum(attempt.outcome == TaskEvent.ATTEMPT_LOST for attempt in tried) >= self.world.plan.max_attempts
+        ends = {PoisonedError.code, ExpiredError.code, *({UpstreamLostError.code} if is_used_up else ())}
+        if len(blamed) >= self.world.plan.poison_after and row.state == JobState.FAILED and row.error_code not in ends:
+            self.fail("poison is told", f"{row.id} ended as {row.error_code} after {sorted(blamed)}")
+
+    def _tells_against(self, death: Death, attempt: Any) -> bool:
+        """Whether nothing else can have been the cause, and the gateway was there to see it."""
+        found_at = attempt.ended_at - NOON
+        if not death.is_clear or attempt.outcome != TaskEvent.ATTEMPT_LOST:
+            return False
+        if any(death.at <= at <= found_at for at, _ in self.world.own_faults):
+            return False
+        own = {(other.at, other.server) for other in self.deaths if other.job_id == death.job_id}
+        others = [
+            (at, server.name) for server in self.world.servers if server.name != death.server for at in server.killed_at
+        ]
+        return not any(abs(at - death.at) <= APART_SECONDS and (at, name) not in own for at, name in others)
 
     def _result(self, row: Any, last: Any) -> None:
         results = self.seen[row.id].job.results
         found = [self.world.blobs.stored.get(result.blob) for result in results]
         if found != [f"image:{last.id}".encode()]:
             self.fail("the last attempt's result", f"{row.id} has {found}, its last attempt was {last.id}")
-        if last.id in self.world.partly and not self.world.own_faults[:-1]:
-            # Only its answer told: who was killed with it cannot know.
+        told_at = self.world.partly.get(last.id)
+        ended_at = last.ended_at - NOON
+        # Only its answer told: who was killed with it, or was stopped when it came, cannot know.
+        if told_at is not None and not any(
+            told_at - APART_SECONDS <= at <= ended_at for at, _ in self.world.own_faults
+        ):
             self.fail("a part is no result", f"{row.id} succeeded by {last.id}, of which only a part was accepted")
         if last.outcome != TaskEvent.SUCCEEDED:
             self.fail("the last attempt's result", f"{row.id} succeeded, its last attempt {last.outcome}")
@@ -336,6 +411,9 @@ class Checker:
                 "accepts a part" in what for server in self.world.servers for _, what in server.faults
             ),
             UpstreamLostError.code: losses >= self.world.plan.max_attempts,
+            PoisonedError.code: len({death.server for death in self.deaths if death.job_id == row.id})
+            >= self.world.plan.poison_after
+            > 0,
         }
         if not causes.get(row.error_code, False):
             self.fail(

@@ -88,7 +88,9 @@ class SimulatedComfyUI:
         self.posts_open_until = 0.0
         #: (when, what) of everything that was done to it: what a lost attempt may be blamed on.
         self.faults: list[tuple[float, str]] = []
-        self._unreachable_at = -math.inf
+        #: When it last began or ceased to be so that a prompt there could not be asked after, or would never end.
+        self.unreachable_at = -math.inf
+        self.killed_at: list[float] = []
         #: What lies in buffers while the network is cut.
         self.held_back: list[Callable[[], None]] = []
         self.inputs: set[str] = set()
@@ -115,7 +117,7 @@ class SimulatedComfyUI:
         """Something was done to it; hard: a prompt there could not be asked after, or would never end."""
         self.faults.append((self.world.loop.time(), what))
         if is_hard:
-            self._unreachable_at = self.world.loop.time()
+            self.unreachable_at = self.world.loop.time()
         self.world.trace(self.name, what)
 
     def was_at_fault_since(self, moment: float) -> bool:
@@ -127,9 +129,7 @@ class SimulatedComfyUI:
     def was_unreachable_since(self, moment: float) -> bool:
         """Whether, at or after a moment, one could not find out or do anything about a prompt there."""
         now = self.world.loop.time()
-        return (
-            bool(self.partitions) or not self.is_up or self.http_blocked_until > now or self._unreachable_at >= moment
-        )
+        return bool(self.partitions) or not self.is_up or self.http_blocked_until > now or self.unreachable_at >= moment
 
     @property
     def is_reachable(self) -> bool:
@@ -139,6 +139,7 @@ class SimulatedComfyUI:
         if not self.is_up:
             return
         self.blame("killed", is_hard=True)
+        self.killed_at.append(self.world.loop.time())
         self.is_up = False
         self.generation += 1
         for prompt in self.held():
@@ -220,7 +221,7 @@ class SimulatedComfyUI:
         self.world.checker.prompt_arrived(self, prompt)
         self._queue(prompt)
         answer: dict[str, Any] = {"prompt_id": prompt.id, "number": prompt.number, "node_errors": {}}
-        if self._has_weather(0.15):
+        if self._has_weather(0.3):
             self.blame("accepts a part")
             answer["node_errors"] = _refusal("scale - Value 0 smaller than min", "value_smaller_than_min")[
                 "node_errors"
@@ -298,7 +299,7 @@ class SimulatedComfyUI:
         self.changed_at = self.world.loop.time()
         self._tell_status()
         if prompt.job_id is not None and not prompt.habit:
-            prompt.habit = self.world.draw_habit()
+            prompt.habit = "poisonous" if self.world.is_poisonous(prompt.job_id) else self.world.draw_habit()
         seconds = random.uniform(0.02, plan.longest_work)
         self.world.trace(self.name, f"starts {prompt.id[:8]} {prompt.habit} for {seconds:.1f} s")
         self._tell(prompt, "execution_start", prompt_id=prompt.id)
@@ -329,8 +330,22 @@ class SimulatedComfyUI:
             case "oom":
                 self.blame(f"out of memory on {prompt.id[:8]}")
                 self._end_as_error(prompt, "torch.OutOfMemoryError", "Allocation on device")
+            case "poisonous":
+                self._die_of(prompt)
             case _:
                 self._end_as_success(prompt)
+
+    def _die_of(self, prompt: Prompt) -> None:
+        self.world.checker.died_of(self, prompt)
+        self.kill()
+        self.world.loop.call_later(self.world.random.choice((2.0, 15.0, 40.0)) * self.world.random.random(), self.start)
+
+    def strand(self, prompt: Prompt) -> None:
+        """From now on it runs until somebody stops it."""
+        self.blame(f"{prompt.id[:8]} is stranded", is_hard=True)
+        for timer in prompt.timers:
+            timer.cancel()
+        prompt.habit = "hung"
 
     def _end_as_success(self, prompt: Prompt) -> None:
         filename = f"{prompt.id}.png"

@@ -16,12 +16,13 @@ from unittest.mock import patch
 
 from sqlalchemy import update
 
-from gateway import job
+from gateway import job, poison
 from gateway.comfy import answers, protocol
 from gateway.comfy.messages import Lost
-from gateway.engine import following
+from gateway.engine import following, quarantine
 from gateway.engine.canceling import Cancellations
 from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.quarantine import Quarantine
 from gateway.engine.results import Collector
 from gateway.engine.runner import Ending, Runner
 from gateway.events import Event, EventKind
@@ -222,6 +223,47 @@ def _clears_all() -> Patches:
     return [patch.object(RemoteUpstream, "clear_stale", clear)]
 
 
+def _stale_is_left() -> Patches:
+    """Only that: it goes on counting as busy until the prompt has ended by itself."""
+    return [patch.object(RemoteUpstream, "clear_stale", _nothing)]
+
+
+def _stale_is_no_matter() -> Patches:
+    """It is removed, and meanwhile work is sent there."""
+    real = RemoteUpstream.status
+    return [patch.object(RemoteUpstream, "status", lambda self: replace(real(self), stale_prompts=0))]
+
+
+def _nobody_is_suspect() -> Patches:
+    async def review(self: Quarantine, queued: Any) -> dict[str, float]:
+        del self, queued
+        return {}
+
+    return [patch.object(Quarantine, "review", review)]
+
+
+def _each_death_counts() -> Patches:
+    """Also when it is the same upstream that died each time."""
+
+    def is_poisoned(trail: poison.Trail, poison_after: int) -> bool:
+        return 0 < poison_after <= len(poison.own_deaths(trail))
+
+    return [patch.object(quarantine, "is_poisoned", is_poisoned)]
+
+
+def _one_death_is_enough() -> Patches:
+    return [patch.object(quarantine, "is_poisoned", lambda trail, _: bool(poison.own_deaths(trail)))]
+
+
+def _cause_is_not_kept() -> Patches:
+    real = recording.record
+
+    def recorded(connection: Any, task_id: str, report: Report, *more: Any) -> Any:
+        return real(connection, task_id, replace(report, cause=None), *more)
+
+    return [patch.object(recording, "record", recorded)]
+
+
 def _never_takes_up() -> Patches:
     async def take_up(self: Dispatcher, found: Any) -> None:
         del self, found
@@ -300,6 +342,12 @@ MUTATIONS = (
     Mutation("silence is loss", "what the queue shows is slow, not lost", _silence_is_loss),
     Mutation("blind interrupt", "an interrupt names its prompt", _blind_interrupt),
     Mutation("all is stale", "what somebody wants is not removed", _clears_all),
+    Mutation("stale is left", "what nobody wants is removed", _stale_is_left),
+    Mutation("stale is no matter", "nothing is sent where something stale is", _stale_is_no_matter),
+    Mutation("nobody is suspect", "what kills its upstreams is stopped", _nobody_is_suspect),
+    Mutation("each death counts", "one bad upstream is no verdict", _each_death_counts),
+    Mutation("one death is enough", "a verdict takes as many deaths as are set", _one_death_is_enough),
+    Mutation("cause is not kept", "a death is known as one", _cause_is_not_kept),
     Mutation(
         "open tasks unknown at start",
         "open prompts are expected before connecting",
@@ -334,31 +382,37 @@ MUTATIONS = (
 
 FOUND_BY = {
     "terminal state moves": 7,
-    "stale report": 4,
-    "stale outputs": 119,
+    "stale report": 12,
+    "stale outputs": 150,
     "cancel loses at success": 234,
-    "canceled goes back": 10,
+    "canceled goes back": 31,
     "flag is lost": 3,
     "losses do not count": 79,
     "interruptions count": 4,
-    "left over is lost": 68,
-    "two runners": 0,
+    "left over is lost": 9,
+    "two runners": 1,
     "a number is left out": 0,
     "id is not stored": 0,
-    "unclear is refused": 506,
-    "no reply is lost": 506,
-    "a part is enough": 426,
-    "no last word": 40,
+    "unclear is refused": 240,
+    "no reply is lost": 240,
+    "a part is enough": 306,
+    "no last word": 17,
     "silence is loss": 5,
     "blind interrupt": 0,
-    "all is stale": 1,
-    "open tasks unknown at start": 237,
+    "all is stale": 5,
+    "stale is left": 115,
+    "stale is no matter": 110,
+    "nobody is suspect": 69,
+    "each death counts": 12,
+    "one death is enough": 12,
+    "cause is not kept": 1,
+    "open tasks unknown at start": 303,
     "nothing is taken up": 0,
     "started anew at restart": 6,
-    "stalls for ever": 20,
-    "cancel is not heard": 112,
+    "stalls for ever": 22,
+    "cancel is not heard": 30,
     "refused results stay": 234,
-    "nothing is pulled back": 75,
+    "nothing is pulled back": 451,
     "store asks for no lease": 4,
     "same token": 4,
     "acts without leave": 4,

@@ -6,7 +6,7 @@ hide behind one another when everything goes wrong everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 #: kind -> (chance that a world knows it, longest duration in seconds or 0, most times).
@@ -42,6 +42,17 @@ HABITS = {
 }
 #: Its share of the prompts there.
 SHARES = (0.1, 0.3, 0.8)
+#: How often a world has jobs that kill what runs them. There nothing else takes a server from the gateway, so that who
+#: is to blame for a death is known.
+POISON_CHANCE = 0.25
+POISON_AFTER = 2
+NOT_BESIDE_POISON = frozenset({"kill_server", "partition"})
+#: Actions whose subject is a job.
+CLIENTS = frozenset({"submit", "cancel"})
+#: How often a world has a job whose prompt is stranded when it starts.
+STRAND_CHANCE = 0.12
+#: How much longer such a world goes on, lest peace come while it is cut off.
+STRAND_SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +71,8 @@ class Trap:
     """Something that happens right when a job is told a kind of event."""
 
     on: str
-    #: "cancel" it, "cancel neighbours" on the same upstream, or "kill" the gateway.
+    #: "cancel" it, "cancel neighbours" on the same upstream, "kill" the gateway, or "strand" its prompt: the upstream is
+    #: cut off until the attempt is given up, and comes back with the prompt alive.
     what: str
     after_seconds: float
 
@@ -83,6 +95,10 @@ class Plan:
     actions: tuple[Action, ...] = ()
     #: By the number of the job, in the order in which they were stored.
     traps: dict[int, Trap] = field(default_factory=dict)
+    #: Upstreams that must have died of a task; 0: nothing is quarantined.
+    poison_after: int = 0
+    #: Numbers of the jobs that kill each upstream that runs them.
+    poisonous: frozenset[int] = frozenset()
 
 
 def draw(seed: int, random: Random) -> Plan:
@@ -101,16 +117,21 @@ def draw(seed: int, random: Random) -> Plan:
             for _ in range(random.randint(1, most)):
                 seconds = min(longest, longest * random.random() ** 2 + 0.1) if longest else 0.0
                 actions.append(Action(random.uniform(0.0, peace_at), kind, random.randrange(servers), seconds))
-    traps = {
-        number: Trap(
-            random.choice(("dispatched", "started", "finishing", "finishing", "requeued", "cancel_requested")),
-            random.choice(("cancel", "cancel neighbours", "kill")),
-            random.choice((0.0, 0.02, 0.05, 0.1, 0.2)) * random.random(),
-        )
-        for number in range(jobs)
-        if random.random() < 0.4
-    }
+    traps = {number: _trap(random) for number in range(jobs) if random.random() < 0.4}
+    if random.random() < STRAND_CHANCE:
+        traps[random.randrange(jobs)] = Trap("started", "strand", 0.1 * random.random())
+        peace_at += STRAND_SECONDS
     habits = {kind: random.choice(SHARES) for kind, chance in HABITS.items() if random.random() < chance}
+    poisonous: frozenset[int] = frozenset()
+    if has_poison := random.random() < POISON_CHANCE:
+        poisonous = frozenset(random.sample(range(jobs), random.choice((0, 1, 1, 1, 2))))
+        servers = random.choice((1, 2, 3, 3))
+        actions = [
+            replace(action, subject=action.subject if action.kind in CLIENTS else action.subject % servers)
+            for action in actions
+            if action.kind not in NOT_BESIDE_POISON
+        ]
+        traps = {number: trap for number, trap in traps.items() if trap.what != "strand"}
     actions.sort(key=lambda action: action.at)
     return Plan(
         seed=seed,
@@ -123,4 +144,12 @@ def draw(seed: int, random: Random) -> Plan:
         habits=habits,
         actions=tuple(actions),
         traps=traps,
+        poison_after=POISON_AFTER if has_poison else 0,
+        poisonous=poisonous,
     )
+
+
+def _trap(random: Random) -> Trap:
+    on = random.choice(("dispatched", "started", "finishing", "finishing", "requeued", "cancel_requested"))
+    what = random.choice(("cancel", "cancel neighbours", "kill"))
+    return Trap(on, what, random.choice((0.0, 0.02, 0.05, 0.1, 0.2)) * random.random())

@@ -134,6 +134,8 @@ class Process:
         self.fuse: int | None = None
         self.settings: Settings = from_mapping({"upstreams": "", "queue_ttl": world.plan.queue_ttl})
         self._loops: list[asyncio.Task[None]] = []
+        #: Requests that were not answered yet.
+        self.requests: set[asyncio.Task[Any]] = set()
 
     # ------------------------------------------------------------------------------------------------- life and death
 
@@ -258,6 +260,7 @@ class Process:
             self.runner,
             self.clock,
             chance=world.random.random,
+            poison_after=world.plan.poison_after,
         )
         self.service = Service(
             settings=self.settings,
@@ -328,6 +331,8 @@ class Process:
         """As at SIGTERM: take nothing new, let go of what runs, close."""
         self.is_ready = False
         self.service.begin_stopping()
+        if self.requests:  # as the server does
+            await asyncio.wait(self.requests)
         await self.dispatcher.stop()
         for task in self._loops:
             task.cancel()

@@ -189,7 +189,7 @@ class _Request:
         elif not self._reply.done():
             self._reply.set_result(answer)
             if self._what[1] == "/prompt" and b"value_smaller_than_min" in answer.body:
-                self._world.partly.add(orjson.loads(answer.body)["prompt_id"])
+                self._world.partly[orjson.loads(answer.body)["prompt_id"]] = self._world.loop.time()
 
 
 class Connection:

@@ -28,6 +28,7 @@ from unittest.mock import patch
 import orjson
 import structlog
 
+from gateway.comfy.protocol import DEAD_SECONDS
 from gateway.errors import ConflictError, GatewayError, LeaseLostError
 from gateway.events import Event, EventKind
 from gateway.holding import TIMING
@@ -140,8 +141,8 @@ class World:
         #: (when, what) of what happened to the gateway itself.
         self.own_faults: list[tuple[float, str]] = []
         self.is_at_peace = False
-        #: Prompts of which a server accepted only a part, and its answer said so and arrived.
-        self.partly: set[str] = set()
+        #: Prompts of which a server accepted only a part -> when its answer arrived, which said so.
+        self.partly: dict[str, float] = {}
         self.zombies: list[Process] = []
         self.jobs: dict[int, str] = {}
         self.cancel_sent: set[str] = set()
@@ -154,6 +155,10 @@ class World:
 
     def server_at(self, url: str) -> SimulatedComfyUI:
         return next(server for server in self.servers if server.url == url)
+
+    def is_poisonous(self, job_id: str) -> bool:
+        """Whether a job kills what runs it: in peace, too."""
+        return job_id in self.checker.seen and self.checker.seen[job_id].number in self.plan.poisonous
 
     def trace(self, who: str, what: str) -> None:
         if self.tracing:
@@ -329,6 +334,8 @@ class World:
         if process is None or not process.is_ready or process.is_frozen:
             return
         task = process.owns(what(), "a request")
+        process.requests.add(task)
+        task.add_done_callback(process.requests.discard)
         await asyncio.wait({task})
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, GatewayError):
             self.checker.fail("only known errors", f"{type(error).__name__}: {error}")
@@ -378,6 +385,8 @@ class World:
             self.loop.call_later(trap.after_seconds, self._cancel_job, event.job_id, context=self.context)
         elif trap.what == "cancel neighbours":
             self.loop.call_later(trap.after_seconds, self._cancel_neighbours, event.job_id, context=self.context)
+        elif trap.what == "strand":
+            self.loop.call_later(trap.after_seconds, self._strand, event.job_id, context=self.context)
         elif self.process is not None and self.process.fuse is None and not self.process.is_frozen:
             self.process.fuse = self.random.randrange(12)
 
@@ -386,6 +395,15 @@ class World:
         for other in list(self.checker.seen.values()):
             if other.task.upstream == name is not None and other.job.id != job_id and not self.is_at_peace:
                 self._cancel_job(other.job.id)
+
+    def _strand(self, job_id: str) -> None:
+        """Its upstream is cut off for longer than an attempt waits for one, and comes back with the prompt alive."""
+        server = next((found for found in self.servers if found.running and found.running.job_id == job_id), None)
+        if server is None or server.running is None or self.is_at_peace:
+            return
+        server.strand(server.running)
+        seconds = DEAD_SECONDS + self.random.uniform(10.0, 40.0)
+        self._partition(Action(self.loop.time(), "partition", self.servers.index(server), seconds))
 
     def _drain(self, action: Action) -> None:
         name = self.servers[action.subject].name
