@@ -151,21 +151,21 @@ def shown_prefix(text: str) -> str:
 def checked_name(name: str, field: str) -> str:
     """A name of a user or key. Raises InvalidInputError."""
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable() or name != name.strip():
-        raise InvalidInputError(f"{field} is 1 to {MAX_NAME_CHARACTERS} printable characters.", field=field)
+        raise InvalidInputError(f"The {field} is 1 to {MAX_NAME_CHARACTERS} printable characters.", field=field)
     return name
 
 
 def checked_tier(tier: str) -> str:
     """A tier. Raises InvalidInputError."""
     if _TIER.fullmatch(tier) is None:
-        raise InvalidInputError("tier is a word of a to z, 0 to 9, - and _, at most 32 characters.", field="tier")
+        raise InvalidInputError("The tier is a word of a to z, 0 to 9, - and _, at most 32 characters.", field="tier")
     return tier
 
 
 def checked_number(number: int, field: str, most: int) -> int:
     """A limit of a key, from 1 to ``most``. Raises InvalidInputError."""
     if not 1 <= number <= most:
-        raise InvalidInputError(f"{field} is a number from 1 to {most}.", field=field)
+        raise InvalidInputError(f"The {field} is a number from 1 to {most}.", field=field)
     return number
 
 
@@ -177,7 +177,7 @@ def checked_scopes(words: frozenset[str]) -> frozenset[Scope]:
         scopes = frozenset()
     if not scopes:
         known = ", ".join(scope.value for scope in Scope)
-        raise InvalidInputError(f"scopes takes one or more of: {known}.", field="scopes")
+        raise InvalidInputError(f"A key's scopes are one or more of: {known}.", field="scopes")
     return scopes
 
 

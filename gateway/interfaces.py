@@ -291,8 +291,8 @@ class AccountStore(Protocol):
         """Store a new user. Raises ConflictError when the name is taken."""
         ...
 
-    async def users(self) -> Sequence[User]:
-        """All, the oldest first."""
+    async def users(self, *, after: str, limit: int) -> Sequence[User]:
+        """Those with a higher id than ``after``, by id, which is by age."""
         ...
 
     async def user_named(self, name: str) -> User | None:
@@ -310,8 +310,12 @@ class AccountStore(Protocol):
         """Whose key has this hash; None when nobody's, or when it is revoked or past its time."""
         ...
 
-    async def keys(self) -> Sequence[Keyholder]:
-        """All, the oldest first, revoked ones too."""
+    async def key(self, key_id: str) -> Keyholder | None:
+        """One key, revoked or not."""
+        ...
+
+    async def keys(self, *, after: str, limit: int) -> Sequence[Keyholder]:
+        """Those with a higher id than ``after``, by id, which is by age; revoked ones too."""
         ...
 
     async def revoke_key(self, key_id: str, *, now: float) -> Keyholder | None:

@@ -28,7 +28,7 @@ from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from gateway.api import ops, pages
+from gateway.api import keys, ops, pages
 from gateway.api.auth import SAFE_METHODS, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
@@ -120,7 +120,7 @@ class _Application(Starlette):
 def all_endpoints(dialects: Sequence[Dialect]) -> tuple[Endpoint | SocketEndpoint, ...]:
     """The whole table: the dialects' and our own."""
     spoken = tuple(endpoint for dialect in dialects for endpoint in dialect.endpoints)
-    return (*spoken, *ops.ENDPOINTS, *pages.ENDPOINTS)
+    return (*spoken, *ops.ENDPOINTS, *keys.ENDPOINTS, *pages.ENDPOINTS)
 
 
 def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> None:

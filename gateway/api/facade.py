@@ -91,16 +91,16 @@ class Accounts(Protocol):
         """Make a user. Raises InvalidInputError, ConflictError."""
         ...
 
-    async def users(self) -> Sequence[User]:
-        """All, the oldest first."""
+    async def users(self, *, after: str = "", limit: int = 100) -> Sequence[User]:
+        """Those made after the one with the id ``after``, the oldest first."""
         ...
 
     async def create_key(self, new: NewKey) -> Told:
         """Make a key, whose text is told now and never again. Raises InvalidInputError, NotFoundError, ConflictError."""
         ...
 
-    async def keys(self) -> Sequence[Keyholder]:
-        """All, the oldest first, revoked ones too."""
+    async def keys(self, *, after: str = "", limit: int = 100) -> Sequence[Keyholder]:
+        """Those made after the one with the id ``after``, the oldest first; revoked ones too."""
         ...
 
     async def revoke_key(self, key_id: str) -> Keyholder:

@@ -47,7 +47,7 @@ async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | No
 async def _purge_here(folder: Path, job: str | None, owner: str | None) -> tuple[int, int, int]:
     blobs = LocalBlobs(folder / "blobs")
     try:
-        with _our_sentences(folder):
+        with our_sentences(folder):
             store = await SqlStore.open(folder / DATABASE, result_retention_seconds=0.0, asset_retention_seconds=0.0)
             try:
                 done = await (
@@ -73,7 +73,7 @@ async def backup(where: GatewayClient | Held, into: Path) -> int:
     folder = where.folder
     blobs = LocalBlobs(folder / "blobs")
     try:
-        with _our_sentences(folder):
+        with our_sentences(folder):
             copier = DatabaseFile(folder / DATABASE)
             async with open_backup(copier, blobs, folder / "scratch", now=time.time()) as chunks:
                 return await _save(chunks, into)
@@ -111,7 +111,8 @@ def _create(part: Path) -> BinaryIO:
 
 
 @contextmanager
-def _our_sentences(folder: Path) -> Iterator[None]:
+def our_sentences(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong in a data directory as a ClientError."""
     try:
         yield
     except GatewayError as error:

@@ -60,3 +60,39 @@ def _state(member: Any) -> str:
     if member["draining"]:
         return "draining"
     return "works" if member["job_id"] else "idle"
+
+
+def show_users(rows: list[Any], console: Console | None = None) -> None:
+    """Print users."""
+    if not rows:
+        print("No users.")
+        return
+    table = Table("name", "tier", "email", "since", "id")
+    for user in rows:
+        cells = (
+            user["name"],
+            user["tier"],
+            "verified" if user["email_verified"] else "",
+            user["created_at"],
+            user["id"],
+        )
+        table.add_row(*(escape(str(cell)) for cell in cells))
+    (console or Console()).print(table)
+
+
+def show_keys(rows: list[Any]) -> None:
+    """Print keys, two lines each, which fit where a table with an id in it does not."""
+    if not rows:
+        print("No keys.")
+    for key in rows:
+        print(f"{key['id']}  {key['name']} of {key['user']}  {key['prefix']}…  {_key_state(key)}")
+        print(
+            f"    may {', '.join(key['scopes'])}; {key['rate_limit']} requests a minute, "
+            f"{key['concurrency']} creating at a time; last used: {key['last_used_at'] or 'never'}"
+        )
+
+
+def _key_state(key: Any) -> str:
+    if key["revoked_at"]:
+        return f"revoked {key['revoked_at']}"
+    return f"ends {key['expires_at']}" if key["expires_at"] else "good"

@@ -40,8 +40,16 @@ class Held:
 
 
 @contextmanager
-def gateway_or_directory(url: str | None, token: str | None, data_dir: Path | None) -> Iterator[GatewayClient | Held]:
+def gateway_or_directory(
+    url: str | None, token: str | None, data_dir: Path | None, *, may_make: bool = False
+) -> Iterator[GatewayClient | Held]:
     """A client of a running gateway, or the data directory, held, when none is running.
+
+    Args:
+        url: of the gateway that is meant; None: the one of the data directory.
+        token: Bearer token; None: this machine's.
+        data_dir: the directory; None: that of the settings.
+        may_make: a directory in which no gateway ever was will do.
 
     Raises:
         ClientError: there is neither.
@@ -52,11 +60,11 @@ def gateway_or_directory(url: str | None, token: str | None, data_dir: Path | No
         return
     settings = read_settings({"data_dir": data_dir})
     folder = settings.data_dir
-    if not (folder / DATABASE).is_file():
+    if not may_make and not (folder / DATABASE).is_file():
         raise ClientError(
             f"There is no gateway's data in {folder}: name the folder with --data-dir, or a running gateway with --url."
         )
-    prepare_data_dir(folder)
+    folder = prepare_data_dir(folder)
     holding = hold_data_dir(folder)
     try:
         holding.__enter__()
@@ -69,7 +77,7 @@ def gateway_or_directory(url: str | None, token: str | None, data_dir: Path | No
         yield _client_at(address, token or own_token(settings))
         return
     try:
-        yield Held(folder.resolve())
+        yield Held(folder)
     finally:
         holding.__exit__(None, None, None)
 

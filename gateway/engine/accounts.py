@@ -45,6 +45,8 @@ log = structlog.get_logger(__name__)
 BELIEVED_SECONDS: Final = 0.5
 #: Keys believed at a time, some hundred bytes each.
 MAX_BELIEVED: Final = 4096
+#: Users or keys listed at a time.
+PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,9 @@ class Accounts:
         await self._store.create_user(user)
         return user
 
-    async def users(self) -> Sequence[User]:
-        """All, the oldest first."""
-        return await self._store.users()
+    async def users(self, *, after: str = "", limit: int = PAGE) -> Sequence[User]:
+        """Those made after the one with the id ``after``, the oldest first."""
+        return await self._store.users(after=after, limit=limit)
 
     async def create_key(self, new: NewKey) -> Told:
         """Make a key; its text is told now and never again.
@@ -186,9 +188,9 @@ class Accounts:
         made = self._new_user(new.name, DEFAULT_TIER, email_verified=False) if user is None else None
         return Told(await self._store.create_key(key, hash_of(text), new_user=made), text)
 
-    async def keys(self) -> Sequence[Keyholder]:
-        """All, the oldest first, revoked ones too."""
-        return await self._store.keys()
+    async def keys(self, *, after: str = "", limit: int = PAGE) -> Sequence[Keyholder]:
+        """Those made after the one with the id ``after``, the oldest first; revoked ones too."""
+        return await self._store.keys(after=after, limit=limit)
 
     async def revoke_key(self, key_id: str) -> Keyholder:
         """Have a key open nothing from now on; what it started goes on. Again changes nothing. Raises NotFoundError."""
@@ -207,7 +209,7 @@ class Accounts:
         if overlap_seconds < 0:
             raise InvalidInputError("The overlap is a number of seconds, 0 or more.", field="overlap_seconds")
         now = self._clock.now()
-        known = _found(next((holder for holder in await self._store.keys() if holder.key.id == key_id), None))
+        known = _found(await self._store.key(key_id))
         text = key_text(known.key.kind, self._random_bytes(RANDOM_BYTES))
         holder = await self._store.rotate_key(
             key_id, hash_of(text), shown_prefix(text), old_until=now + overlap_seconds, now=now

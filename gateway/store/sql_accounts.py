@@ -23,9 +23,9 @@ class SqlAccounts:
         """Store a new user. Raises ConflictError when the name is taken."""
         await self._executor.write(accounts.create_user, user)
 
-    async def users(self) -> Sequence[User]:
-        """All, the oldest first."""
-        return await self._executor.read(accounts.users)
+    async def users(self, *, after: str, limit: int) -> Sequence[User]:
+        """Those with a higher id than ``after``, by id, which is by age."""
+        return await self._executor.read(accounts.users, after, limit)
 
     async def user_named(self, name: str) -> User | None:
         """One by name."""
@@ -39,9 +39,13 @@ class SqlAccounts:
         """Whose key has this hash; None when nobody's, or when it is revoked or past its time."""
         return await self._executor.read(accounts.keyholder, key_hash, now)
 
-    async def keys(self) -> Sequence[Keyholder]:
-        """All, the oldest first, revoked ones too."""
-        return await self._executor.read(accounts.keys)
+    async def key(self, key_id: str) -> Keyholder | None:
+        """One key, revoked or not."""
+        return await self._executor.read(accounts.key, key_id)
+
+    async def keys(self, *, after: str, limit: int) -> Sequence[Keyholder]:
+        """Those with a higher id than ``after``, by id, which is by age; revoked ones too."""
+        return await self._executor.read(accounts.keys, after, limit)
 
     async def revoke_key(self, key_id: str, *, now: float) -> Keyholder | None:
         """Have it open nothing from now on; None when there is none."""

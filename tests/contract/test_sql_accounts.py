@@ -53,15 +53,27 @@ async def book(store):
 
 
 async def test_users_are_listed_as_they_were_made_and_found_by_name(book):
-    assert await book.users() == [ANN, BOB]
+    assert await book.users(after="", limit=9) == [ANN, BOB]
     assert await book.user_named("bob") == BOB
     assert await book.user_named("eve") is None
+
+
+async def test_lists_come_in_pages(book):
+    assert await book.users(after="", limit=1) == [ANN]
+    assert await book.users(after=ANN.id, limit=9) == [BOB]
+    made = [
+        await book.create_key(replace(KEY, id=f"k-{number}", name=f"key {number}"), str(number) * 64)
+        for number in range(3)
+    ]
+    assert await book.keys(after="", limit=2) == made[:2]
+    assert await book.keys(after="k-1", limit=2) == made[2:]
+    assert [await book.key("k-1"), await book.key("k-9")] == [made[1], None]
 
 
 async def test_a_name_belongs_to_one_user(book):
     with pytest.raises(ConflictError):
         await book.create_user(replace(BOB, id="u-other", name="ann"))
-    assert await book.users() == [ANN, BOB]
+    assert await book.users(after="", limit=9) == [ANN, BOB]
 
 
 async def test_a_key_is_found_by_its_hash_with_its_user(book):
@@ -69,7 +81,7 @@ async def test_a_key_is_found_by_its_hash_with_its_user(book):
     assert (made.key, made.user) == (KEY, ANN)
     assert await book.keyholder(FIRST, now=11.0) == made
     assert await book.keyholder(SECOND, now=11.0) is None
-    assert await book.keys() == [made]
+    assert await book.keys(after="", limit=9) == [made]
 
 
 async def test_a_key_without_a_user_gets_one_of_its_own_the_first_time_only(book):
@@ -79,13 +91,13 @@ async def test_a_key_without_a_user_gets_one_of_its_own_the_first_time_only(book
         replace(KEY, id="k-2", user_id="", name="phone"), SECOND, new_user=replace(eve, id="u-eve-2")
     )
     assert first.user == second.user == eve
-    assert await book.users() == [ANN, BOB, eve]
+    assert await book.users(after="", limit=9) == [ANN, BOB, eve]
 
 
 async def test_a_key_of_nobody_is_refused_and_leaves_nothing(book):
     with pytest.raises(NotFoundError):
         await book.create_key(replace(KEY, user_id="u-none"), FIRST)
-    assert await book.keys() == []
+    assert await book.keys(after="", limit=9) == []
     assert await book.keyholder(FIRST, now=11.0) is None
 
 
@@ -97,7 +109,7 @@ async def test_a_user_has_one_live_key_of_a_name(book):
     other = await book.create_key(replace(KEY, id="k-3", user_id=BOB.id), SECOND)
     await book.revoke_key(KEY.id, now=12.0)
     again = await book.create_key(replace(KEY, id="k-4", created_at=13.0), THIRD)
-    assert [holder.key.id for holder in await book.keys()] == ["k-1", "k-3", "k-4"]
+    assert [holder.key.id for holder in await book.keys(after="", limit=9)] == ["k-1", "k-3", "k-4"]
     assert (other.user, again.user) == (BOB, ANN)
 
 
@@ -107,7 +119,7 @@ async def test_a_revoked_key_opens_nothing_is_still_listed_and_stays_revoked_whe
     assert revoked.key == replace(KEY, revoked_at=12.0)
     assert await book.keyholder(FIRST, now=12.0) is None
     assert (await book.revoke_key(KEY.id, now=99.0)).key.revoked_at == 12.0
-    assert [holder.key for holder in await book.keys()] == [revoked.key]
+    assert [holder.key for holder in await book.keys(after="", limit=9)] == [revoked.key]
     assert await book.revoke_key("k-none", now=12.0) is None
 
 

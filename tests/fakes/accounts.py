@@ -24,8 +24,8 @@ class MemoryAccounts:
             raise ConflictError("There is a user of that name already.", field="name")
         self.by_name[user.name] = user
 
-    async def users(self) -> Sequence[User]:
-        return list(self.by_name.values())
+    async def users(self, *, after: str, limit: int) -> Sequence[User]:
+        return sorted((user for user in self.by_name.values() if user.id > after), key=lambda user: user.id)[:limit]
 
     async def user_named(self, name: str) -> User | None:
         return self.by_name.get(name)
@@ -47,8 +47,11 @@ class MemoryAccounts:
             return None
         return self._holder(key_id)
 
-    async def keys(self) -> Sequence[Keyholder]:
-        return [self._holder(key_id) for key_id in self.by_id]
+    async def key(self, key_id: str) -> Keyholder | None:
+        return self._holder(key_id) if key_id in self.by_id else None
+
+    async def keys(self, *, after: str, limit: int) -> Sequence[Keyholder]:
+        return [self._holder(key_id) for key_id in sorted(self.by_id) if key_id > after][:limit]
 
     async def revoke_key(self, key_id: str, *, now: float) -> Keyholder | None:
         if key_id not in self.by_id:

@@ -23,9 +23,9 @@ def create_user(connection: Connection, user: User) -> None:
         raise ConflictError("There is a user of that name already.", field="name")
 
 
-def users(connection: Connection) -> Sequence[User]:
-    """All, the oldest first."""
-    return [_user(row) for row in connection.execute(_USERS)]
+def users(connection: Connection, after: str, limit: int) -> Sequence[User]:
+    """Those with a higher id than ``after``, by id."""
+    return [_user(row) for row in connection.execute(_USERS, {"seen": after, "most": limit})]
 
 
 def user_named(connection: Connection, name: str) -> User | None:
@@ -34,12 +34,12 @@ def user_named(connection: Connection, name: str) -> User | None:
     return None if row is None else _user(row)
 
 
-def create_key(connection: Connection, key: Key, key_hash: str, new_user: User | None) -> Keyholder:
+def create_key(connection: Connection, new: Key, key_hash: str, new_user: User | None) -> Keyholder:
     """Store a new key and its hash.
 
     Args:
         connection: in the transaction.
-        key: of the user with its ``user_id``.
+        new: of the user with its ``user_id``.
         key_hash: of its text.
         new_user: whose key it is instead; stored when there is no user of that name.
 
@@ -50,16 +50,16 @@ def create_key(connection: Connection, key: Key, key_hash: str, new_user: User |
     if new_user is not None:
         connection.execute(_ADD_USER[connection.dialect.name], _user_row(new_user))
     wanted = _USER if new_user is None else _USER_NAMED
-    named = key.user_id if new_user is None else new_user.name
+    named = new.user_id if new_user is None else new_user.name
     row = connection.execute(wanted, {"wanted": named}).one_or_none()
     if row is None:
         raise NotFoundError("There is no such user.", field="user")
     try:
-        connection.execute(insert(api_keys), _key_row(key) | {"user_id": row.id})
+        connection.execute(insert(api_keys), _key_row(new) | {"user_id": row.id})
     except IntegrityError as error:
         raise ConflictError("The user has a key of that name: revoke it, or name this one otherwise.") from error
-    _add_hash(connection, key.id, key_hash, key.created_at)
-    found = connection.execute(_KEY, {"wanted": key.id}).one()
+    _add_hash(connection, new.id, key_hash, new.created_at)
+    found = connection.execute(_KEY, {"wanted": new.id}).one()
     return _keyholder(found)
 
 
@@ -69,17 +69,22 @@ def keyholder(connection: Connection, key_hash: str, now: float) -> Keyholder | 
     return None if row is None else _keyholder(row)
 
 
-def keys(connection: Connection) -> Sequence[Keyholder]:
-    """All, the oldest first, revoked ones too."""
-    return [_keyholder(row) for row in connection.execute(_KEYS)]
+def key(connection: Connection, key_id: str) -> Keyholder | None:
+    """One key, revoked or not."""
+    row = connection.execute(_KEY, {"wanted": key_id}).one_or_none()
+    return None if row is None else _keyholder(row)
+
+
+def keys(connection: Connection, after: str, limit: int) -> Sequence[Keyholder]:
+    """Those with a higher id than ``after``, by id; revoked ones too."""
+    return [_keyholder(row) for row in connection.execute(_KEYS, {"seen": after, "most": limit})]
 
 
 def revoke_key(connection: Connection, key_id: str, now: float) -> Keyholder | None:
     """Have it open nothing from now on; None when there is none. Again changes nothing."""
     connection.execute(_REVOKE, {"wanted": key_id, "now": now})
     connection.execute(_FORGET_HASHES, {"wanted": key_id})
-    row = connection.execute(_KEY, {"wanted": key_id}).one_or_none()
-    return None if row is None else _keyholder(row)
+    return key(connection, key_id)
 
 
 def rotate_key(
@@ -164,7 +169,9 @@ def _keyholder(row: AnyRow) -> Keyholder:
 
 
 _ADD_USER = by_dialect(lambda insert_into: insert_into(users_table).on_conflict_do_nothing(index_elements=["name"]))
-_USERS = select(users_table).order_by(users_table.c.created_at, users_table.c.id)
+_USERS = (
+    select(users_table).where(users_table.c.id > bindparam("seen")).order_by(users_table.c.id).limit(bindparam("most"))
+)
 _USER = select(users_table).where(users_table.c.id == bindparam("wanted"))
 _USER_NAMED = select(users_table).where(users_table.c.name == bindparam("wanted"))
 _HOLDERS = select(
@@ -175,7 +182,7 @@ _HOLDERS = select(
     users_table.c.created_at.label("user_created_at"),
 ).join(users_table, users_table.c.id == api_keys.c.user_id)
 _KEY = _HOLDERS.where(api_keys.c.id == bindparam("wanted"))
-_KEYS = _HOLDERS.order_by(api_keys.c.created_at, api_keys.c.id)
+_KEYS = _HOLDERS.where(api_keys.c.id > bindparam("seen")).order_by(api_keys.c.id).limit(bindparam("most"))
 _BY_HASH = _HOLDERS.join(key_hashes, key_hashes.c.key_id == api_keys.c.id).where(
     key_hashes.c.hash == bindparam("wanted"),
     or_(key_hashes.c.expires_at.is_(None), key_hashes.c.expires_at > bindparam("now")),

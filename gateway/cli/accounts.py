@@ -1,0 +1,183 @@
+"""The commands ``comfygate users`` and ``comfygate keys``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+import cyclopts
+
+from gateway import logs
+from gateway.cli.operating import DataDir, Token, Url
+from gateway.strictjson import JsonValue
+
+users = cyclopts.App(name="users", help="Who pays: users, each with keys of its own.")
+keys = cyclopts.App(name="keys", help="Who calls: keys, which a gateway in keys mode wants with every request.")
+
+_DAY_SECONDS = 86_400
+
+
+def register(app: cyclopts.App) -> None:
+    """Add the commands to the command line."""
+    app.command(users)
+    app.command(keys)
+
+
+@users.command(name="create")
+def create_user(
+    name: str,
+    *,
+    tier: str | None = None,
+    email_verified: Annotated[bool, cyclopts.Parameter(negative=())] = False,
+    url: Url = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a user.
+
+    Args:
+        name: a name that no other user has.
+        tier: a word of yours; free when not given.
+        email_verified: that somebody has made sure of the address.
+        url: base URL of the gateway.
+        token: admin token, or a key with the scope admin.
+        data_dir: data directory; opened here when no gateway holds it.
+    """
+    body: dict[str, JsonValue] = {"name": name, "email_verified": email_verified, **({"tier": tier} if tier else {})}
+    made = _with_book(lambda book: book.create_user(body), url, token, data_dir, may_make=True)
+    print(f"Made user {made['name']}, tier {made['tier']}")
+
+
+@users.command(name="list")
+def list_users(*, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
+    """List all users, the oldest first."""
+    from gateway.cli.book import everything
+    from gateway.cli.listing import show_users
+
+    show_users(_with_book(lambda book: everything(book, "users"), url, token, data_dir))
+
+
+@keys.command(name="create")
+def create_key(
+    *,
+    name: str,
+    user: str | None = None,
+    rate: int | None = None,
+    concurrency: int | None = None,
+    scopes: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
+    expires_in_days: float | None = None,
+    test: Annotated[bool, cyclopts.Parameter(negative=())] = False,
+    url: Url = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key, and print it, alone on the last line: it is told this once.
+
+    Args:
+        name: what to call it; no other key of its user that is not revoked may be called so.
+        user: whose it is; without, a user of the key's name, made if need be.
+        rate: requests in any minute.
+        concurrency: creating requests at a time.
+        scopes: what it may do: jobs (the default), admin.
+        expires_in_days: when it ends by itself; never when not given.
+        test: make it begin with cfg_test_, for scanners of secrets; it opens the same.
+        url: base URL of the gateway.
+        token: admin token, or a key with the scope admin.
+        data_dir: data directory; opened here when no gateway holds it.
+    """
+    given: dict[str, JsonValue] = {
+        "user": user,
+        "rate_limit": rate,
+        "concurrency": concurrency,
+        "scopes": [word for words in scopes for word in words.split(",") if word] if scopes else None,
+        "expires_in_seconds": None if expires_in_days is None else round(expires_in_days * _DAY_SECONDS),
+        "is_test": test or None,
+    }
+    body: dict[str, JsonValue] = {"name": name, **{field: value for field, value in given.items() if value is not None}}
+    told = _with_book(lambda book: book.create_key(body), url, token, data_dir, may_make=True)
+    print(
+        f"Made key {told['name']} of user {told['user']}: {told['rate_limit']} requests a minute, "
+        f"{told['concurrency']} creating at a time, may {', '.join(told['scopes'])}."
+    )
+    print(f"Its id is {told['id']}. The key itself is not kept; this is the one time that it is shown:")
+    print(told["key"])
+
+
+@keys.command(name="list")
+def list_keys(*, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
+    """List all keys, the oldest first, by the beginning of their texts; revoked ones too."""
+    from gateway.cli.book import everything
+    from gateway.cli.listing import show_keys
+
+    show_keys(_with_book(lambda book: everything(book, "keys"), url, token, data_dir))
+
+
+@keys.command
+def revoke(
+    key: str, *, user: str | None = None, url: Url = None, token: Token = None, data_dir: DataDir = None
+) -> None:
+    """Have a key open nothing any more. Its jobs go on, and no other key sees them.
+
+    Args:
+        key: its id or name.
+        user: whose, when several users have a key of that name.
+        url: base URL of the gateway.
+        token: admin token, or a key with the scope admin.
+        data_dir: data directory; opened here when no gateway holds it.
+    """
+    from gateway.cli.book import key_called
+
+    async def work(book: Any) -> Any:
+        return await book.revoke_key((await key_called(book, key, user))["id"])
+
+    told = _with_book(work, url, token, data_dir)
+    print(f"Revoked key {told['name']} of user {told['user']} ({told['prefix']}…)")
+
+
+@keys.command
+def rotate(
+    key: str,
+    *,
+    user: str | None = None,
+    overlap_hours: float = 0.0,
+    url: Url = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give a key a new text, and print it, alone on the last line. It stays the same key: jobs, lists and limits go on.
+
+    Args:
+        key: its id or name.
+        user: whose, when several users have a key of that name.
+        overlap_hours: how long the text before it opens beside it.
+        url: base URL of the gateway.
+        token: admin token, or a key with the scope admin.
+        data_dir: data directory; opened here when no gateway holds it.
+    """
+    from gateway.cli.book import key_called
+
+    async def work(book: Any) -> Any:
+        found = await key_called(book, key, user)
+        return await book.rotate_key(found["id"], {"overlap_seconds": round(overlap_hours * 3600)})
+
+    told = _with_book(work, url, token, data_dir)
+    until = f"opens for {overlap_hours:g} h more" if overlap_hours else "opens nothing any more"
+    print(f"Rotated key {told['name']} of user {told['user']}. The text before {until}; this is the new one:")
+    print(told["key"])
+
+
+def _with_book(
+    work: Callable[[Any], Awaitable[Any]], url: str | None, token: str | None, data_dir: Any, *, may_make: bool = False
+) -> Any:
+    from gateway.cli.book import open_book
+    from gateway.cli.reaching import gateway_or_directory
+
+    logs.configure("warning", "text")
+
+    async def run(where: Any) -> Any:
+        async with open_book(where) as book:
+            return await work(book)
+
+    with gateway_or_directory(url, token, data_dir, may_make=may_make) as where:
+        return asyncio.run(run(where))
