@@ -1,7 +1,7 @@
 """Keeps tasks that kill their upstreams from being tried on a third one; ``gateway/poison.py`` decides.
 
 What is known of a task's trail lies in the store, so a restart forgets nothing. A task is looked at once for each attempt
-that it lost.
+that it lost, from the one on by which it can have killed enough upstreams; before that it is tried again at once.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Quarantine:
         """Tasks that must not be tried now -> monotonic seconds of their verdict; one that is poisoned has failed."""
         if not self._poison_after:
             return {}
-        suspects = {candidate.task_id: candidate for candidate in queued if candidate.losses}
+        suspects = {candidate.task_id: candidate for candidate in queued if candidate.losses >= self._poison_after}
         self._reviews = {
             task_id: review
             for task_id, review in self._reviews.items()
@@ -66,7 +66,7 @@ class Quarantine:
 
     async def _judge(self, candidate: Candidate, trail: Trail, now: float) -> None:
         review = self._reviews.get(candidate.task_id)
-        due = review.due if review else now + seconds_to_verdict(trail, self._clock.now())
+        due = review.due if review else now + seconds_to_verdict(trail, self._poison_after, self._clock.now())
         is_cleared = due <= now and not is_poisoned(trail, self._poison_after)
         self._reviews[candidate.task_id] = _Review(candidate.attempt, due, is_cleared)
         if due <= now and not is_cleared:

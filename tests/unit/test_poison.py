@@ -45,10 +45,37 @@ def test_never_when_it_is_off_and_never_for_fewer_upstreams_than_it_takes(deaths
         assert len({death.upstream for death in deaths}) >= poison_after
 
 
+def test_deaths_of_the_task_itself_excuse_nothing_however_soon_they_follow():
+    """The second upstream took it after the first had died, and was well until then."""
+    quick = [Loss("gpu-1", 100.0), Loss("gpu-2", 103.0)]
+    assert own_deaths(trail(*quick)) == tuple(quick)
+    assert own_deaths(trail(*quick, beside=[Loss("gpu-3", 101.0)])) == ()
+    assert own_deaths(trail(*quick, beside=[Loss("gpu-2", 99.0)])) == (quick[1],), "that was before it ran there"
+
+
 @pytest.mark.parametrize(("now", "seconds"), [(200.0, 10.0), (203.5, 6.5), (210.0, 0.0), (1e9, 0.0), (-1e9, 10.0)])
 def test_the_verdict_waits_for_the_last_death_to_be_past_an_outage_and_no_longer(now, seconds):
-    assert seconds_to_verdict(trail(FIRST, SECOND), now) == seconds
+    assert seconds_to_verdict(trail(FIRST, SECOND), 2, now) == seconds
 
 
-def test_without_a_death_there_is_no_verdict_to_wait_for():
-    assert seconds_to_verdict(Trail(), 0.0) == 0.0
+@pytest.mark.parametrize(
+    "found",
+    [
+        trail(),
+        trail(FIRST),
+        trail(FIRST, Loss("gpu-1", 200.0)),
+        trail(FIRST, SECOND, beside=[Loss("gpu-3", SECOND.at)]),
+    ],
+)
+def test_what_cannot_be_poisoned_waits_for_nothing(found):
+    assert seconds_to_verdict(found, 2, 200.0) == 0.0
+
+
+def test_where_one_death_is_enough_the_first_is_waited_out():
+    assert seconds_to_verdict(trail(FIRST), 1, 100.0) == OUTAGE_SECONDS
+
+
+def test_an_excused_death_does_not_prolong_the_wait():
+    third = Loss("gpu-3", 195.0)
+    found = trail(FIRST, third, Loss("gpu-4", 290.0), beside=[Loss("gpu-5", 295.0)])
+    assert seconds_to_verdict(found, 2, 290.0) == 0.0

@@ -382,7 +382,7 @@ MUTATIONS = (
 
 FOUND_BY = {
     "terminal state moves": 7,
-    "stale report": 12,
+    "stale report": 20,
     "stale outputs": 150,
     "cancel loses at success": 234,
     "canceled goes back": 31,
