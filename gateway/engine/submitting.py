@@ -131,9 +131,12 @@ class Intake:
 
     def _choose(self, submission: Submission, target: MediaKind | None) -> Template:
         able = self._catalog.for_task(submission.task, target)
-        knowing = [template for template in able if submission.parameters.keys() <= template.parameters.keys()]
-        # Where none knows a parameter, the first one says so.
-        candidates = knowing or able[:1]
+        given = submission.parameters.keys()
+        if strangers := given - {name for template in able for name in template.parameters}:
+            stranger = min(strangers)[:64]
+            raise InvalidInputError(f"There is no parameter {stranger!r}.", field=stranger)
+        # Where none knows all of them, the first one says which it does not know.
+        candidates = [template for template in able if given <= template.parameters.keys()] or able[:1]
         if submission.must_be_runnable:
             self._refuse_what_none_can_run(submission.task, candidates)
         fitting = (template for template in candidates if self._pool.fits_now(template.requirement, Need(template, {})))

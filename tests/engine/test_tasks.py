@@ -140,6 +140,14 @@ async def test_plain_picture_may_come_back_plain(engine):
     await engine.until("succeeded", job_id)
 
 
+async def test_parameter_that_no_template_knows_is_named_even_where_nothing_can_run(engine):
+    await engine.start(bare(engine))
+    for task, roles in (("image_upscale", ("target",)), ("image_creation", ())):
+        with pytest.raises(InvalidInputError, match="no parameter 'sharpen'") as caught:
+            await engine.submit(task=task, roles=roles, parameters={"sharpen": 1}, must_be_runnable=True)
+        assert caught.value.field == "sharpen"
+
+
 @pytest.mark.parametrize("factor", [1, 5, 2.5, "2", True])
 async def test_factor_that_is_none_is_refused_and_leaves_nothing(engine, factor):
     await engine.start(bare(engine))

@@ -117,7 +117,7 @@ def test_installed_in_an_empty_directory_everything_is_there(venv, tmp_path) -> 
         assert health["status"] == "healthy"
         assert health["engine"] == "preview"
         served = {row["name"]: row for row in client.get("/-/templates").json()["templates"]}
-        assert set(served) == {"faceswap_gif", "faceswap_image", "faceswap_video"}
+        assert set(served) == {path.name for path in (ROOT / "workflows").iterdir() if path.is_dir()}
         assert all(row["serving"] and row["problem"] is None for row in served.values())
         page = client.get("/", headers={"Accept": "text/html"})
         assert page.headers["content-type"].startswith("text/html")

@@ -203,6 +203,14 @@ async def test_missing_pack_is_named_with_where_to_get_it(comfyui, tmp_path, sta
     assert any("fits no upstream" in line for line in told(found, Level.FAIL))
 
 
+async def test_optional_template_that_runs_nowhere_is_no_fault(comfyui, tmp_path):
+    port, answers = comfyui
+    answers["/object_info"] = (200, {name: entry for name, entry in REAL_NODES.items() if name != "KSampler"})
+    found = await upstream_findings(port, tmp_path)
+    assert told(found, Level.FAIL) == told(found, Level.WARN) == []
+    assert any("does without image_creation, which is optional" in line for line in told(found, Level.OK))
+
+
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [

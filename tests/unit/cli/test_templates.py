@@ -101,6 +101,25 @@ def test_real_nodes_lack_nothing_that_the_shipped_templates_need(check):
     assert {row[3] for row in rows(said, ["faceswap_"])} == {"-"}
 
 
+def test_optional_template_that_lacks_nodes_or_models_is_told_and_is_no_problem(check):
+    info = {name: entry for name, entry in copy.deepcopy(REAL).items() if name != "KSampler"}
+    info["UpscaleModelLoader"]["input"]["required"]["model_name"][1]["options"] = []
+    with standin(info) as url:
+        code, said = check(url)
+    assert (code, "Problems" in said) == (0, False)
+    assert "Optional, and not on every one of them: image_creation, image_upscale_model." in said
+    assert {row[3] for row in rows(said, ["image_creation", "KSampler"])} == {url}
+
+
+def test_optional_template_that_does_not_fit_the_nodes_that_are_there_is_a_problem(check):
+    info = copy.deepcopy(REAL)
+    del info["KSampler"]["input"]["required"]["cfg"]
+    with standin(info) as url:
+        code, said = check(url)
+    assert code == 1
+    assert rows(said, ["image_creation", "input unknown"])
+
+
 def test_table_tells_every_class_and_model_that_a_template_needs(check):
     with standin(REAL) as url:
         _, said = check(url)
