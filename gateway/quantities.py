@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Final
 
 from gateway.audit import MediaFacts, MediaKind, Promise
@@ -94,6 +95,7 @@ def work_facts(template: Template, parameters: Mapping[str, object], facts: Fact
         promise = promise_of(template, output, parameters, facts)
         if promise.width is not None and promise.height is not None:
             content_type, suffix = _CONTENT_TYPES[promise.kind]
+            seconds = promise.frames / promise.fps if promise.frames and promise.fps else None
             return MediaFacts(
                 promise.kind,
                 content_type,
@@ -101,8 +103,8 @@ def work_facts(template: Template, parameters: Mapping[str, object], facts: Fact
                 promise.width,
                 promise.height,
                 promise.frames or 1,
-                fps=None,
-                duration_seconds=None,
+                fps=Fraction(promise.fps) if promise.fps else None,
+                duration_seconds=seconds,
                 has_audio=False,
                 video_codec=None,
             )

@@ -213,7 +213,7 @@ class Runner:
     ) -> Attempt | Ending:
         """The attempt, staged, bound and stored; or why there is none."""
         # At 0, which is stored already: to store a step of the bar first would take as long as most uploads.
-        await self.bars.show(job, task, 0.0, "Sending the inputs to the worker")
+        await self.bars.show(job, task, 0.0, f"Sending the {'inputs' if job.inputs else 'job'} to the worker")
         try:
             return await self._place(job, task, upstream, prompt_id, canceling)
         except TooLargeError as error:

@@ -187,6 +187,15 @@ async def test_picture_is_painted_from_words_alone(engine):
     assert job.results[0].facts.width == 1024
 
 
+async def test_nobody_is_told_of_inputs_that_there_are_not(engine):
+    await engine.start(stocked(engine))
+    said = []
+    show = engine.bus.show
+    engine.bus.show = lambda passing: (said.append(passing.message), show(passing))
+    await create(engine)
+    assert said[0] == "Sending the job to the worker"
+
+
 async def test_every_attempt_paints_with_the_same_seed(engine):
     await engine.start(gpu := stocked(engine))
     job_id = await create(engine)

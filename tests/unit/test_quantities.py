@@ -98,6 +98,7 @@ def test_number_that_cannot_be_worked_out_is_the_templates_fault():
 def test_work_is_what_is_made_else_the_target():
     made = work_facts(FILM, filled(FILM, prompt="waves", duration=2, fps=10), {}, "target")
     assert (made.width, made.height, made.frames) == (768, 512, 20)
+    assert (made.fps, made.duration_seconds) == (10, 2.0)
     assert work_facts(LANCZOS, filled(LANCZOS), {"target": PHOTO}, "target").width == 2400
     assert work_facts(SWAP, filled(SWAP), {"target": PHOTO}, "target") is PHOTO
     assert work_facts(SWAP, filled(SWAP), {}, "target") is None
