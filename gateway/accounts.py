@@ -101,6 +101,10 @@ class Key:
         """What it says of itself."""
         return KeyKind(self.prefix.split("_")[1])
 
+    def is_live(self, now: float) -> bool:
+        """Whether it opens anything. Args: now: Unix seconds."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
     def may(self, scope: Scope) -> bool:
         """Whether it may do something; who may administer may do all."""
         return scope in self.scopes or Scope.ADMIN in self.scopes

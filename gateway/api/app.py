@@ -29,11 +29,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.api import keys, ops, pages
-from gateway.api.auth import SAFE_METHODS, Access, Doors
+from gateway.api.auth import SAFE_METHODS, SUBPROTOCOL, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
 from gateway.api.facade import Service, Stopping
-from gateway.api.gatekeeper import Gatekeeper
+from gateway.api.gatekeeper import Gatekeeper, Knock
 from gateway.api.problems import (
     PROBLEM_TYPE,
     Envelope,
@@ -44,8 +44,16 @@ from gateway.api.problems import (
 )
 from gateway.api.ready import ReadyAnswers, never_keep
 from gateway.api.sse import disable_library_shutdown
+from gateway.api.tickets import Tickets
+from gateway.api.websocket import refusal_code
 from gateway.api.window import Call, Dialect, Endpoint, Holds, Slots, SocketEndpoint, Window
-from gateway.errors import GatewayError, ShuttingDownError, UpgradeRequiredError
+from gateway.errors import (
+    GatewayError,
+    RateLimitedError,
+    ShuttingDownError,
+    UnauthorizedError,
+    UpgradeRequiredError,
+)
 from gateway.settings import Settings
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -85,11 +93,12 @@ def create_app(
         ValueError: two endpoints claim one (method, path), or TRUSTED_PROXIES holds no address.
     """
     disable_library_shutdown()
-    window = Window(service, settings, slots or Slots())
-    doors = Doors.from_settings(settings, admin_token)
-    gatekeeper = Gatekeeper(doors, service.accounts, service.clock)
     endpoints = all_endpoints(dialects)
     require_single_claims(endpoints)
+    tickets = Tickets(service.clock, _ticket_paths(endpoints))
+    window = Window(service, settings, tickets, slots or Slots())
+    doors = Doors.from_settings(settings, admin_token)
+    gatekeeper = Gatekeeper(doors, service.accounts, tickets, service.clock)
     app = _Application(
         service,
         polled_prefixes=_polled_prefixes(endpoints),
@@ -140,6 +149,10 @@ def _polled_prefixes(endpoints: Iterable[Endpoint | SocketEndpoint]) -> tuple[st
     return tuple(endpoint.path.partition("{")[0] for endpoint in polled)
 
 
+def _ticket_paths(endpoints: Iterable[Endpoint | SocketEndpoint]) -> list[str]:
+    return [endpoint.path for endpoint in endpoints if isinstance(endpoint, SocketEndpoint) or endpoint.takes_ticket]
+
+
 def _routes(endpoint: Endpoint | SocketEndpoint, window: Window, gatekeeper: Gatekeeper) -> list[BaseRoute]:
     if isinstance(endpoint, SocketEndpoint):
         return [
@@ -179,7 +192,8 @@ class _Http:
         request = Request(scope, receive, send)
         if self._endpoint.access is not Access.PUBLIC:
             self._gatekeeper.doors.require_reader(request.headers)
-        caller = await self._gatekeeper.caller(self._endpoint.access, request.headers, _peer(scope))
+        knock = Knock.of(scope, takes_ticket=self._endpoint.takes_ticket)
+        caller = await self._gatekeeper.caller(self._endpoint.access, knock)
         if caller is not None and caller.key is not None:
             never_keep(scope)
         call = Call(self._window, caller)
@@ -191,7 +205,11 @@ class _Http:
 
 
 class _Socket:
-    """An endpoint over WebSocket as an ASGI application; refusals are HTTP answers, before the accept."""
+    """An endpoint over WebSocket as an ASGI application.
+
+    A program is refused by an HTTP answer, before the accept. A page would see nothing of that, so it is let in and told by
+    the code of the close.
+    """
 
     def __init__(self, endpoint: SocketEndpoint, window: Window, gatekeeper: Gatekeeper) -> None:
         self._endpoint = endpoint
@@ -200,11 +218,32 @@ class _Socket:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_ROUTE_KEY] = self._endpoint.path
-        websocket = WebSocket(scope, receive, send)
+        websocket = WebSocket(scope, receive, _agreeing(scope, send))
         self._gatekeeper.doors.require_socket_origin(websocket.headers)
-        caller = await self._gatekeeper.caller(self._endpoint.access, websocket.headers, _peer(scope))
+        try:
+            caller = await self._gatekeeper.caller(self._endpoint.access, Knock.of(scope, takes_ticket=True))
+        except (UnauthorizedError, RateLimitedError) as error:
+            if "origin" not in websocket.headers:
+                raise
+            log.info("socket_refused", route=self._endpoint.path, code=error.code)
+            await websocket.accept()
+            await websocket.close(refusal_code(error), error.code)
+            return
         async with self._window.slots.take():
             await self._endpoint.handler(websocket, Call(self._window, caller))
+
+
+def _agreeing(scope: Scope, send: Send) -> Send:
+    """Agree to our subprotocol where it is offered: a page that offered some gives up when none of them is taken."""
+    if SUBPROTOCOL not in scope.get("subprotocols", ()):
+        return send
+
+    async def agree(message: Message) -> None:
+        if message["type"] == "websocket.accept":
+            message["subprotocol"] = message.get("subprotocol") or SUBPROTOCOL
+        await send(message)
+
+    return agree
 
 
 # ------------------------------------------------------------------------------------------------------------ the edge

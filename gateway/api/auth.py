@@ -18,8 +18,10 @@ Whose key it is that somebody presents is asked in ``gatekeeper.py``.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -36,6 +38,9 @@ from gateway.settings import LOOPBACK_NAMES, Settings
 LOCAL_OWNER: Final = "local"
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
+#: What we agree to on a WebSocket, and how a page offers its key beside it.
+SUBPROTOCOL: Final = "gateway.v1"
+BEARER_SUBPROTOCOL: Final = "gateway.bearer."
 #: RFC 6750 section 2.1: what a Bearer token is made of; the admin token may be any visible ASCII.
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,512}")
 _NEEDS_KEY: Final = "This needs a key: Authorization: Bearer <key>, or X-API-Key: <key>."
@@ -174,17 +179,26 @@ class Doors:
 
     # -------------------------------------------------------------------------------------------- at each endpoint
 
-    def presented(self, headers: Headers) -> str | None:
-        """What somebody shows to be let in: the one Bearer token, or the one X-API-Key; None when nothing is shown.
+    def presented(self, headers: Headers, subprotocols: Sequence[str] = ()) -> str | None:
+        """What somebody shows to be let in: one Bearer token, or one X-API-Key; None when nothing is shown.
+
+        A page cannot set headers of a WebSocket, but subprotocols: ``gateway.bearer.<base64url of the key>``, and
+        beside it ``gateway.v1``, which is what we agree to, so that the key is not sent back.
 
         Raises:
             UnauthorizedError: several are shown, or it is of another form.
         """
         authorization, api_key = headers.getlist("authorization"), headers.getlist("x-api-key")
-        if not authorization and not api_key:
+        offered = [
+            name.removeprefix(BEARER_SUBPROTOCOL) for name in subprotocols if name.startswith(BEARER_SUBPROTOCOL)
+        ]
+        shown = len(authorization) + len(api_key) + len(offered)
+        if not shown:
             return None
-        if len(authorization) + len(api_key) > 1:
+        if shown > 1:
             raise UnauthorizedError("Send one key, in one header: Authorization: Bearer <key>, or X-API-Key: <key>.")
+        if offered:
+            return _offered_token(offered[0], subprotocols)
         scheme, _, token = authorization[0].partition(" ") if authorization else ("bearer", "", api_key[0])
         token = token.strip(" ")
         if scheme.lower() != "bearer" or _TOKEN.fullmatch(token) is None:
@@ -328,6 +342,18 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         return None
     # A listener on :: sees IPv4 clients as ::ffff:a.b.c.d.
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def _offered_token(encoded: str, subprotocols: Sequence[str]) -> str:
+    if SUBPROTOCOL not in subprotocols:
+        raise UnauthorizedError(f"Offer the subprotocol {SUBPROTOCOL} beside the one with the key.")
+    try:
+        token = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        token = ""
+    if _TOKEN.fullmatch(token) is None:
+        raise UnauthorizedError(_NEEDS_KEY)
+    return token
 
 
 def caller_of(holder: Keyholder) -> Caller:

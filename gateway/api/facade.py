@@ -87,6 +87,10 @@ class Accounts(Protocol):
         """Who presents this key; None when it opens nothing."""
         ...
 
+    async def keyholder_with(self, key_id: str) -> Keyholder | None:
+        """Who has the key with this id, while it opens anything."""
+        ...
+
     async def create_user(self, name: str, *, tier: str = DEFAULT_TIER, email_verified: bool = False) -> User:
         """Make a user. Raises InvalidInputError, ConflictError."""
         ...

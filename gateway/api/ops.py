@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import sse
+from gateway.api import sse, tickets
 from gateway.api.auth import Access
 from gateway.api.facade import Archive, Wait
 from gateway.api.following import Frame, frames_of
@@ -159,6 +159,22 @@ def frames(item: Event | Progress, job: Job, previous: Progress | None, prefix: 
     return (Frame(item.kind.value, {"job_id": job.id, "at": timestamp(item.at), **item.data}, item.number),)
 
 
+# ------------------------------------------------------------------------------------------------------------- tickets
+
+
+async def post_ticket(request: Request, call: Call) -> Response:
+    """``POST /-/tickets`` {path}: what opens an event stream or a WebSocket once, for a browser."""
+    body = await receive_json(request, call.window.form_limits, stopping=call.service.stopping)
+    path = body.get("path")
+    if not isinstance(path, str):
+        raise InvalidInputError("path is that of an event stream or a WebSocket, without a query.", field="path")
+    prefix = call.window.link_prefix
+    path = path.removeprefix(prefix) if path.startswith(f"{prefix}/") else path
+    ticket = call.window.tickets.issue(call.known, path)
+    told = {"ticket": ticket, "url": f"{prefix}{path}?{tickets.FIELD}={ticket}"}
+    return json_response({**told, "expires_in_seconds": tickets.LIFE_SECONDS}, 201)
+
+
 # --------------------------------------------------------------------------------------------------- purge and backup
 
 
@@ -264,7 +280,8 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/-/jobs", get_jobs),
     Endpoint("GET", "/-/jobs/{id}", get_job),
     Endpoint("DELETE", "/-/jobs/{id}", cancel_job),
-    Endpoint("GET", "/-/jobs/{id}/events", get_job_events, holds=Holds.SLOT),
+    Endpoint("GET", "/-/jobs/{id}/events", get_job_events, holds=Holds.SLOT, takes_ticket=True),
+    Endpoint("POST", "/-/tickets", post_ticket),
     Endpoint("GET", "/-/upstreams", get_upstreams),
     Endpoint("POST", "/-/upstreams", add_upstream, Access.ADMIN),
     Endpoint("DELETE", "/-/upstreams/{name}", remove_upstream, Access.ADMIN),

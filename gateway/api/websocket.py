@@ -5,7 +5,8 @@ here too (durable events in order from the store, progress as the newest snapsho
 seconds is left to the listening socket's TCP_USER_TIMEOUT: closing would wait for it once more.
 
 Close codes: 1000 done, 1003 binary, 1008 not what was asked for, 1009 too big, 1011 our fault, 1012 the gateway stops,
-1013 try again later, 4404 no such job, 4408 silence. Source: RFC 6455 section 7.4 with the IANA registry; 4000-4999 are private.
+1013 try again later, 4401 no key or one that opens nothing, 4404 no such job, 4408 silence, 4429 too
+many. Source: RFC 6455 section 7.4 with the IANA registry; 4000-4999 are private.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.api.problems import to_json
-from gateway.errors import InvalidInputError
+from gateway.errors import InvalidInputError, RateLimitedError, UnauthorizedError
 from gateway.strictjson import JsonValue, loads_object
 
 FIRST_MESSAGE_SECONDS: Final = 10.0
@@ -35,8 +36,15 @@ class Close(IntEnum):
     INTERNAL = 1011
     RESTART = 1012
     TRY_LATER = 1013
+    UNAUTHORIZED = 4401
     NO_SUCH_JOB = 4404
     SILENCE = 4408
+    LIMITED = 4429
+
+
+def refusal_code(error: UnauthorizedError | RateLimitedError) -> Close:
+    """What a page is told that is not let in."""
+    return Close.UNAUTHORIZED if isinstance(error, UnauthorizedError) else Close.LIMITED
 
 
 class HangUp(Exception):  # noqa: N818 - it ends a conversation as agreed, it is no error

@@ -24,6 +24,7 @@ from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.problems import Envelope
 from gateway.api.shown import job_id, no_such_job
+from gateway.api.tickets import Tickets
 from gateway.api.uploads import Form, FormLimits, receive_form
 from gateway.audit import MediaKind
 from gateway.errors import BusyError, NotFoundError, UnauthorizedError
@@ -64,6 +65,7 @@ class Window:
 
     service: Service
     settings: Settings
+    tickets: Tickets
     slots: Slots = field(default_factory=Slots)
     _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
 
@@ -217,11 +219,13 @@ class Endpoint:
     holds: Holds = Holds.NOTHING
     #: Its handler says ``may_be_kept`` (``ready.py``); the path ends in the job's id.
     is_polled: bool = False
+    #: A ticket in the query opens it, too (``tickets.py``): browsers open it with an address alone.
+    takes_ticket: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SocketEndpoint:
-    """One path over WebSocket. Always holds a slot."""
+    """One path over WebSocket. Always holds a slot, always takes tickets."""
 
     path: str
     handler: SocketHandler

@@ -107,10 +107,9 @@ class Accounts:
 
     async def keyholder(self, text: str) -> Keyholder | None:
         """Who presents this key; None when it is nobody's, revoked, past its time, or no key at all."""
-        return await self.keyholder_by_hash(hash_of(text)) if is_key_text(text) else None
-
-    async def keyholder_by_hash(self, key_hash: str) -> Keyholder | None:
-        """The same for somebody who kept the hash only."""
+        if not is_key_text(text):
+            return None
+        key_hash = hash_of(text)
         holder = self._known(key_hash)
         if holder is None:
             changes = self._changes
@@ -121,6 +120,11 @@ class Accounts:
                 self._believe(key_hash, holder)
         self._used[holder.key.id] = self._clock.now()
         return holder
+
+    async def keyholder_with(self, key_id: str) -> Keyholder | None:
+        """Who has the key with this id, while it opens anything; always asked of the store."""
+        holder = await self._store.key(key_id)
+        return holder if holder is not None and holder.key.is_live(self._clock.now()) else None
 
     def _known(self, key_hash: str) -> Keyholder | None:
         holder, until = self._believed.get(key_hash, (None, 0.0))

@@ -168,6 +168,9 @@ class Socket:
     def __init__(self, app: Any, path: str, **headers: str) -> None:
         spelled = {name.replace("_", "-"): value for name, value in headers.items()}
         self._scope = scope_of("websocket", path, spelled)
+        # The server does the same with the header.
+        offered = spelled.get("sec-websocket-protocol", "")
+        self._scope["subprotocols"] = [name.strip() for name in offered.split(",") if name.strip()]
         self._app = app
         self._in: asyncio.Queue[dict] = asyncio.Queue()
         self._out: asyncio.Queue[dict] = asyncio.Queue()

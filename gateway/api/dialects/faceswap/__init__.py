@@ -18,7 +18,7 @@ DIALECT: Final = Dialect(
         Endpoint("GET", "/", handlers.get_root, Access.PUBLIC),
         Endpoint("POST", "/face-swap", handlers.post_face_swap, holds=Holds.SLOT),
         Endpoint("GET", "/status/{prompt_id}", handlers.get_status, is_polled=True),
-        Endpoint("GET", "/events/{prompt_id}", handlers.get_events, holds=Holds.SLOT),
+        Endpoint("GET", "/events/{prompt_id}", handlers.get_events, holds=Holds.SLOT, takes_ticket=True),
         SocketEndpoint("/face-swap-ws", socket.face_swap_socket),
         Endpoint("GET", "/download/{filename}", handlers.get_download, Access.PUBLIC),
         Endpoint("GET", "/health", handlers.get_health, Access.PUBLIC),
