@@ -140,6 +140,21 @@ def test_choices_of_v3_nodes_are_read():
     assert kinds(check(shipped(IMAGE), info)) == {(ProblemKind.MODEL_MISSING, "Swap face", "swap_model")}
 
 
+def test_derived_number_must_go_where_numbers_go():
+    info = object_info()
+    assert check(shipped("video_creation"), info) == []
+    info["ImageFromBatch"]["input"]["required"]["length"] = ["STRING", {}]
+    assert (ProblemKind.TYPE_MISMATCH, "Exact length", "length") in kinds(check(shipped("video_creation"), info))
+
+
+def test_what_stands_in_the_graph_for_a_derived_number_means_nothing():
+    folder = ROOT / "workflows" / "video_creation"
+    graph = json.loads((folder / "graph.json").read_text())
+    next(node for node in graph.values() if node["_meta"]["title"] == "Exact length")["inputs"]["length"] = 99_999
+    template = load_template("video_creation", (folder / "template.toml").read_text(), json.dumps(graph))
+    assert check(template, object_info()) == []
+
+
 def test_check_survives_nonsense():
     """What an upstream answers is not ours to trust."""
     nonsense = {"LoadImage": {"input": []}, "SaveImage": {"input": {"required": {"images": []}}}, "ReActorFaceSwap": 3}

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from gateway.audit import MediaKind
+from gateway.audit import MediaKind, Survey
 from gateway.errors import InternalJobError, InvalidInputError, QueueFullError, ResultInvalidError, ShuttingDownError
 from gateway.media import workers as workers_module
 from gateway.media.process import Child, ChildLostError, _environment
@@ -59,6 +59,8 @@ async def test_a_day_at_the_desk(studio):
         assert refused.value.field == "image"
         compared = await media.compare(clip, clip, crf=20, all_frames=False)
         assert (compared.changed, compared.frames_compared) == (False, 12)
+        assert (await media.survey(clip, source=None)).is_flat is False
+        assert (await media.survey(still, source=still)) == Survey(is_flat=True, drift=0.0, source_is_flat=True)
         out = studio.folder / "out.png"
         assert (await media.clean(still, out)).width == 30
         assert b"private-name" not in out.read_bytes()
