@@ -352,6 +352,10 @@ class Store(Protocol):
         """One job, whoever owns it."""
         ...
 
+    async def job_of(self, job_id: str, owner: str) -> Job | None:
+        """One job, when it is this owner's."""
+        ...
+
     async def jobs(
         self,
         owner: str,

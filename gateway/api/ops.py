@@ -17,7 +17,7 @@ from gateway.api.facade import Archive, Wait
 from gateway.api.following import Frame, frames_of
 from gateway.api.health import upstream_body
 from gateway.api.problems import json_response
-from gateway.api.shown import is_job_id, timestamp
+from gateway.api.shown import is_job_id, lookup_id, timestamp
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call, Endpoint, Holds
 from gateway.errors import InvalidInputError, NotFoundError
@@ -35,8 +35,11 @@ async def get_jobs(request: Request, call: Call) -> Response:
     query = request.query_params
     limit = _limit(query.get("limit", str(DEFAULT_LIMIT)))
     states, before = _states(query.get("state")), _cursor(query.get("before"))
-    # One more than asked for tells whether there is a next page.
-    found = await call.service.jobs(call.known.owner, states=states, before=before, limit=limit + 1)
+    try:
+        # One more than asked for tells whether there is a next page.
+        found = await call.service.jobs(call.known.owner, states=states, before=before, limit=limit + 1)
+    except InvalidInputError as error:
+        raise InvalidInputError("before names no job of yours.", field="before") from error
     page = found[:limit]
     bodies = [job_body(job, call.service.progress(job.id), call.window.link_prefix) for job in page]
     return json_response({"jobs": bodies, "next": page[-1].id if len(found) > limit else None})
@@ -89,9 +92,7 @@ def _states(text: str | None) -> frozenset[JobState] | None:
 
 
 def _cursor(text: str | None) -> str | None:
-    if text and not is_job_id(text):
-        raise InvalidInputError("before is the id of the last job already seen.", field="before")
-    return text or None
+    return lookup_id(text) if text else None
 
 
 def job_body(job: Job, snapshot: Progress | None, prefix: str) -> dict[str, object]:

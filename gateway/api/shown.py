@@ -10,6 +10,8 @@ from gateway.errors import NotFoundError
 from gateway.events import Progress
 from gateway.job import Job, JobState
 
+#: The nil UUID: a UUIDv7 never is.
+NO_JOB: Final = "00000000-0000-0000-0000-000000000000"
 _JOB_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -34,19 +36,16 @@ def percentage_of(job: Job, snapshot: Progress | None) -> float:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether it has the shape of a job's id; nothing else is ever looked up."""
+    """Whether it has the shape of a job's id."""
     return _JOB_ID.fullmatch(text) is not None
 
 
-def job_id(text: str, field: str) -> str:
-    """A job's id from a path or message.
+def lookup_id(text: str) -> str:
+    """What to look up for an id from a path or message: itself, or where it is none, one that no job has.
 
-    Raises:
-        NotFoundError: it has not the shape of one.
+    So what is no id takes the same way as an id that leads to nothing, and as long.
     """
-    if not is_job_id(text):
-        raise no_such_job(field)
-    return text
+    return text if is_job_id(text) else NO_JOB
 
 
 def no_such_job(field: str) -> NotFoundError:

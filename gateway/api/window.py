@@ -23,7 +23,7 @@ from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.problems import Envelope
-from gateway.api.shown import job_id, no_such_job
+from gateway.api.shown import lookup_id, no_such_job
 from gateway.api.tickets import Tickets
 from gateway.api.uploads import Form, FormLimits, receive_form
 from gateway.audit import MediaKind
@@ -138,7 +138,7 @@ class Call:
             NotFoundError: naming the field, and the same whether it is no id, nobody's, or somebody else's.
         """
         try:
-            return await self.service.job(job_id(text, field), self.known.owner)
+            return await self.service.job(lookup_id(text), self.known.owner)
         except NotFoundError:
             raise no_such_job(field) from None
 

@@ -257,8 +257,9 @@ class Service:
 
     async def job(self, job_id: str, owner: str) -> Job:
         """One job of an owner. Raises NotFoundError, also when it is somebody else's."""
-        job = await self._store.job(job_id) if len(job_id) <= MAX_ID_CHARACTERS else None
-        if job is None or job.owner != owner:
+        # The owner is part of the question: to the store another's job is no more than one that is not there.
+        job = await self._store.job_of(job_id if len(job_id) <= MAX_ID_CHARACTERS else "", owner)
+        if job is None:
             raise NotFoundError("There is no such job.")
         return job
 

@@ -171,6 +171,10 @@ class SqlStore:
         """One job, whoever owns it."""
         return await self._executor.read(jobs.job, job_id)
 
+    async def job_of(self, job_id: str, owner: str) -> Job | None:
+        """One job, when it is this owner's."""
+        return await self._executor.read(jobs.job_of, job_id, owner)
+
     async def jobs(
         self,
         owner: str,

@@ -638,9 +638,8 @@ async def test_job_past_retention_goes_with_all_it_had(store):
     assert swept.jobs == 1
     assert set(swept.blobs) == {"blob-t-0001", "blob-f-0001", "blob-r-1"}
     left = await everything(store)
-    assert {table: len(rows) for table, rows in left.items() if table != "alembic_version"} == {
-        "jobs": 1, "tasks": 1, "attempts": 0, "events": 1, "assets": 2, "blobs": 2, "job_inputs": 2, "templates": 0,
-        "upstreams": 0, "leases": 0, "timings": 0,
+    assert {table: len(rows) for table, rows in left.items() if rows and table != "alembic_version"} == {
+        "jobs": 1, "tasks": 1, "events": 1, "assets": 2, "blobs": 2, "job_inputs": 2,
     }  # fmt: skip
 
 

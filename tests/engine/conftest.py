@@ -193,6 +193,7 @@ class Engine:
         target=b"image:target",
         face=b"image:face",
         *,
+        owner="local",
         submitter="ann",
         settle=True,
         roles=("target", "face"),
@@ -200,7 +201,7 @@ class Engine:
     ):
         files = {"target": target, "face": face}
         submission = Submission(
-            owner="local",
+            owner=owner,
             submitter=submitter,
             dialect="faceswap",
             inputs={role: self.put(files[role], "image") for role in roles},

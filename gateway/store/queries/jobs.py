@@ -25,6 +25,12 @@ def job(connection: Connection, job_id: str) -> Job | None:
     return None if row is None else job_from(row)
 
 
+def job_of(connection: Connection, job_id: str, owner: str) -> Job | None:
+    """One job, when it is this owner's."""
+    row = connection.execute(_JOB_OF, {"wanted": job_id, "owner": owner}).one_or_none()
+    return None if row is None else job_from(row)
+
+
 def jobs_of(
     connection: Connection,
     owner: str,
@@ -108,6 +114,7 @@ def _heads(state: JobState, *, after: bool, one_task: bool) -> Select[tuple[str]
 
 
 SELECT_JOB = select(jobs).where(jobs.c.id == bindparam("wanted"))
+_JOB_OF = SELECT_JOB.where(jobs.c.owner == bindparam("owner"))
 _SEEN = select(jobs.c.created_at, jobs.c.task).where(
     jobs.c.id == bindparam("wanted"), jobs.c.owner == bindparam("owner")
 )

@@ -26,7 +26,6 @@ from gateway.api.dialects.faceswap.obtaining import obtain_in_stream, require_ur
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
 from gateway.api.problems import to_json
-from gateway.api.shown import job_id
 from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
 from gateway.errors import BusyError, ConflictError, GatewayError, InvalidInputError, NotFoundError
@@ -76,11 +75,10 @@ def read_opening(message: Mapping[str, JsonValue]) -> Attach | SwapRequest:
 
     Raises:
         InvalidInputError: neither a job to attach to nor a request by URLs.
-        NotFoundError: a prompt_id that is none of ours.
     """
     if "prompt_id" in message:
         given = message["prompt_id"]
-        return Attach(job_id(given if isinstance(given, str) else "", "prompt_id"))
+        return Attach(given if isinstance(given, str) else "")
     for name in message:
         if name.endswith("_path") or name in {"video", "image", "target_image"}:
             raise InvalidInputError(_PATHS_SENTENCE, field=name)
