@@ -472,7 +472,7 @@ async def test_a_finished_job_leaves_no_snapshot_behind(engine):
     assert engine.bus._channels == {}
     assert engine.runner.bars._ceilings == {}
     assert engine.runner.live_prompts() == frozenset()
-    assert len(engine.runner._canceling) == 0
+    assert len(engine.runner.canceling) == 0
 
 
 # ------------------------------------------------------------------------------------------------- what must not break it

@@ -74,7 +74,7 @@ async def test_template_edited_into_nonsense_while_jobs_run(gateway, workflows, 
         assert versions(gateway, running, waiting, later) == [first] * 3
 
         mended = time.monotonic()
-        rewrite(manifest, "price = 10", "price = 12")
+        rewrite(manifest, "price = 1\n", "price = 2\n")
         rewrite(graph, '"swap_modle"', '"swap_model"')
 
         async def is_live() -> bool:
