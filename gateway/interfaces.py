@@ -408,6 +408,10 @@ class Store(Protocol):
         """Of each of these tasks, the upstreams that died while they ran it, and what else was lost around then."""
         ...
 
+    async def note_outage(self, upstream: str, *, at: float) -> None:
+        """An upstream that could be reached no longer can, since ``at`` (Unix seconds)."""
+        ...
+
     async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:
         """Apply an event by ``job.decide``; None when it is stale or refused: then no row changed."""
         ...
@@ -539,6 +543,8 @@ class UpstreamStatus:
     address: str
     #: Prompts in its queue that are ours and that nobody waits for any more: they leave before anything else is sent.
     stale_prompts: int = 0
+    #: Monotonic seconds of when it was first asked in vain; None while it is reachable, and until it first was.
+    unreachable_since: float | None = None
 
 
 class Upstream(Protocol):

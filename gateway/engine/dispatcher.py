@@ -22,6 +22,7 @@ from gateway import scheduling
 from gateway.breaker import Fault
 from gateway.engine.catalog import Catalog
 from gateway.engine.needs import Need, split_requirement
+from gateway.engine.outages import Outages
 from gateway.engine.pool import Pool, Room
 from gateway.engine.quarantine import Quarantine
 from gateway.engine.recorder import Recorder
@@ -97,6 +98,7 @@ class Dispatcher:
         self._runner = runner
         self._clock = clock
         self._quarantine = Quarantine(store, recorder, clock, poison_after=poison_after)
+        self._outages = Outages(store, pool, clock)
         self._shares = scheduling.Shares()
         self._wake = asyncio.Event()
         self._stopping = False
@@ -129,6 +131,7 @@ class Dispatcher:
         while not self._stopping:
             self._wake.clear()
             try:
+                await self._outages.note()
                 await self._mend()
                 await self._round()
             except ShuttingDownError:

@@ -337,6 +337,15 @@ upstreams = Table(
 )
 
 #: Who may act for what; ``gateway/lease.py`` tells the rules.
+# Kept beside attempts, so that an upstream that had nothing to do, and the jobs of others that were purged, still tell
+# who was lost together.
+outages = Table(
+    "outages",
+    metadata,
+    Column("at", Double, primary_key=True),
+    Column("upstream", Text, primary_key=True),
+)
+
 leases = Table(
     "leases",
     metadata,

@@ -234,6 +234,10 @@ class SqlStore:
         """Of each of these tasks, the upstreams that died while they ran it, and what else was lost around then."""
         return await self._executor.read(trails.trails, task_ids)
 
+    async def note_outage(self, upstream: str, *, at: float) -> None:
+        """An upstream that could be reached no longer can, since ``at``."""
+        await self._executor.write(trails.note_outage, upstream, at)
+
     # ---- what is kept beside jobs
 
     async def forget_blob(self, blob_hash: str) -> bool:

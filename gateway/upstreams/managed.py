@@ -89,6 +89,8 @@ class ManagedUpstream:
         self._prompts: deque[str] = deque(maxlen=REMEMBERED_PROMPTS)
         self._was_stopped = False
         self._reason = "starting"
+        #: When the last child that ran ended, monotonic seconds.
+        self._ended_at: float | None = None
         self._closing = False
 
     # ----------------------------------------------------------------------------------------------- the child's life
@@ -132,6 +134,7 @@ class ManagedUpstream:
             log.warning("worker_ended", worker=self.name, status=process.returncode)
         finally:
             self._remote, self._reason = None, "its process ended; starting another"
+            self._ended_at = self._clock.monotonic()
             # None: it is us who end it.
             self._was_stopped = process.returncode is None or process.returncode in STOPPED
             self._end_waits()
@@ -206,6 +209,7 @@ class ManagedUpstream:
             engine="preview",
             foreign_prompts=0,
             address="http://127.0.0.1",
+            unreachable_since=self._ended_at,
         )
 
     def capabilities(self) -> Capabilities | None:

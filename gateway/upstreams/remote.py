@@ -110,6 +110,8 @@ class RemoteUpstream:
         self._stats: answers.SystemStats | None = None
         self._cancels_by_job = False
         self._reason = "not connected yet"
+        #: When it was first asked in vain after it could be reached, monotonic seconds.
+        self._unreachable_since: float | None = None
         self._socket_reason = ""
         self._foreign_prompts = 0
         #: Prompts of ours there that nobody waits for.
@@ -175,6 +177,7 @@ class RemoteUpstream:
             foreign_prompts=self._foreign_prompts,
             address=self._address.origin,
             stale_prompts=len(self._stale | self._dequeuing),
+            unreachable_since=self._unreachable_since,
         )
 
     def capabilities(self) -> Capabilities | None:
@@ -189,8 +192,13 @@ class RemoteUpstream:
         """Forget what was staged: it said that a file is not there."""
         self._staging.doubt()
 
-    def _set_reason(self, reason: str) -> None:
+    def _set_reason(self, reason: str, asked_at: float | None = None) -> None:
+        """Why it is not reachable, "" when it is. Args: asked_at: when that was asked; None: nobody did."""
         if reason != self._reason:
+            if not reason:
+                self._unreachable_since = None
+            elif not self._reason:
+                self._unreachable_since = asked_at
             self._reason = reason
             log.info("upstream reachable" if not reason else "upstream unreachable", upstream=self.name, reason=reason)
             self._on_change()
@@ -454,15 +462,16 @@ class RemoteUpstream:
     async def _watch(self) -> None:
         while True:
             self._look_again.clear()
+            begun = self._now()
             try:
                 if self._capabilities_are_old():
                     await self._learn()
                 queue = await self._ask_queue()
-                self._set_reason("" if queue is not None else "it does not answer as a ComfyUI does")
+                self._set_reason("" if queue is not None else "it does not answer as a ComfyUI does", begun)
             except ConnectionError as error:
                 self._session.http_failed(now=self._now())
                 self._pump()
-                self._set_reason(f"it does not answer ({error})")
+                self._set_reason(f"it does not answer ({error})", begun)
             if self._stale:
                 await self._clear_stale_quietly()
             await nap(self._clock, self._look_again, STALE_SECONDS if self._stale else WATCH_SECONDS)

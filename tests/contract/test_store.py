@@ -23,7 +23,7 @@ from gateway.errors import ConflictError, InvalidInputError, QueueFullError, Shu
 from gateway.events import EventKind
 from gateway.interfaces import Blob, LooseBlob, NewJob, Purged, Report
 from gateway.job import Cause, JobInput, JobResult, JobState, RetryLimits, TaskEvent, TaskState
-from gateway.poison import Loss, Trail
+from gateway.poison import Death, Loss, Trail
 from gateway.store.executors import InlineExecutor, SqliteExecutor
 from gateway.store.queries import trails
 from gateway.store.queries.queue import candidates
@@ -268,8 +268,11 @@ async def test_trail_holds_the_deaths_under_a_task_and_what_was_lost_beside_them
     await lose(store, quiet, "gpu-5", 195.0, Cause.STOPPED, event=TaskEvent.INTERRUPTED)
     first, second = Loss("gpu-1", 100.0), Loss("gpu-2", 200.0)
     trails = await store.trails([one, other, quiet, "task-nobody"])
-    assert trails[one] == Trail((first, second), (first, Loss("gpu-3", 109.0), Loss("gpu-5", 195.0), second))
-    assert trails[other].deaths == (Loss("gpu-3", 109.0),), "the other one had not begun"
+    assert trails[one] == Trail(
+        (Death("gpu-1", 100.0, taken_at=99.0, found_at=100.0), Death("gpu-2", 200.0, taken_at=199.0, found_at=200.0)),
+        (first, Loss("gpu-3", 109.0), Loss("gpu-5", 195.0), second),
+    )
+    assert [death.upstream for death in trails[other].deaths] == ["gpu-3"], "the other one had not begun"
     assert Loss("gpu-4", 112.0) in trails[other].losses
     assert trails[quiet] == trails["task-nobody"] == Trail()
 
@@ -284,13 +287,67 @@ async def test_only_an_upstream_that_went_away_leaves_a_trail(store, cause):
     assert (await store.trails(["task-0002"]))["task-0002"].losses == (Loss("gpu-2", 100.0),)
 
 
-async def test_losses_are_found_by_their_index(store):
+async def test_an_upstream_is_lost_when_it_becomes_unreachable_whatever_it_had_to_do(store):
+    """Its attempt is known to be lost much later; one that was idle has none."""
+    await create(store, 1)
+    dispatched = await dispatch(store, task="task-0001", upstream="gpu-1", now=80.0)
+    await tell(store, TaskEvent.STARTED, dispatched.task.attempt, task="task-0001", now=81.0)
+    for upstream, at in [("gpu-1", 70.0), ("gpu-1", 90.0), ("gpu-1", 100.0), ("gpu-2", 103.0), ("gpu-3", 150.0)]:
+        await store.note_outage(upstream, at=at)
+    await tell(store, TaskEvent.ATTEMPT_LOST, 1, task="task-0001", now=160.0, cause=Cause.DIED)
+    assert (await store.trails(["task-0001"]))["task-0001"] == Trail(
+        (Death("gpu-1", 100.0, taken_at=80.0, found_at=160.0),),
+        (Loss("gpu-1", 90.0), Loss("gpu-1", 100.0), Loss("gpu-2", 103.0)),
+    )
+
+
+async def test_what_another_job_lost_counts_from_the_outage_too_and_once(store):
+    await create(store, 1)
+    await create(store, 2)
+    dispatched = await dispatch(store, task="task-0002", upstream="gpu-2", now=30.0)
+    await tell(store, TaskEvent.STARTED, dispatched.task.attempt, task="task-0002", now=31.0)
+    await store.note_outage("gpu-2", at=40.0)
+    await lose(store, "task-0001", "gpu-1", 100.0)
+    await tell(store, TaskEvent.ATTEMPT_LOST, 1, task="task-0002", now=100.0, cause=Cause.DIED)
+    assert (await store.trails(["task-0001"]))["task-0001"].losses == (Loss("gpu-1", 100.0),)
+
+
+async def test_an_outage_is_noted_once_and_forgotten_when_it_is_old(store):
+    await create(store, 1)
+    await lose(store, "task-0001", "gpu-1", 100.0)
+    for _ in range(2):
+        await store.note_outage("gpu-2", at=101.0)
+
+    async def lost_beside():
+        found = (await store.trails(["task-0001"]))["task-0001"].losses
+        return [loss.upstream for loss in found if loss.upstream != "gpu-1"]
+
+    for now in (101.0, 101.0 + trails.OUTAGES_KEPT_SECONDS):
+        await store.sweep(job_retention_seconds=1e9, blob_grace_seconds=1e9, now=now)
+        assert await lost_beside() == ["gpu-2"]
+    await store.sweep(job_retention_seconds=1e9, blob_grace_seconds=1e9, now=102.0 + trails.OUTAGES_KEPT_SECONDS)
+    assert await lost_beside() == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "values", "indexes"),
+    [
+        (trails._LOSSES, {"since": 1.0, "until": 2.0}, ["ix_attempts_losses", "sqlite_autoindex_outages_1 (at>?"]),
+        (
+            trails._DEATHS,
+            {"wanted": ["task-0001"]},
+            ["sqlite_autoindex_attempts_2", "sqlite_autoindex_outages_1 (at>?"],
+        ),
+    ],
+    ids=["losses", "deaths"],
+)
+async def test_outages_and_losses_are_found_by_index(store, statement, values, indexes):
     def plan(connection):
-        statement = trails._TRAILS.params(wanted=["task-0001"], seconds=10.0)
-        text = statement.compile(connection, compile_kwargs={"literal_binds": True})
+        text = statement.params(**values).compile(connection, compile_kwargs={"literal_binds": True})
         return " ".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}"))
 
-    assert "ix_attempts_losses" in await store._executor.read(plan)
+    found = await store._executor.read(plan)
+    assert [index for index in indexes if index not in found] == [], found
 
 
 async def test_interruptions_cost_no_attempt_up_to_their_cap(store):

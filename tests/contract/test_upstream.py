@@ -372,6 +372,26 @@ async def test_upstream_that_comes_back_with_such_a_prompt_says_so_when_it_is_re
         assert (True, 0) not in seen
 
 
+async def test_an_upstream_that_goes_away_says_since_when_it_was_asked_in_vain(server, upstream, monkeypatch):
+    assert upstream.status().unreachable_since is None
+    plain, asked = upstream._client.get, []
+
+    async def dead(path, **params):
+        asked.append(upstream._now())
+        await asyncio.sleep(0.05)
+        raise NotSentError("ConnectTimeout")
+
+    monkeypatch.setattr(upstream._client, "get", dead)
+    await wait_until(lambda: not upstream.status().reachable)
+    since = upstream.status().unreachable_since
+    assert since <= asked[0]
+    await wait_until(lambda: len(asked) > 2)
+    assert upstream.status().unreachable_since == since, "it is one outage"
+    monkeypatch.setattr(upstream._client, "get", plain)
+    await wait_until(lambda: upstream.status().reachable)
+    assert upstream.status().unreachable_since is None
+
+
 class Leave:
     """Whether this process may act: what a gateway asks that may have been stopped and taken over."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.poison import OUTAGE_SECONDS
@@ -115,6 +117,63 @@ async def test_an_outage_that_begins_after_the_death_excuses_it_too(engine):
     await engine.pass_time(OUTAGE_SECONDS - 1)
     await die(engine, other)
     await engine.service.cancel(other, "local")
+    await engine.pass_time(A_WHILE)
+    assert runner_of(engine, job_id).prompt.attempt == 3
+
+
+def go_away(engine, gpu):
+    """It can no longer be reached; whoever looked at it found out just now."""
+    gpu.state = replace(gpu.state, reachable=False, reason="away", unreachable_since=engine.clock.monotonic())
+    engine.dispatcher.wake()
+
+
+@pytest.mark.parametrize("seconds", [-OUTAGE_SECONDS + 0.1, 0.0, OUTAGE_SECONDS - 0.1])
+async def test_an_idle_upstream_that_goes_in_the_same_outage_excuses_a_death(engine, seconds):
+    gpus = await three(engine)
+    job_id = await engine.submit()
+    await die(engine, job_id)
+    await engine.pass_time(A_WHILE)
+    idle = next(gpu for gpu in gpus if not gpu.prompts)
+    if seconds < 0:
+        go_away(engine, idle)
+        await engine.pass_time(-seconds)
+    await die(engine, job_id)
+    if seconds >= 0:
+        await engine.pass_time(seconds)
+        go_away(engine, idle)
+        await engine.settle()
+    await engine.pass_time(A_WHILE)
+    assert runner_of(engine, job_id).prompt.attempt == 3
+
+
+async def test_an_idle_upstream_that_went_long_before_excuses_nothing_also_after_a_restart(engine):
+    gpus = await three(engine)
+    job_id = await engine.submit()
+    await die(engine, job_id)
+    await engine.pass_time(A_WHILE)
+    go_away(engine, next(gpu for gpu in gpus if not gpu.prompts))
+    await engine.pass_time(OUTAGE_SECONDS + 0.1)
+    await engine.restart()  # it is noted by this process too, as of then
+    await die(engine, job_id)
+    await engine.pass_time(A_WHILE)
+    assert (await engine.until("failed", job_id)).error_code == "poisoned"
+
+
+async def test_a_death_counts_from_when_its_upstream_went_not_from_when_the_job_was_given_up(engine):
+    """Both are cut off at one time; the job's is known to be lost a minute later."""
+    gpus = await three(engine)
+    job_id = await engine.submit()
+    await die(engine, job_id)
+    await engine.pass_time(A_WHILE)
+    busy = runner_of(engine, job_id)
+    busy.prompt.start()
+    await engine.settle()
+    await engine.pass_time(5.0)
+    for gpu in gpus:
+        if gpu is busy or not gpu.prompts:
+            go_away(engine, gpu)
+    await engine.pass_time(60.0)
+    busy.prompt.lose()
     await engine.pass_time(A_WHILE)
     assert runner_of(engine, job_id).prompt.attempt == 3
 

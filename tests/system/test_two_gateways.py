@@ -34,7 +34,19 @@ pytestmark = pytest.mark.system
 
 EX_TEMPFAIL = 75
 ROUNDS = int(os.environ.get("COMFYGATE_ZOMBIE_ROUNDS", "1"))
-TABLES = ("jobs", "tasks", "attempts", "events", "assets", "blobs", "job_inputs", "templates", "upstreams", "leases")
+TABLES = (
+    "jobs",
+    "tasks",
+    "attempts",
+    "events",
+    "assets",
+    "blobs",
+    "job_inputs",
+    "templates",
+    "upstreams",
+    "leases",
+    "outages",
+)
 
 
 def stop(gateway: GatewayProcess) -> None:

@@ -1,4 +1,4 @@
-"""Forgetting: expired assets, jobs past retention, blobs that nothing refers to."""
+"""Forgetting: expired assets, jobs past retention, blobs that nothing refers to, old outages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from gateway.interfaces import Swept
 from gateway.store.queries import BATCH_ROWS, change
 from gateway.store.queries.assets import forget_assets, sweep_blobs
+from gateway.store.queries.trails import forget_outages
 from gateway.store.schema import assets, jobs
 
 
@@ -18,6 +19,7 @@ def sweep(connection: Connection, job_retention_seconds: float, blob_grace_secon
         # Before their jobs take them along, so that their blobs become loose.
         gone += forget_assets(connection, _RESULTS_OF_JOBS, {"old": old})
         change(connection, _DELETE_JOB, [{"wanted": job_id} for job_id in old])
+    forget_outages(connection, now)
     return Swept(jobs=len(old), assets=gone, blobs=sweep_blobs(connection, now - blob_grace_seconds))
 
 

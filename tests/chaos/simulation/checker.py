@@ -23,6 +23,7 @@ from gateway.errors import (
 from gateway.events import Event
 from gateway.interfaces import Recorded, Report
 from gateway.job import LIVE, TERMINAL_JOB, Cause, Job, JobState, Task, TaskEvent, TaskState
+from gateway.poison import OUTAGE_SECONDS
 from gateway.store.queries import recording
 from gateway.store.schema import attempts, events, jobs, tasks
 from tests.chaos.simulation.loop import NOON
@@ -42,8 +43,10 @@ SETTLE_SECONDS = 30.0
 HEED_SECONDS = 12.0
 #: So long after a server can be talked to again its socket is back; with the time to heed, less than 30 s.
 CALM_SECONDS = 15.0
-#: Deaths that lie this far apart are told apart, whenever each was found out: dead after 60 s, judged 10 s after that.
-APART_SECONDS = 90.0
+#: What happens this far apart is not taken for one outage, and this close together always is, however long it takes until
+#: a look at a server fails.
+APART_SECONDS = OUTAGE_SECONDS + 20.0
+TOGETHER_SECONDS = OUTAGE_SECONDS / 2
 LOSSES = {TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED}
 
 
@@ -380,11 +383,30 @@ class Checker:
             return False
         if any(death.at <= at <= found_at for at, _ in self.world.own_faults):
             return False
-        own = {(other.at, other.server) for other in self.deaths if other.job_id == death.job_id}
-        others = [
-            (at, server.name) for server in self.world.servers if server.name != death.server for at in server.killed_at
-        ]
-        return not any(abs(at - death.at) <= APART_SECONDS and (at, name) not in own for at, name in others)
+        own = self._killed_by(death.job_id)
+        return not any(
+            abs(at - death.at) <= APART_SECONDS and what != "started" and (at, server.name) not in own
+            for server in self.world.servers
+            if server.name != death.server
+            for at, what in server.faults
+        )
+
+    def _killed_by(self, job_id: str) -> set[tuple[float, str]]:
+        return {(death.at, death.server) for death in self.deaths if death.job_id == job_id}
+
+    def _may_be_poisoned(self, job_id: str) -> bool:
+        """Whether enough upstreams have died of it for which nothing else that the gateway saw can be blamed."""
+        own = self._killed_by(job_id)
+        lost = [(at, server.name) for server in self.world.servers for at in server.killed_at]
+        blamed = {
+            name
+            for at, name in own
+            if not any(
+                name != other and abs(at - then) < TOGETHER_SECONDS and (then, other) not in own for then, other in lost
+            )
+            or any(abs(at - then) < APART_SECONDS for then, _ in self.world.own_faults)
+        }
+        return len(blamed) >= self.world.plan.poison_after > 0
 
     def _result(self, row: Any, last: Any) -> None:
         results = self.seen[row.id].job.results
@@ -411,9 +433,7 @@ class Checker:
                 "accepts a part" in what for server in self.world.servers for _, what in server.faults
             ),
             UpstreamLostError.code: losses >= self.world.plan.max_attempts,
-            PoisonedError.code: len({death.server for death in self.deaths if death.job_id == row.id})
-            >= self.world.plan.poison_after
-            > 0,
+            PoisonedError.code: self._may_be_poisoned(row.id),
         }
         if not causes.get(row.error_code, False):
             self.fail(

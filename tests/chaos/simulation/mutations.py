@@ -22,6 +22,7 @@ from gateway.comfy.messages import Lost
 from gateway.engine import following, quarantine
 from gateway.engine.canceling import Cancellations
 from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.outages import Outages
 from gateway.engine.quarantine import Quarantine
 from gateway.engine.results import Collector
 from gateway.engine.runner import Ending, Runner
@@ -255,6 +256,18 @@ def _one_death_is_enough() -> Patches:
     return [patch.object(quarantine, "is_poisoned", lambda trail, _: bool(poison.own_deaths(trail)))]
 
 
+def _an_outage_excuses_nobody() -> Patches:
+    return [patch.object(poison, "own_deaths", lambda trail: tuple(trail.deaths))]
+
+
+def _who_is_idle_is_not_counted() -> Patches:
+    return [patch.object(Outages, "note", _nothing)]
+
+
+def _own_deaths_excuse_one_another() -> Patches:
+    return [patch.object(poison, "_is_of", lambda *_: False)]
+
+
 def _cause_is_not_kept() -> Patches:
     real = recording.record
 
@@ -347,6 +360,13 @@ MUTATIONS = (
     Mutation("nobody is suspect", "what kills its upstreams is stopped", _nobody_is_suspect),
     Mutation("each death counts", "one bad upstream is no verdict", _each_death_counts),
     Mutation("one death is enough", "a verdict takes as many deaths as are set", _one_death_is_enough),
+    Mutation("outages excuse nobody", "what died in a common outage died of that", _an_outage_excuses_nobody),
+    Mutation(
+        "the idle do not count", "who is lost in an outage need not have been at work", _who_is_idle_is_not_counted
+    ),
+    Mutation(
+        "own deaths excuse", "the second death of a task does not excuse the first", _own_deaths_excuse_one_another
+    ),
     Mutation("cause is not kept", "a death is known as one", _cause_is_not_kept),
     Mutation(
         "open tasks unknown at start",
@@ -382,31 +402,34 @@ MUTATIONS = (
 
 FOUND_BY = {
     "terminal state moves": 7,
-    "stale report": 20,
-    "stale outputs": 150,
+    "stale report": 5,
+    "stale outputs": 266,
     "cancel loses at success": 234,
     "canceled goes back": 31,
     "flag is lost": 3,
     "losses do not count": 79,
     "interruptions count": 4,
-    "left over is lost": 9,
-    "two runners": 1,
+    "left over is lost": 81,
+    "two runners": 12,
     "a number is left out": 0,
     "id is not stored": 0,
     "unclear is refused": 240,
     "no reply is lost": 240,
     "a part is enough": 306,
-    "no last word": 17,
+    "no last word": 151,
     "silence is loss": 5,
     "blind interrupt": 0,
     "all is stale": 5,
-    "stale is left": 115,
-    "stale is no matter": 110,
-    "nobody is suspect": 69,
-    "each death counts": 12,
-    "one death is enough": 12,
+    "stale is left": 114,
+    "stale is no matter": 312,
+    "nobody is suspect": 30,
+    "each death counts": 142,
+    "one death is enough": 142,
+    "outages excuse nobody": 280,
+    "the idle do not count": 281,
+    "own deaths excuse": 183,
     "cause is not kept": 1,
-    "open tasks unknown at start": 303,
+    "open tasks unknown at start": 168,
     "nothing is taken up": 0,
     "started anew at restart": 6,
     "stalls for ever": 22,

@@ -42,11 +42,14 @@ HABITS = {
 }
 #: Its share of the prompts there.
 SHARES = (0.1, 0.3, 0.8)
-#: How often a world has jobs that kill what runs them. There nothing else takes a server from the gateway, so that who
-#: is to blame for a death is known.
+#: How often a world has jobs that kill what runs them. There nothing else takes a single server from the gateway, so that
+#: who is to blame for a death is known.
 POISON_CHANCE = 0.25
 POISON_AFTER = 2
-NOT_BESIDE_POISON = frozenset({"kill_server", "partition"})
+NOT_BESIDE_POISON = frozenset({"kill_server", "partition", "block_http"})
+#: All servers of such a world may go at about the same time, and come back one by one.
+POWER_CUT_CHANCE = 0.5
+MOST_POWER_CUTS = 3
 #: Actions whose subject is a job.
 CLIENTS = frozenset({"submit", "cancel"})
 #: How often a world has a job whose prompt is stranded when it starts.
@@ -132,6 +135,9 @@ def draw(seed: int, random: Random) -> Plan:
             if action.kind not in NOT_BESIDE_POISON
         ]
         traps = {number: trap for number, trap in traps.items() if trap.what != "strand"}
+        if random.random() < POWER_CUT_CHANCE:
+            for _ in range(random.randint(1, MOST_POWER_CUTS)):
+                actions.append(Action(random.uniform(0.0, peace_at), "power_cut"))
     actions.sort(key=lambda action: action.at)
     return Plan(
         seed=seed,

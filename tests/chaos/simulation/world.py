@@ -49,6 +49,8 @@ from tests.fakes.upstream import capabilities_for
 #: After peace begins, everything has ended within this time: three stalls with their removals, rests and runs for each
 #: of six jobs on one server are the worst that a plan can leave behind.
 PEACE_SECONDS = 900.0
+#: A power cut takes all servers within this time.
+CUT_SECONDS = 6.0
 #: How often the driver looks around.
 LOOK_SECONDS = 2.0
 #: A client gives up on a gateway that does not come back.
@@ -465,6 +467,16 @@ class World:
         server = self.servers[action.subject]
         server.kill()
         self.loop.call_later(action.seconds, server.start)
+
+    def _power_cut(self, action: Action) -> None:
+        del action
+        for server in self.servers:
+            self.loop.call_later(self.random.uniform(0.0, CUT_SECONDS), self._cut_power, server)
+
+    def _cut_power(self, server: SimulatedComfyUI) -> None:
+        if not self.is_at_peace:
+            server.kill()
+            self.loop.call_later(self.random.choice((1.0, 10.0, 50.0)) * self.random.random(), server.start)
 
     def _partition(self, action: Action) -> None:
         server = self.servers[action.subject]

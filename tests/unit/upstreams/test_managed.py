@@ -106,15 +106,20 @@ async def test_what_runs_there_is_lost_with_the_process_and_only_a_crash_counts(
         assert await waiting == PromptStarted("p")
         waiting = asyncio.create_task(anext(messages))
         await asyncio.sleep(0)
+        pool.clock.advance(5.0)
+        assert pool.worker.status().unreachable_since is None
         os.kill(process[0][0].pid, number)
         assert await waiting == Lost("p", "the worker's process ended", by_our_stop=by_us)
         assert pool.remotes[0].prompt.closed
         with pytest.raises(StopAsyncIteration):
             await anext(messages)
+        gone_at = pool.clock.monotonic()
         await pool.next_change()
         pool.clock.advance(BACKOFF_SECONDS[0])
+        assert pool.worker.status().unreachable_since == gone_at
         await pool.next_change()
         assert len(pool.remotes) == 2
+        assert pool.worker.status().unreachable_since is None
         assert [message async for message in pool.worker.adopt("p")] == [
             Lost("p", "the worker that ran it is gone", by_our_stop=True)
         ]

@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.job import JobState
 from gateway.store.executors import InlineExecutor
-from gateway.store.queries import assets, jobs, purging, queue, sweeping
+from gateway.store.queries import assets, jobs, purging, queue, sweeping, trails
 from gateway.store.schema import metadata
 
 TABLES = {*metadata.tables, "other", "beyond", "head", "other_inputs", "other_jobs"}
@@ -35,6 +35,7 @@ def plan_of(statement, parameters):
         (queue._OPEN_TASKS, {}, "ix_tasks_live"),
         (sweeping._EXPIRED, {"now": 1.0}, "ix_assets_expiry"),
         (sweeping._OLD_JOBS, {"before": 1.0}, "ix_jobs_ended"),
+        (trails._FORGET, {"before": 1.0}, "sqlite_autoindex_outages_1 (at<?)"),
         (purging._ASSETS_OF, {"owner": "local"}, "ix_assets_owner"),
         (assets._LOOSE_BLOBS, {"before": 1.0}, "ix_blobs_loose"),
         (assets._BY_LINK, {"wanted": "l", "now": 1.0}, "sqlite_autoindex_assets"),
