@@ -40,5 +40,6 @@ def upstream_body(view: MemberView) -> dict[str, object]:
         "draining": view.draining,
         "job_id": view.job_id,
         "foreign_prompts": status.foreign_prompts,
+        "stale_prompts": status.stale_prompts,
         "reason": status.reason or view.restraint,
     }

@@ -110,7 +110,8 @@ class MemberView:
     status: UpstreamStatus
     draining: bool
     job_id: str | None
-    #: Why it gets nothing, or one job only: "ejected 30 s: 3 connect failures"; "" when it gets all there is.
+    #: Why it gets nothing, or one job only, and what is done about it: "ejected 30 s: 3 connect failures"; "" when it gets
+    #: all there is.
     restraint: str = ""
 
     @property
@@ -268,7 +269,7 @@ class Pool:
                 member.upstream.status(),
                 member.draining,
                 next(iter(member.at_work.values()), None),
-                member.breaker.reason(now),
+                "; ".join(filter(None, (member.breaker.reason(now), _clearing(member.upstream.status())))),
             )
             for _, member in sorted(self._members.items())
         )
@@ -391,10 +392,18 @@ def _why_not_now(member: Member, now: float) -> str:
         member.breaker.reason(now),
         "it works on another job" if member.at_work else "",
         f"it is busy with {status.foreign_prompts} prompts of others" if status.foreign_prompts else "",
-        "it still has a prompt that was given up" if status.stale_prompts else "",
+        _clearing(status),
         "" if member.room(now) is Room.NOW else "its results are still being fetched",
     )
     return next(filter(None, reasons), "")
+
+
+def _clearing(status: UpstreamStatus) -> str:
+    """What is done about prompts that were given up and are still there; "" where there are none."""
+    number = status.stale_prompts
+    if not number:
+        return ""
+    return f"removing {number} prompt{'s' * (number > 1)} that nobody waits for any more, before it gets anything else"
 
 
 def _ready(member: Member) -> Capabilities | None:

@@ -255,6 +255,23 @@ const scenarios = {
     return { upstreams: await page.locator("#pool > li").allInnerTexts(), whole: await page.content(), complaints: page.complaints };
   },
 
+  // An upstream that still has prompts that were given up, as /health tells it, with markup in what it says.
+  async stale() {
+    const page = await visit();
+    await page.route("**/health", async (route) => {
+      const answer = await route.fetch();
+      const body = await answer.json();
+      Object.assign(body.upstreams[0], { name: "<b>gpu</b>", stale_prompts: 2, foreign_prompts: 1, reason: "removing <i>2</i> prompts" });
+      await route.fulfill({ response: answer, json: body });
+    });
+    await page.waitForFunction(() => document.querySelector("#pool").textContent.includes("removing"));
+    const row = page.locator("#pool > li").first();
+    return {
+      lines: (await row.innerText()).split("\n").filter(Boolean), state: await row.locator(".dot").getAttribute("data-state"),
+      markup: await row.locator("b, i").count(), complaints: page.complaints,
+    };
+  },
+
   // A template is broken and mended under the eyes of the visitor: the caller edits it when told to.
   async fault() {
     const page = await visit();

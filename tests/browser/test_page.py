@@ -265,6 +265,12 @@ def test_pool_is_shown_without_secrets(gateway, files):
     assert seen["complaints"] == []
 
 
+def test_upstream_that_is_rid_of_prompts_says_what_is_done_about_it(gateway, files):
+    seen = see(gateway, files, "stale")
+    assert seen["lines"][:2] == ["<b>gpu</b>", "removing <i>2</i> prompts"]
+    assert (seen["state"], seen["markup"], seen["complaints"]) == ("degraded", 0, [])
+
+
 def test_fault_of_a_template_is_shown_with_node_input_and_reason_until_it_is_mended(gateway, files, workflows):
     graph = workflows / "faceswap_video" / "graph.json"
     whole = graph.read_text(encoding="utf-8")

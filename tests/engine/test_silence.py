@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.breaker import EJECT_SECONDS
+from gateway.breaker import EJECT_SECONDS, Fault
 from gateway.comfy.messages import LogLine
 from gateway.engine import following
 from tests.engine.conftest import STALL_SECONDS
@@ -118,7 +118,15 @@ async def test_an_upstream_with_a_prompt_that_was_given_up_gets_nothing_and_says
     job_id = await engine.submit()
     await engine.until("queued", job_id)
     (judged,) = (await engine.service.why_waiting(await engine.job(job_id))).upstreams
-    assert judged.reason == "it still has a prompt that was given up"
+    said = "removing 1 prompt that nobody waits for any more, before it gets anything else"
+    assert judged.reason == said
+    health = engine.service.health()
+    assert (health.status, [view.restraint for view in health.upstreams]) == ("degraded", [said])
+    gpu.set_stale_prompts(2)
+    engine.pool.note_fault(gpu.name, Fault.LOST)
+    [view] = engine.service.upstreams()
+    assert view.restraint == f"resting 6 s: 1 lost job; {said.replace('1 prompt', '2 prompts')}"
+    engine.pool.note_success(gpu.name)
     gpu.set_stale_prompts(0)
     engine.dispatcher.wake()
     await engine.until("dispatched", job_id)

@@ -57,13 +57,14 @@ function upstreamRow(upstream) {
   );
 }
 
-function doingOf({ reachable, available, draining, job_id: id, foreign_prompts: foreign, reason }) {
+function doingOf({ reachable, available, draining, job_id: id, foreign_prompts: foreign, stale_prompts: stale, reason }) {
   if (!reachable) return ["unavailable", reason || "Not reachable"];
   if (id) {
     const name = nameOf(id);
     return ["busy", name ? `Working on ${name}` : "Working on another job"];
   }
   if (draining) return ["degraded", "Draining: takes nothing new"];
+  if (stale > 0 && reason) return ["degraded", reason]; // what nobody waits for is being removed: the gateway says so
   if (foreign > 0) return ["busy", `Busy with ${foreign} ${foreign === 1 ? "prompt" : "prompts"} of others`];
   if (!available) return ["degraded", reason || "Not available"];
   return reason ? ["degraded", reason] : ["healthy", "Idle"];
