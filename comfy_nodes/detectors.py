@@ -86,7 +86,10 @@ def _by_reactor(picture: NDArray[np.uint8], analysis: Callable[[Any], Any]) -> l
         x1, y1 = min(float(width), right), min(float(height), bottom)
         if x1 > x0 and y1 > y0:
             eyes = _eyes(getattr(face, "kps", None))
-            faces.append(FoundFace(x0, y0, x1 - x0, y1 - y0, (right - left) * (bottom - top), eyes))
+            area = (right - left) * (bottom - top)
+            # Rounded before they are numbered, so that whoever reads the report sees why they are in this order.
+            x, y, wide, high, area = (round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0, area))
+            faces.append(FoundFace(x, y, wide, high, area, eyes))
     return faces
 
 

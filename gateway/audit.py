@@ -32,6 +32,8 @@ class MediaKind(StrEnum):
     IMAGE = "image"
     GIF = "gif"
     VIDEO = "video"
+    #: No picture but a report, in JSON, of where the faces of one are; a result only.
+    FACES = "faces"
 
 
 @dataclass(frozen=True)

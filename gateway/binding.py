@@ -13,16 +13,18 @@ import copy
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from gateway.audit import MediaFacts
+from gateway.audit import MediaFacts, MediaKind
 from gateway.errors import InvalidInputError, TemplateError
 from gateway.interfaces import Capabilities
 from gateway.lacks import missing_on
-from gateway.manifest import ParameterEntry, check_value, preferred
+from gateway.manifest import ParameterEntry
 from gateway.quantities import derived_value
-from gateway.template import OutputSpec, Parameter, Place, Template
+from gateway.repeating import check_items, drop_unused, put_in, released, switch_off, used_repeats, write_value
+from gateway.template import OutputSpec, Parameter, Place, Repeat, Template
+from gateway.values import check_value, preferred
 
 #: Draws a whole number from the first to the second, both included.
 Draw = Callable[[int, int], int]
@@ -49,6 +51,10 @@ class Bound:
     models: Mapping[str, str]
     #: Where the first preference was not there: one sentence each, for the client.
     substitutions: tuple[str, ...]
+    #: What the job asked for and this upstream cannot do: (code, sentence).
+    warnings: tuple[tuple[str, str], ...] = ()
+    #: Which detector the swap numbers faces by; None where the template does not say.
+    detector: str | None = None
 
 
 def check_parameters(
@@ -73,11 +79,13 @@ def check_parameters(
         InvalidInputError: unknown name, a required one is missing, or a value that is not allowed; ``field`` is the
             parameter.
     """
-    for name in parameters:
-        if name not in template.parameters:
-            raise InvalidInputError(f"There is no parameter {name[:64]!r}.", field=name[:64])
+    _refuse_strangers(template, parameters)
     pool = tuple(offered)
-    checked: dict[str, object] = {}
+    checked: dict[str, object] = {
+        repeat.name: check_items(repeat, parameters[repeat.name])
+        for repeat in template.repeats.values()
+        if parameters.get(repeat.name) is not None
+    }
     for name, parameter in template.parameters.items():
         value = parameters.get(name)
         if value is None:
@@ -92,6 +100,19 @@ def check_parameters(
         if parameter.entry.choices_from is not None and parameter.place is not None and pool:
             _refuse_unknown_model(parameter, parameter.place, value, pool)
     return checked
+
+
+def _refuse_strangers(template: Template, parameters: Mapping[str, object]) -> None:
+    for name in parameters:
+        if name not in template.parameters and name not in template.repeats:
+            raise InvalidInputError(f"There is no parameter {name[:64]!r}.", field=name[:64])
+    for repeat in template.repeats.values():
+        if parameters.get(repeat.name) is None:
+            continue
+        for other in repeat.entry.instead_of:
+            given = parameters.get(other)
+            if given is not None and given != template.parameters[other].entry.default:
+                raise InvalidInputError(f"{other} and {repeat.name} exclude each other.", field=other)
 
 
 def _drawn(entry: ParameterEntry, draw: Draw) -> int:
@@ -136,36 +157,58 @@ def bind(
     if missing := missing_on(template, capabilities, parameters):
         raise TemplateError(template.name, f"the upstream cannot run it: {'; '.join(missing)}")
     graph: dict[str, Any] = copy.deepcopy(dict(template.graph))
-    _write_inputs(template, graph, inputs)
     checked = check_parameters(template, parameters)
-    models = _write_parameters(template, graph, checked, capabilities)
+    sizes = facts or {}
+    models = _write_parameters(template, graph, checked, capabilities, sizes)
     for derived in template.derived.values():
-        _write(graph, derived.place, derived_value(template, derived.entry, checked, facts or {}))
+        _write(graph, derived.place, derived_value(template, derived.entry, checked, sizes))
     _write_prefixes(template, graph, output_prefix)
+    known = _Known(capabilities.classes)
+    shape = _shaped(template, graph, checked, known, sizes)
+    _write_inputs(template, graph, inputs, shape.loaders)
+    return _bound(template, graph, checked, known, shape, models)
+
+
+def as_dispatched(
+    template: Template, parameters: Mapping[str, object] | None = None, capabilities: Capabilities | None = None
+) -> Bound:
+    """What is needed to follow an attempt that an earlier process submitted: its graph, without files and prefix.
+
+    Its links, classes, titles and outputs are those of the graph that runs; it is not one to submit.
+
+    Args:
+        template: pinned version of the job.
+        parameters: of the job, as ``check_parameters`` gave them.
+        capabilities: of the upstream, where they are known yet: what to warn of is judged by them.
+    """
+    graph: dict[str, Any] = copy.deepcopy(dict(template.graph))
+    checked = parameters or {}
+    known = _Known({} if capabilities is None else capabilities.classes)
+    shape = _shaped(template, graph, checked, known, {})
+    models = {} if capabilities is None else _models(template, checked, capabilities)
+    return _bound(template, graph, checked, known, shape, models)
+
+
+def _bound(
+    template: Template,
+    graph: dict[str, Any],
+    parameters: Mapping[str, object],
+    known: _Known,
+    shape: _Shape,
+    models: Mapping[str, str],
+) -> Bound:
+    free = released(template, parameters)
+    copied = [node_id for chain in shape.chains for node_id in chain[1:] if chain[0] in template.swap_nodes]
     return Bound(
         template=template,
         graph=graph,
-        outputs={output.node_id: output for output in template.outputs.values()},
-        swap_nodes=template.swap_nodes,
-        titles=template.titles,
+        outputs={output.node_id: replace(output, keeps=output.keeps - free) for output in template.outputs.values()},
+        swap_nodes=(*template.swap_nodes, *copied),
+        titles={node_id: _title(node) for node_id, node in graph.items()},
         models=models,
-        substitutions=tuple(_substitutions(template, parameters, models)),
-    )
-
-
-def as_dispatched(template: Template) -> Bound:
-    """What is needed to follow an attempt that an earlier process submitted: the graph as it stands on disk, unwritten.
-
-    Its links, classes, titles and outputs are those of the graph that runs; it is not one to submit.
-    """
-    return Bound(
-        template=template,
-        graph=dict(template.graph),
-        outputs={output.node_id: output for output in template.outputs.values()},
-        swap_nodes=template.swap_nodes,
-        titles=template.titles,
-        models={},
-        substitutions=(),
+        substitutions=tuple(_substitutions(template, graph, parameters, models)),
+        warnings=tuple(_warnings(template, parameters, known)),
+        detector=_detector(template, models),
     )
 
 
@@ -173,12 +216,13 @@ def _write(graph: dict[str, Any], place: Place, value: object) -> None:
     graph[place.node_id]["inputs"][place.input_name] = value
 
 
-def _write_inputs(template: Template, graph: dict[str, Any], inputs: Mapping[str, str]) -> None:
-    if strangers := inputs.keys() - template.inputs.keys():
+def _write_inputs(
+    template: Template, graph: dict[str, Any], inputs: Mapping[str, str], loaders: Mapping[str, Place]
+) -> None:
+    if strangers := inputs.keys() - loaders.keys():
         raise TemplateError(template.name, f"it has no input {', '.join(sorted(strangers))}")
-    for role in template.inputs.values():
-        staged = inputs.get(role.name)
-        place = role.place
+    for role, place in loaders.items():
+        staged = inputs.get(role)
         if staged is None or not _is_staged_name(staged):
             reason = "no file was staged for it" if staged is None else "this is no name of a staged file"
             raise TemplateError(template.name, reason, node=place.node, input_name=place.input_name)
@@ -192,32 +236,159 @@ def _is_staged_name(value: str) -> bool:
 
 
 def _write_parameters(
-    template: Template, graph: dict[str, Any], parameters: Mapping[str, object], capabilities: Capabilities
+    template: Template,
+    graph: dict[str, Any],
+    parameters: Mapping[str, object],
+    capabilities: Capabilities,
+    facts: Mapping[str, MediaFacts],
 ) -> dict[str, str]:
-    models: dict[str, str] = {}
+    models = _models(template, parameters, capabilities)
+    known = _Known(capabilities.classes)
     for parameter, place in template.placed_parameters:
-        value = parameters.get(parameter.name)
-        if parameter.entry.choices_from is not None:
-            # That there is one, missing_on has already said.
-            value = str(value if value is not None else preferred(parameter.entry, _offered(place, capabilities)))
-            models[parameter.name] = value
-        _write(graph, place, value)
-        fallback = parameter.entry.fallback
-        if fallback is not None and value == fallback.value:
-            graph[place.node_id]["inputs"].update(fallback.set)
+        entry = parameter.entry
+        value = models.get(parameter.name, parameters.get(parameter.name))
+        if entry.where_missing is None or (value is not None and known.has(place)):
+            write_value(graph, place, entry, value, facts)
+        if entry.fallback is not None and value == entry.fallback.value:
+            graph[place.node_id]["inputs"].update(entry.fallback.set)
     return models
 
 
-def _substitutions(template: Template, parameters: Mapping[str, object], models: Mapping[str, str]) -> Iterator[str]:
-    for name, value in models.items():
-        first = template.parameters[name].entry.prefer[0]
-        if parameters.get(name) is None and not fnmatch.fnmatchcase(value, first):
+def _models(template: Template, parameters: Mapping[str, object], capabilities: Capabilities) -> dict[str, str]:
+    """What is taken of the upstream's own lists; that there is something, missing_on has said."""
+    models: dict[str, str] = {}
+    for parameter, place in template.placed_parameters:
+        if parameter.entry.choices_from is not None:
+            given = parameters.get(parameter.name)
+            models[parameter.name] = str(
+                given if given is not None else preferred(parameter.entry, _offered(place, capabilities))
+            )
+    return models
+
+
+def _substitutions(
+    template: Template, graph: Mapping[str, Any], parameters: Mapping[str, object], models: Mapping[str, str]
+) -> Iterator[str]:
+    if all(output.kind is MediaKind.FACES for output in template.outputs.values()):
+        return  # a report names what made it
+    for parameter, place in template.placed_parameters:
+        name, value = parameter.name, models.get(parameter.name)
+        if value is None or parameters.get(name) is not None or place.node_id not in graph:
+            continue  # not of this kind, as the job wished, or switched off
+        first = parameter.entry.prefer[0]
+        if not fnmatch.fnmatchcase(value, first) and not _is_switched_off(template, place, parameters):
             yield f"{name}: {value} was used, because {first} was not there."
+
+
+def _is_switched_off(template: Template, place: Place, parameters: Mapping[str, object]) -> bool:
+    return any(
+        item.entry.off is not None and item.node_id == place.node_id and place.input_name in item.entry.off.set
+        for item in template.parameters.values()
+        if parameters.get(item.name) is False
+    )
+
+
+def _detector(template: Template, models: Mapping[str, str]) -> str | None:
+    for name, value in models.items():
+        for pattern, detector in template.parameters[name].entry.detectors.items():
+            if fnmatch.fnmatchcase(value, pattern):
+                return detector
+    return None
+
+
+# ---------------------------------------------------------------------------------------------- lists and switches
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Which inputs an upstream's classes have."""
+
+    classes: Mapping[str, Mapping[str, object]]
+
+    def has(self, place: Place) -> bool:
+        return place.input_name in self.classes.get(place.node_class, {})
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What switches and lists made of a graph."""
+
+    #: Role -> where the name of its file goes.
+    loaders: Mapping[str, Place]
+    #: Ids of each node that was put in several times, in the order of the chain.
+    chains: tuple[tuple[str, ...], ...]
+
+
+def _shaped(
+    template: Template,
+    graph: dict[str, Any],
+    parameters: Mapping[str, object],
+    known: _Known,
+    facts: Mapping[str, MediaFacts],
+) -> _Shape:
+    """Do what switches and lists do to a graph."""
+    for parameter in template.parameters.values():
+        switch = parameter.entry.off
+        if switch is not None and parameter.node_id is not None and parameters.get(parameter.name) is False:
+            switch_off(graph, parameter.node_id, switch)
+    loaders = {role.name: role.place for role in template.inputs.values()}
+    chains = []
+    for repeat, items in used_repeats(template, parameters):
+        copies = put_in(template, graph, repeat, items)
+        place = loaders.pop(repeat.entry.role)
+        loaders |= {role: replace(place, node_id=loader_id) for role, loader_id in copies.roles()}
+        chains.append(copies.node_ids)
+        for node_id, item in zip(copies.node_ids, items, strict=True):
+            _write_item(graph, repeat, node_id, item, known, facts)
+            if repeat.entry.original is not None:
+                original = replace(repeat.place, node_id=node_id, input_name=repeat.entry.original)
+                if known.has(original):
+                    _write(graph, original, list(copies.source))
+    drop_unused(graph, template)
+    return _Shape(loaders, tuple(chains))
+
+
+def _write_item(
+    graph: dict[str, Any],
+    repeat: Repeat,
+    node_id: str,
+    item: Mapping[str, object],
+    known: _Known,
+    facts: Mapping[str, MediaFacts],
+) -> None:
+    for name, parameter in repeat.parameters.items():
+        entry, value = parameter.entry, item.get(name)
+        if entry.off is not None and value is False:
+            switch_off(graph, node_id, entry.off)
+        elif parameter.place is not None and value is not None:
+            place = replace(parameter.place, node_id=node_id)
+            if entry.where_missing is None or known.has(place):
+                write_value(graph, place, entry, value, facts)
+
+
+def _warnings(template: Template, parameters: Mapping[str, object], known: _Known) -> Iterator[tuple[str, str]]:
+    """What the job asked for and the upstream's classes have no input for, each code once."""
+    asked = [(parameter, parameters.get(parameter.name)) for parameter in template.parameters.values()]
+    for repeat, items in used_repeats(template, parameters):
+        asked += [(parameter, item.get(name)) for item in items for name, parameter in repeat.parameters.items()]
+    told: dict[str, str] = {}
+    for parameter, value in asked:
+        warning, place = parameter.entry.where_missing, parameter.place
+        if warning is not None and place is not None and value is not None and known.classes and not known.has(place):
+            told.setdefault(warning.code, warning.sentence)
+    yield from told.items()
+
+
+def _title(node: Mapping[str, Any]) -> str:
+    title = node.get("_meta", {}).get("title")
+    return title if isinstance(title, str) and title else str(node["class_type"])
 
 
 def _write_prefixes(template: Template, graph: dict[str, Any], output_prefix: str) -> None:
     if not _PREFIX.fullmatch(output_prefix):
         raise TemplateError(template.name, "the output prefix must be plain names separated by slashes")
     for output in template.outputs.values():
+        if not output.place.input_name:
+            continue
         own = output_prefix if len(template.outputs) == 1 else f"{output_prefix}-{output.name}"
         _write(graph, output.place, own)

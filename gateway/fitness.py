@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.comfy.graph import Link, Node, allowed_values, output_nodes
 from gateway.lacks import Problem, ProblemKind, missing_problems, not_offered, problem_of, unknown_input
-from gateway.manifest import ParameterType
+from gateway.manifest import ParameterEntry, ParameterType
 from gateway.template import Derived, Parameter, Template
 
 
@@ -38,6 +38,11 @@ def check(template: Template, object_info: Mapping[str, Any]) -> list[Problem]:
     found += _check_outputs(template, entries)
     for parameter, place in template.placed_parameters:
         found += _check_parameter(parameter, template.nodes[place.node_id], place.input_name, entries)
+    for repeat in template.repeats.values():
+        for parameter in repeat.parameters.values():
+            if parameter.place is not None:
+                node = template.nodes[parameter.place.node_id]
+                found += _check_parameter(parameter, node, parameter.place.input_name, entries)
     for derived in template.derived.values():
         found += _check_derived(derived, template.nodes[derived.place.node_id], entries)
     return list(dict.fromkeys(found))
@@ -170,6 +175,14 @@ _INPUT_TYPES: Final[Mapping[ParameterType, frozenset[str]]] = {
 }
 
 
+def _taking(entry: ParameterEntry, node: Node) -> frozenset[str]:
+    """Types of inputs that take a parameter."""
+    if entry.frame_of is not None:
+        return _INPUT_TYPES[ParameterType.INT]  # a frame's number
+    is_text = entry.type is ParameterType.INT and isinstance(node.inputs.get(entry.input or ""), str)
+    return _INPUT_TYPES[ParameterType.STRING if is_text else entry.type]
+
+
 def _spec_of(node: Node, input_name: str, entries: Mapping[str, Any]) -> _InputSpec | None:
     specs = _input_specs(entries.get(node.class_type, {}))
     return (specs | _format_widgets(node, specs)).get(input_name)
@@ -191,10 +204,10 @@ def _check_parameter(
     spec = _spec_of(node, input_name, entries)
     if spec is None:
         return  # class or input is missing, which is said elsewhere
-    if spec.type not in _INPUT_TYPES[entry.type] or (entry.choices_from is not None and spec.choices is None):
+    if spec.type not in _taking(entry, node) or (entry.choices_from is not None and spec.choices is None):
         reason = f"parameter {parameter.name!r} is a {entry.type}, and the input takes {spec.type}"
         yield problem_of(ProblemKind.TYPE_MISMATCH, node, input_name, reason)
-    elif entry.type in {ParameterType.INT, ParameterType.FLOAT}:
+    elif entry.type in {ParameterType.INT, ParameterType.FLOAT} and entry.frame_of is None:
         least, most = _range(spec)
         low = float("-inf") if entry.min is None else entry.min
         high = float("inf") if entry.max is None else entry.max

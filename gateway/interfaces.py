@@ -438,6 +438,10 @@ class Store(Protocol):
         """A finished file by its capability name, while it is kept."""
         ...
 
+    async def face_report(self, owner: str, picture: str) -> str | None:
+        """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
+        ...
+
     async def save_template(self, name: str, version: str, toml: str, graph: str, *, now: float) -> None:
         """Keep a template version, so that jobs pinned to it survive an edit and a restart."""
         ...

@@ -11,8 +11,9 @@ from enum import StrEnum
 
 from gateway.comfy.graph import Link, Node
 from gateway.interfaces import Capabilities
-from gateway.manifest import ParameterEntry, preferred
+from gateway.manifest import ParameterEntry
 from gateway.template import Parameter, Template
+from gateway.values import preferred
 
 #: Class -> input -> the values it takes, or None where any of the type will do; as in ``Capabilities``.
 Classes = Mapping[str, Mapping[str, tuple[object, ...] | None]]
@@ -89,6 +90,20 @@ def missing_problems(template: Template, classes: Classes, parameters: Mapping[s
             elif parameter is not None:
                 yield from _parameter_missing(parameter, node, known[name], parameters)
             elif not is_ours and not isinstance(value, Link):
+                yield from not_offered(node, name, value, known[name])
+    yield from _switched_missing(template, classes)
+
+
+def _switched_missing(template: Template, classes: Classes) -> Iterator[Problem]:
+    """What switches would set, and the upstream does not take."""
+    repeated = (parameter for repeat in template.repeats.values() for parameter in repeat.parameters.values())
+    for parameter in (*template.parameters.values(), *repeated):
+        if parameter.entry.off is None or parameter.node_id is None:
+            continue
+        node = template.nodes[parameter.node_id]
+        known = classes.get(node.class_type, {})
+        for name, value in parameter.entry.off.set.items():
+            if name in known:
                 yield from not_offered(node, name, value, known[name])
 
 

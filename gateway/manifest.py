@@ -6,19 +6,15 @@ whoever writes a template. Pure: text in, values out.
 
 from __future__ import annotations
 
-import fnmatch
-import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
-from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from gateway.audit import Keeps, MediaKind
-from gateway.errors import InvalidInputError, TemplateError
 from gateway.pricing import PricePer
 
 #: Value of the key ``schema``; raised when a key changes its meaning.
@@ -29,11 +25,8 @@ MAX_PRICE: Final = 1_000_000
 #: Roles that a task cannot do without. Other tasks may name their roles as they like.
 TASK_ROLES: Final[Mapping[str, frozenset[str]]] = {"face_swap": frozenset({"target", "face"})}
 
-#: What a string of several lines may hold besides printable characters.
-_BREAKS: Final = str.maketrans("\n\r\t", "   ")
-
 #: Names of roles, parameters, outputs and repeats.
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
+NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 Text = Annotated[StrictStr, Field(min_length=1, max_length=500)]
 #: Factors: names of int parameters, and ``<role>.width`` or ``<role>.height``.
@@ -96,11 +89,45 @@ class Fallback:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """``off`` of a parameter: what becomes of its node where a job says false; nothing where it says true."""
+
+    #: Literals of the node that are then set, whatever else would be written there.
+    set: Mapping[Text, Scalar] = field(default_factory=dict)
+    #: Linked inputs of the node that are then left out.
+    drop: tuple[Text, ...] = ()
+    #: What the results then need not keep.
+    releases: frozenset[Keeps] = frozenset()
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningEntry:
+    """A warning that a job ends with, for programs and for people."""
+
+    code: Annotated[StrictStr, Field(pattern=f"^{NAME.pattern}$")]
+    sentence: Text
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParameterEntry(NodeRef):
     """``[parameters.<name>]``: a value that a job may set."""
 
-    #: Name of the node input it is written to. None, and no node, where it only serves derived values and promises.
+    #: Name of the node input it is written to. None where it only serves derived values and promises, and then it has no
+    #: node; and where it is a switch.
     input: Text | None = None
+    #: With a bool: it is no value but switches something off.
+    off: Switch | None = None
+    #: The input is one that not every upstream's class has, and none the graph has. Where the class lacks it, nothing is
+    #: written, and a job that set the parameter is warned.
+    where_missing: WarningEntry | None = None
+    #: With a float: seconds into the input of this role; the node gets the number of the frame that is shown then.
+    frame_of: Text | None = None
+    #: With ``choices_from``: by which detector faces are numbered with a value; names or patterns, the first that fits.
+    detectors: Mapping[Text, Text] = field(default_factory=dict)
     type: ParameterType
     #: Used where the job says nothing. Not for choices from object_info: there ``prefer`` decides.
     default: Scalar | None = None
@@ -157,8 +184,8 @@ class OutputEntry(NodeRef):
 
     #: What the file is.
     kind: MediaKind
-    #: Node input that takes the output prefix.
-    prefix_input: Text
+    #: Node input that takes the output prefix; None where the node tells a report in place of a file.
+    prefix_input: Text | None = None
     #: Role of the input that the result is a changed copy of; None where it is made out of words.
     of: Text | None = None
     #: What the copy has in common with it.
@@ -178,16 +205,28 @@ class OutputEntry(NodeRef):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepeatEntry(NodeRef):
-    """``[repeats.<name>]``: a node that may be put in several times, one after the other."""
+    """``[repeats.<name>]``: a node that is put in once for each item of a list that a job sends under this name."""
 
     #: The linked input through which the copies are chained.
     chain: Text
     #: Output slot of the node that feeds the next copy.
     slot: Annotated[StrictInt, Field(ge=0)] = 0
-    #: Inputs that differ between the copies.
-    vary: Annotated[tuple[Text, ...], Field(min_length=1)]
+    #: Role of the input that each copy has of its own: its node is copied too, and the job brings ``<role>_0``,
+    #: ``<role>_1`` and so on, one for each item.
+    role: Text
+    #: An input that takes what the first copy is fed, where the upstream's class has it.
+    original: Text | None = None
+    #: Parameters of the template that a job with such a list cannot set.
+    instead_of: tuple[Text, ...] = ()
+    #: Name in an item -> what it is; the node is the copy's.
+    parameters: Annotated[Mapping[str, ParameterEntry], Field(min_length=1)]
     #: Most copies.
     max: Annotated[StrictInt, Field(ge=2, le=64)]
+
+    def items(self) -> Iterator[tuple[str, ParameterEntry]]:
+        """(name, entry) of what an item may hold, with the node filled in."""
+        for name, entry in self.parameters.items():
+            yield name, replace(entry, node=self.node, node_id=self.node_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,17 +238,6 @@ class LicenceEntry:
     licence: Text
     #: Whether these terms allow commercial use.
     commercial: StrictBool
-
-    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StandInEntry:
-    """``[stand_in]``: it is used only where no upstream that works can run another template for the task."""
-
-    #: The warning that its jobs end with, for programs and for people.
-    code: Annotated[StrictStr, Field(pattern=f"^{_NAME.pattern}$")]
-    sentence: Text
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
 
@@ -236,7 +264,8 @@ class Manifest:
     stall_seconds: Annotated[Number, Field(gt=0, le=7 * 86_400)] | None = None
     #: Whether a pool that cannot run it lacks nothing: it wants models that few have.
     optional: StrictBool = False
-    stand_in: StandInEntry | None = None
+    #: ``[stand_in]``: it is used only where no upstream that works can run another template for the task, and says so.
+    stand_in: WarningEntry | None = None
     inputs: Mapping[str, InputEntry] = field(default_factory=dict)
     derived: Mapping[str, DerivedEntry] = field(default_factory=dict)
     outputs: Annotated[Mapping[str, OutputEntry], Field(min_length=1)]
@@ -245,205 +274,3 @@ class Manifest:
     licences: tuple[LicenceEntry, ...] = ()
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
-
-
-_MANIFEST: Final = TypeAdapter(Manifest)
-
-
-def parse_manifest(name: str, text: str) -> Manifest:
-    """Read a ``template.toml``.
-
-    Args:
-        name: of the template, for the error.
-        text: the file.
-
-    Raises:
-        TemplateError: no TOML, an unknown key, a value of the wrong type, or keys that contradict each other.
-    """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise TemplateError(name, f"template.toml is no TOML: {error}") from error
-    if raw.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise TemplateError(name, f"template.toml has schema {raw['schema']!r}, this gateway reads {SCHEMA_VERSION}")
-    try:
-        manifest = _MANIFEST.validate_python(raw)
-    except ValidationError as error:
-        raise TemplateError(name, _first_fault(error)) from error
-    for reason in _contradictions(manifest):
-        raise TemplateError(name, f"template.toml: {reason}")
-    return manifest
-
-
-def _first_fault(error: ValidationError) -> str:
-    # A misspelled key is two faults, one unknown and one missing; the unknown one says more.
-    faults = error.errors(include_url=False, include_input=False)
-    fault = min(faults, key=lambda fault: fault["type"] != "unexpected_keyword_argument")
-    where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "unexpected_keyword_argument":
-        return f"template.toml: {where} is no key that a template has"
-    if fault["type"] == "missing":
-        return f"template.toml: {where} is missing"
-    return f"template.toml: {where}: {fault['msg']}"
-
-
-def _contradictions(manifest: Manifest) -> list[str]:
-    """What is wrong with it as a whole, in sentences."""
-    named = [*manifest.inputs, *manifest.parameters, *manifest.derived, *manifest.outputs, *manifest.repeats]
-    found = [f"{name!r} is no name: lower-case letters, digits and _" for name in named if not _NAME.fullmatch(name)]
-    missing = TASK_ROLES.get(manifest.task, frozenset()) - manifest.inputs.keys()
-    found += [f"a {manifest.task} template needs inputs.{role}" for role in sorted(missing)]
-    if manifest.swaps_faces and not manifest.swap_nodes:
-        found.append("it swaps faces, so swap_nodes must name the nodes that do")
-    found += [
-        f"outputs.{name}.of names {output.of!r}, which is no input"
-        for name, output in manifest.outputs.items()
-        if output.of is not None and output.of not in manifest.inputs
-    ]
-    found += [
-        f"outputs.{name}.keeps needs of" for name, output in manifest.outputs.items() if output.keeps and not output.of
-    ]
-    if manifest.swaps_faces and any(output.of is None for output in manifest.outputs.values()):
-        found.append("it swaps faces, so each output must say of which input")
-    for where, product in _products(manifest):
-        found += [f"{where}: {factor!r} is no factor" for factor in product if not _is_factor(manifest, factor)]
-    for name, entry in manifest.parameters.items():
-        found += [f"parameters.{name}: {reason}" for reason in _parameter_contradictions(entry)]
-    return found
-
-
-def _products(manifest: Manifest) -> Iterator[tuple[str, Product]]:
-    for name, derived in manifest.derived.items():
-        yield f"derived.{name}.product", derived.product
-    for name, output in manifest.outputs.items():
-        for what in ("width", "height", "frames", "fps"):
-            yield f"outputs.{name}.{what}", getattr(output, what)
-
-
-def _is_factor(manifest: Manifest, factor: str) -> bool:
-    """Whether a number can always be had for it."""
-    role, dot, side = factor.partition(".")
-    if dot:
-        return role in manifest.inputs and side in {"width", "height"}
-    parameter = manifest.parameters.get(factor)
-    return parameter is not None and parameter.type is ParameterType.INT
-
-
-def _parameter_contradictions(entry: ParameterEntry) -> list[str]:
-    is_number = entry.type in {ParameterType.INT, ParameterType.FLOAT}
-    is_int, is_string = entry.type is ParameterType.INT, entry.type is ParameterType.STRING
-    from_upstream = entry.choices_from is not None
-    is_named = entry.node is not None or entry.node_id is not None
-    rules = (
-        (is_named != (entry.input is not None), "node and input go together"),
-        (entry.input is None and not is_int, "only an int may go without a node"),
-        (entry.multiple_of != 1 and not is_int, "multiple_of is for an int"),
-        (
-            entry.random and (not is_int or entry.min is None or entry.max is None or entry.multiple_of != 1),
-            "only an int with min and max can be random",
-        ),
-        (entry.random and (entry.required or entry.default is not None), "what is random has no default"),
-        ((entry.multiline or entry.pattern_means is not None) and not is_string, "this is for strings"),
-        (bool(entry.avoid) and not from_upstream, "avoid needs choices_from"),
-        (
-            not is_number and (entry.min, entry.max, entry.unit) != (None, None, None),
-            "min, max and unit are for numbers",
-        ),
-        (
-            entry.min is not None and entry.max is not None and entry.min > entry.max,
-            "min is greater than max",
-        ),
-        (entry.type is ParameterType.STRING and entry.pattern is None, "a string needs a pattern"),
-        (entry.type is not ParameterType.STRING and entry.pattern is not None, "a pattern is for strings"),
-        (entry.pattern is not None and not _compiles(entry.pattern), "pattern is no regular expression"),
-        (
-            entry.type is ParameterType.CHOICE and bool(entry.choices) == from_upstream,
-            'a choice needs either choices or choices_from = "object_info"',
-        ),
-        (
-            entry.type is not ParameterType.CHOICE and (bool(entry.choices) or from_upstream),
-            "choices and choices_from are for choices",
-        ),
-        (from_upstream and not entry.prefer, "choices_from needs prefer"),
-        (from_upstream and entry.default is not None, "prefer stands in place of default"),
-        (
-            not from_upstream and (bool(entry.prefer) or entry.fallback is not None),
-            "prefer and fallback need choices_from",
-        ),
-        (entry.required and (from_upstream or entry.default is not None), "what is required has no default or prefer"),
-        (
-            not (from_upstream or entry.required or entry.random) and entry.default is None,
-            "default is missing",
-        ),
-    )
-    return [reason for broken, reason in rules if broken]
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
-
-
-def check_value(entry: ParameterEntry, name: str, value: object) -> bool | int | float | str:
-    """A parameter's value as the node input takes it.
-
-    A choice from object_info is only looked at for its shape: which values there are, each upstream says for itself.
-
-    Raises:
-        InvalidInputError: wrong type, out of range, not one of the choices; ``field`` is the parameter.
-    """
-    if entry.type is ParameterType.BOOL:
-        if isinstance(value, bool):
-            return value
-        raise InvalidInputError(f"{name} must be true or false.", field=name)
-    if entry.type in {ParameterType.INT, ParameterType.FLOAT}:
-        return _check_number(entry, name, value)
-    if not isinstance(value, str):
-        raise InvalidInputError(f"{name} must be a string.", field=name)
-    plain = value.translate(_BREAKS) if entry.multiline else value
-    if len(value) > entry.max_length or not plain.isprintable():
-        raise InvalidInputError(f"{name} must be printable text of at most {entry.max_length} characters.", field=name)
-    if entry.pattern is not None and not re.fullmatch(entry.pattern, value, re.ASCII):
-        means = entry.pattern_means or "does not have the form that it must have"
-        raise InvalidInputError(f"{name} {means}.", field=name)
-    if entry.choices and value not in entry.choices:
-        raise InvalidInputError(f"{name} must be one of {', '.join(entry.choices)}.", field=name)
-    return value
-
-
-def _check_number(entry: ParameterEntry, name: str, value: object) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidInputError(f"{name} must be a number.", field=name)
-    if entry.type is ParameterType.INT and not isinstance(value, int):
-        raise InvalidInputError(f"{name} must be a whole number.", field=name)
-    above = entry.min is None or value >= entry.min
-    below = entry.max is None or value <= entry.max
-    unit = f" {entry.unit}" if entry.unit else ""
-    if not above or not below or not math.isfinite(value):
-        least, most = ("" if limit is None else f"{limit}{unit}" for limit in (entry.min, entry.max))
-        allowed = f" from {least} to {most}" if least and most else f" of at least {least}" if least else ""
-        allowed = allowed or (f" of at most {most}" if most else "")
-        raise InvalidInputError(f"{name} must be a number{allowed}.", field=name)
-    if isinstance(value, int) and value % entry.multiple_of:
-        raise InvalidInputError(f"{name} must be a multiple of {entry.multiple_of}.", field=name)
-    return value
-
-
-def preferred(entry: ParameterEntry, offered: tuple[object, ...] | None) -> str | None:
-    """The value to take of what an upstream offers: the first preference that is there, else the fallback, else None.
-
-    A pattern takes the first match in alphabetical order, so that two upstreams with the same files agree.
-    """
-    names = sorted(value for value in offered or () if isinstance(value, str) and not _is_avoided(entry, value))
-    for wanted in entry.prefer:
-        for name in names:
-            if fnmatch.fnmatchcase(name, wanted):
-                return name
-    return entry.fallback.value if entry.fallback is not None and entry.fallback.value in names else None
-
-
-def _is_avoided(entry: ParameterEntry, name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name.lower(), pattern.lower()) for pattern in entry.avoid)

@@ -28,12 +28,13 @@ from gateway.manifest import (
     ParameterEntry,
     ParameterType,
     RepeatEntry,
-    StandInEntry,
-    check_value,
-    parse_manifest,
+    Switch,
+    WarningEntry,
 )
+from gateway.manifest_reading import parse_manifest
 from gateway.pricing import Pricing
 from gateway.strictjson import loads_object
+from gateway.values import check_value
 
 #: Folder name of a template, which is its name.
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -73,6 +74,8 @@ class Parameter:
     #: None where only derived values and promises are made of it.
     place: Place | None
     entry: ParameterEntry
+    #: Of its node; None where it has none.
+    node_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class OutputSpec:
     """A node whose file is a result, and what that file must be."""
 
     name: str
-    #: The input that takes the output prefix.
+    #: The node's id, title and class; the input is the one that takes the output prefix, "" where none does.
     place: Place
     #: What the file is.
     kind: MediaKind
@@ -117,11 +120,15 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """A node that may be put in several times; declared and checked, not used yet."""
+    """A node that is put in once for each item of a list."""
 
     name: str
     #: The input through which the copies are chained.
     place: Place
+    #: Id of the node that loads the file which each copy has of its own.
+    role_node_id: str
+    #: What each item may hold; places are those of the node that is copied.
+    parameters: Mapping[str, Parameter]
     entry: RepeatEntry
 
 
@@ -147,7 +154,7 @@ class Template:
     repeats: Mapping[str, Repeat]
     licences: tuple[LicenceEntry, ...]
     #: Where it stands in for another that no upstream can run: what its jobs are told.
-    stand_in: StandInEntry | None
+    stand_in: WarningEntry | None
     #: Whether a pool that cannot run it lacks nothing.
     optional: bool
     #: Ids of the nodes that do the work.
@@ -159,6 +166,11 @@ class Template:
     #: Both files, for the store.
     toml_text: str = field(repr=False)
     graph_text: str = field(repr=False)
+
+    @property
+    def settable(self) -> frozenset[str]:
+        """Names that a job may set: parameters, and lists for what repeats."""
+        return frozenset(self.parameters) | frozenset(self.repeats)
 
     @property
     def placed_parameters(self) -> Iterator[tuple[Parameter, Place]]:
@@ -177,7 +189,7 @@ class Template:
         """(node id, input) of files, output prefixes and derived values: what stands there in the file means nothing."""
         places = [
             *(role.place for role in self.inputs.values()),
-            *(output.place for output in self.outputs.values()),
+            *(output.place for output in self.outputs.values() if output.place.input_name),
             *(derived.place for derived in self.derived.values()),
         ]
         return frozenset((place.node_id, place.input_name) for place in places)
@@ -231,7 +243,7 @@ def load_template(name: str, toml_text: str, graph_text: str) -> Template:
         outputs={
             key: places.output(key, entry, swaps_faces=manifest.swaps_faces) for key, entry in manifest.outputs.items()
         },
-        repeats={key: places.repeat(key, entry) for key, entry in manifest.repeats.items()},
+        repeats={key: places.repeat(key, entry, manifest.inputs) for key, entry in manifest.repeats.items()},
         licences=manifest.licences,
         stand_in=manifest.stand_in,
         optional=manifest.optional,
@@ -285,7 +297,7 @@ class _Places:
         return place
 
     def parameter(self, name: str, entry: ParameterEntry) -> Parameter:
-        place = None if entry.input is None else self.literal(entry, entry.input)
+        place = self._parameter_place(entry)
         is_open = entry.type is ParameterType.STRING or entry.choices_from is not None
         if place is not None and is_open and FILE_INPUT.fullmatch(place.input_name):
             raise self._error(place, f"this input names a file or folder, so parameters.{name} cannot be bound to it")
@@ -297,22 +309,57 @@ class _Places:
                 raise self._error(place, reason) if place else TemplateError(self._template, reason) from error
         for other in entry.fallback.set if entry.fallback else ():
             self.literal(entry, other)
-        return Parameter(name, place, entry)
+        is_named = entry.node is not None or entry.node_id is not None
+        return Parameter(name, place, entry, self.node(entry).id if is_named else None)
+
+    def _parameter_place(self, entry: ParameterEntry) -> Place | None:
+        if entry.off is not None:
+            self._check_switch(entry, entry.off)
+        if entry.input is None:
+            return None
+        if entry.where_missing is None:
+            return self.literal(entry, entry.input)
+        node = self.node(entry)
+        place = Place(node.id, node.title or node.id, node.class_type, entry.input)
+        if entry.input in node.inputs:
+            raise self._error(place, "the graph has it, so no upstream may lack it")
+        return place
+
+    def _check_switch(self, entry: ParameterEntry, switch: Switch) -> None:
+        for name in switch.set:
+            self.literal(entry, name)
+        for name in switch.drop:
+            place = self._place(entry, name)
+            if not isinstance(self._nodes[place.node_id].inputs[name], Link):
+                raise self._error(place, "it is not linked, so there is nothing to drop")
 
     def output(self, name: str, entry: OutputEntry, *, swaps_faces: bool) -> OutputSpec:
-        place = self.literal(entry, entry.prefix_input)
+        if entry.prefix_input is None:
+            node = self.node(entry)
+            place = Place(node.id, node.title or node.id, node.class_type, "")
+        else:
+            place = self.literal(entry, entry.prefix_input)
         written = self._nodes[place.node_id].inputs.get("crf", entry.crf)
         if written != entry.crf:
             raise self._error(place, f"outputs.{name}.crf is {entry.crf}, and the graph's is {written}")
         return OutputSpec(name, place, entry.kind, entry.of, entry.keeps, entry.crf, swaps_faces, entry)
 
-    def repeat(self, name: str, entry: RepeatEntry) -> Repeat:
+    def repeat(self, name: str, entry: RepeatEntry, inputs: Mapping[str, InputEntry]) -> Repeat:
         place = self._place(entry, entry.chain)
-        if not isinstance(self._nodes[place.node_id].inputs[entry.chain], Link):
+        repeated = self._nodes[place.node_id]
+        fed_by = repeated.inputs[entry.chain]
+        if not isinstance(fed_by, Link):
             raise self._error(place, f"repeats.{name}.chain must be an input that is linked")
-        for other in entry.vary:
-            self._place(entry, other)
-        return Repeat(name, place, entry)
+        loader = self.node(inputs[entry.role])
+        takers = {node.id for node in self._nodes.values() for _, link in node.links() if link.node_id == loader.id}
+        if takers != {repeated.id} or loader.id == fed_by.node_id:
+            reason = f"repeats.{name}.role: {loader.title or loader.id!r} must feed this node and no other"
+            raise self._error(place, reason)
+        parameters = {key: self.parameter(key, item) for key, item in entry.items()}
+        taken = [parameter.place.input_name for parameter in parameters.values() if parameter.place]
+        if doubled := {each for each in taken if taken.count(each) > 1}:
+            raise self._error(place, f"repeats.{name}: two parameters are bound to {min(doubled)}")
+        return Repeat(name, place, loader.id, parameters, entry)
 
     def _place(self, ref: NodeRef, input_name: str) -> Place:
         node = self.node(ref)
@@ -355,4 +402,5 @@ def _written(template: Template) -> Iterator[tuple[str, Place, tuple[str, ...]]]
     for derived in template.derived.values():
         yield f"derived.{derived.name}", derived.place, ()
     for output in template.outputs.values():
-        yield f"outputs.{output.name}", output.place, ()
+        if output.place.input_name:
+            yield f"outputs.{output.name}", output.place, ()

@@ -26,6 +26,8 @@ class OutputFile:
     kind: str
     #: What VHS calls the format, e.g. "video/h264-mp4"; None where the node does not say.
     format: str | None = None
+    #: What the node said itself, in place of a file; then there is nothing to fetch, and no name.
+    text: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

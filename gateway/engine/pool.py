@@ -365,6 +365,14 @@ class Pool:
         able = (member for member in self._members.values() if member.is_available)
         return any(self._lacks(member, requirement, need) == () for member in able)
 
+    def able_for(self, template: Template) -> list[Capabilities]:
+        """What the upstreams can do that work now and have all that a template needs."""
+        need = Need(template, {})
+        able = (member for member in self._members.values() if member.is_available)
+        fitting = [member for member in able if self._lacks(member, template.requirement, need) == ()]
+        known = [member.upstream.capabilities() for member in fitting]
+        return [capabilities for capabilities in known if capabilities is not None]
+
     def lacking(self, requirement: str, need: Need) -> list[tuple[str, ...]]:
         """Of each upstream that has said what it can do, down or not: what it lacks for a need.
 

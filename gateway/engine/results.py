@@ -20,9 +20,18 @@ import structlog
 from gateway import audit
 from gateway.audit import Keeps, MediaFacts, MediaKind, Promise
 from gateway.binding import Bound
-from gateway.comfy.messages import OutputFile
+from gateway.comfy.messages import NodeOutput, OutputFile
+from gateway.engine.detection import read_faces
+from gateway.engine.needs import TARGET_ROLE
 from gateway.engine.streams import closing
 from gateway.errors import ResultInvalidError
+from gateway.faces import (
+    FACE_MISSING,
+    MAX_REPORT_BYTES,
+    NUMBERING_DIFFERS,
+    audited_report,
+    missing_faces,
+)
 from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Upstream
 from gateway.job import Job, JobInput, JobResult
 from gateway.quantities import promise_of
@@ -109,7 +118,26 @@ class Collector:
         except BaseException:
             await self.drop(results)
             raise
-        return tuple(results), _warnings(bound, upstream)
+        return tuple(results), await self._warnings(job, bound, upstream, lines)
+
+    async def _warnings(self, job: Job, bound: Bound, upstream: Upstream, lines: Iterable[str]) -> Warnings:
+        """What the client should know."""
+        stand_in = bound.template.stand_in
+        stood_in = ((stand_in.code, stand_in.sentence),) if stand_in else ()
+        numbering = await self._numbering(job, bound)
+        return (*stood_in, *_substituted(bound, upstream), *bound.warnings, *numbering, *_not_found(bound, lines))
+
+    async def _numbering(self, job: Job, bound: Bound) -> Warnings:
+        """Whether the owner had the faces of the target counted by another detector than the swap went by."""
+        target = job.inputs.get(TARGET_ROLE)
+        if bound.detector is None or target is None or not bound.template.swaps_faces:
+            return ()
+        newest = await self._store.face_report(job.owner, target.blob)
+        report = None if newest is None else await read_faces(self._blobs, newest)
+        if report is None or report.detector == bound.detector:
+            return ()
+        sentence = f"The faces of the target were numbered by {report.detector}, and swapped by {bound.detector}."
+        return ((NUMBERING_DIFFERS, sentence),)
 
     async def drop(self, results: Iterable[JobResult]) -> None:
         """Take back the bytes of results that no job got."""
@@ -126,6 +154,10 @@ class Collector:
         lines: Iterable[str],
     ) -> JobResult:
         fetched, cleaned = folder / "fetched", folder / "cleaned"
+        if file.text is not None:
+            report = audited_report(file.text, job.inputs[spec.of or ""].facts)
+            await _finished(cleaned.write_bytes, report.to_json())
+            return await self._commit(job, report.facts(), cleaned)
         fetched_bytes = await self._fetch(upstream, file, fetched)
         facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
         if fetched_bytes >= LARGE_BYTES:
@@ -238,9 +270,24 @@ async def _pieces(upstream: Upstream, file: OutputFile) -> AsyncIterator[bytes]:
         raise ResultLostError("the file is gone") from error
 
 
+def reported(bound: Bound, outputs: Mapping[str, NodeOutput]) -> Files:
+    """What an attempt's nodes made: files, and of those that tell a report the text of it, unless that is far too long."""
+    found: dict[str, tuple[OutputFile, ...]] = {}
+    for node_id, output in outputs.items():
+        spec = bound.outputs.get(node_id)
+        texts = output.data.get("text") if spec is not None and spec.kind is MediaKind.FACES else None
+        told = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
+        short = [text for text in told if len(text) <= MAX_REPORT_BYTES]
+        found[node_id] = output.files + tuple(OutputFile("", "", "output", "text", text=text) for text in short)
+    return found
+
+
 def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:
-    """The one file an output node was to make."""
-    finished = [file for file in files if file.type == "output"]
+    """The one file an output node was to make, or the one report it was to tell."""
+    is_report = spec.kind is MediaKind.FACES
+    finished = [file for file in files if file.type == "output" and (file.text is not None) == is_report]
+    if is_report and len(finished) != 1:
+        raise ResultInvalidError(f"Expected one report from {spec.title!r}, got {len(finished)}.")
     if len(finished) != 1:
         raise ResultInvalidError(f"Expected one file from {spec.title!r}, got {len(finished)}.")
     if "%" in finished[0].filename:
@@ -248,9 +295,15 @@ def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:
     return finished[0]
 
 
-def _warnings(bound: Bound, upstream: Upstream) -> Warnings:
-    """What the client should know: that a template stood in; the preview engine's swap, or each model that stood in."""
-    stood_in = ((bound.template.stand_in.code, bound.template.stand_in.sentence),) if bound.template.stand_in else ()
+def _substituted(bound: Bound, upstream: Upstream) -> Warnings:
+    """How the result was made: by the preview engine, or by models that stood in."""
     if bound.template.swaps_faces and upstream.status().engine == "preview":
-        return (*stood_in, (PREVIEW_CODE, PREVIEW_SENTENCE))
-    return (*stood_in, *(("model_substituted", sentence) for sentence in bound.substitutions))
+        return ((PREVIEW_CODE, PREVIEW_SENTENCE),)
+    return tuple(("model_substituted", sentence) for sentence in bound.substitutions)
+
+
+def _not_found(bound: Bound, lines: Iterable[str]) -> Warnings:
+    missing = missing_faces(tuple(lines)) if bound.template.swaps_faces else ()
+    return tuple(
+        (FACE_MISSING, f"There is no face {number} in the target, so it was not replaced.") for number in missing
+    )

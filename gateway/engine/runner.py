@@ -28,7 +28,7 @@ from gateway.engine.needs import need_of, work_of_job
 from gateway.engine.pool import Pool
 from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
-from gateway.engine.results import Collector, Files, ResultLostError
+from gateway.engine.results import Collector, Files, ResultLostError, reported
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import (
     BusyError,
@@ -172,9 +172,8 @@ class Runner:
                 template = await self._catalog.pinned(job.template, job.template_version)
             except TemplateError as error:
                 return await self._fail(found.task, found.task.attempt, error)
-            attempt = self._attempt(
-                job, found.task, upstream, found.task.prompt_id or "", template, as_dispatched(template), canceling
-            )
+            bound, prompt_id = as_dispatched(template, job.parameters, upstream.capabilities()), found.task.prompt_id
+            attempt = self._attempt(job, found.task, upstream, prompt_id or "", template, bound, canceling)
             attempt.adopted = True
             attempt.on_ending = stages.ending
             if found.outputs is not None:
@@ -318,7 +317,7 @@ class Runner:
         """
         match outcome:
             case Succeeded(outputs=outputs):
-                files = {node: output.files for node, output in outputs.items()}
+                files = reported(attempt.bound, outputs)
                 if await self._recorder.record_outputs(attempt.task.id, attempt.number, files) is None:
                     return Ending.SETTLED
                 return await self._finish(attempt, files)

@@ -18,6 +18,7 @@ from gateway.engine.accounts import Accounts
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
+from gateway.engine.detection import detectors, read_faces
 from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
@@ -32,6 +33,7 @@ from gateway.errors import (
     ShuttingDownError,
 )
 from gateway.events import Event, Progress
+from gateway.faces import FaceReport
 from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Subscription, Upstream, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobResult, JobState
 from gateway.settings import Settings
@@ -310,6 +312,15 @@ class Service:
         if found is None:
             raise NotFoundError("There is no such file (any more).")
         return found
+
+    async def faces(self, job: Job) -> FaceReport | None:
+        """What a detection found; None while it has not ended well, and when its report is kept no longer."""
+        reports = [result for result in job.results if result.facts.kind is MediaKind.FACES]
+        return await read_faces(self.blobs, reports[0].blob) if reports else None
+
+    def detectors(self) -> tuple[str, ...]:
+        """By which detectors faces would be found now; each worker that has the template's nodes takes its best one."""
+        return detectors(self._catalog.templates(), self._pool.able_for)
 
     # -------------------------------------------------------------------------------------------------------- canceling
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
@@ -26,6 +26,7 @@ from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob
 from gateway.job import Job, JobInput
 from gateway.naming import safe_output_name
 from gateway.quantities import check_quantities, work_facts
+from gateway.repeating import wanted_roles
 from gateway.settings import Settings
 from gateway.template import Template
 
@@ -99,10 +100,9 @@ class Intake:
         inputs = await self._probe(submission)
         facts = {role: given.facts for role, given in inputs.items()}
         template = self._choose(submission, facts[TARGET_ROLE].kind if TARGET_ROLE in facts else None)
-        if missing := template.inputs.keys() - inputs.keys():
-            raise InvalidInputError(f"There is no {min(missing)}.", field=min(missing))
         known = self._pool.capabilities()
         parameters = check_parameters(template, submission.parameters, offered=known, draw=draw_number)
+        _refuse_other_files(inputs.keys(), wanted_roles(template, parameters).keys())
         check_quantities(template, parameters, facts)
         self._refuse_what_fits_nowhere(inputs)
         now = self._clock.now()
@@ -132,11 +132,11 @@ class Intake:
     def _choose(self, submission: Submission, target: MediaKind | None) -> Template:
         able = self._catalog.for_task(submission.task, target)
         given = submission.parameters.keys()
-        if strangers := given - {name for template in able for name in template.parameters}:
+        if strangers := given - {name for template in able for name in template.settable}:
             stranger = min(strangers)[:64]
             raise InvalidInputError(f"There is no parameter {stranger!r}.", field=stranger)
         # Where none knows all of them, the first one says which it does not know.
-        candidates = [template for template in able if given <= template.parameters.keys()] or able[:1]
+        candidates = [template for template in able if given <= template.settable] or able[:1]
         if submission.must_be_runnable:
             self._refuse_what_none_can_run(submission.task, candidates)
         fitting = (template for template in candidates if self._pool.fits_now(template.requirement, Need(template, {})))
@@ -178,6 +178,13 @@ class Intake:
         if limits and all(limit is not None and largest > limit for limit in limits):
             most = max(limit for limit in limits if limit is not None)
             raise TooLargeError(f"no worker takes an input of {largest} bytes; the largest any takes is {most} bytes")
+
+
+def _refuse_other_files(given: Collection[str], wanted: Collection[str]) -> None:
+    if missing := set(wanted) - set(given):
+        raise InvalidInputError(f"There is no {min(missing)}.", field=min(missing))
+    if strangers := set(given) - set(wanted):
+        raise InvalidInputError(f"There is no use for {min(strangers)}.", field=min(strangers))
 
 
 async def _caught(work: Awaitable[_T]) -> _T | GatewayError:

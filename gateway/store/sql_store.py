@@ -203,6 +203,10 @@ class SqlStore:
         """A finished file by its capability name, while it is kept."""
         return await self._executor.read(assets.result_by_link, link, now)
 
+    async def face_report(self, owner: str, picture: str) -> str | None:
+        """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
+        return await self._executor.read(assets.face_report, owner, picture)
+
     async def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state."""
         return await self._executor.read(jobs.counts)

@@ -185,6 +185,36 @@ async def test_whole_life_tells_each_step_once_and_keeps_the_result(store):
     assert await store.result_by_link("link-2", now=0.0) is None
 
 
+async def counted(store, number, picture, *, now, owner="local", task="face_detect"):
+    """A finished detection, or another job, of one picture."""
+    inputs = {"target": JobInput(f"asset-t-{number:04}", picture, 100, FACTS)}
+    await create(store, number, now=now, owner=owner, task=task, inputs=inputs)
+    await dispatch(store, task=f"task-{number:04}", now=now)
+    await tell(store, TaskEvent.SUCCEEDED, 1, task=f"task-{number:04}", now=now + 1, results=(result(number),))
+
+
+async def test_newest_report_of_a_picture_is_found_for_its_owner_only(store):
+    await counted(store, 1, "blob-a", now=10.0)
+    await counted(store, 2, "blob-a", now=20.0)
+    await counted(store, 3, "blob-b", now=30.0)
+    await counted(store, 4, "blob-a", now=40.0, owner="bob")
+    await counted(store, 5, "blob-a", now=50.0, task="face_swap")
+    await create(
+        store, 6, now=60.0, task="face_detect", inputs={"target": JobInput("asset-t-0006", "blob-a", 1, FACTS)}
+    )
+    assert await store.face_report("local", "blob-a") == "blob-r-2"
+    assert await store.face_report("bob", "blob-a") == "blob-r-4"
+    assert await store.face_report("local", "blob-c") is None
+
+
+async def test_what_a_node_told_comes_back_as_it_was(store):
+    await create(store)
+    await dispatch(store)
+    told = {"2": (OutputFile("", "", "output", "text", text='{"faces": []}'),)}
+    await store.record_outputs("task-0001", 1, told, now=21.0)
+    assert (await store.open_tasks())[0].outputs == told
+
+
 async def test_outputs_told_twice_make_one_event(store):
     await create(store)
     await dispatch(store)

@@ -199,13 +199,13 @@ class Engine:
         roles=("target", "face"),
         **more,
     ):
-        files = {"target": target, "face": face}
+        files = {"target": target} | {role: face for role in roles if role.startswith("face")}
         submission = Submission(
             owner=owner,
             submitter=submitter,
             dialect="faceswap",
             inputs={role: self.put(files[role], "image") for role in roles},
-            accepts=ACCEPTS,
+            accepts={role: ACCEPTS.get(role, ACCEPTS["face"]) for role in roles},
             **more,
         )
         job = await self.service.submit(submission)

@@ -19,7 +19,7 @@ from gateway.errors import (
     TooLargeError,
 )
 from tests.fakes.clock import FrozenClock
-from tests.fakes.upstream import FakeUpstream, capabilities_for
+from tests.fakes.upstream import FakeUpstream
 
 BOOSTED = {"swap_model": ("inswapper_128.onnx", "hyperswap_1a_256.onnx")}
 
@@ -366,24 +366,6 @@ async def test_nothing_is_started_by_a_round_that_was_under_way_when_it_stopped(
 # ------------------------------------------------------------------------------------------- the worker beside GPUs
 
 
-def detecting(workflows):
-    """A template that finds faces and swaps none."""
-    folder = workflows / "detect"
-    folder.mkdir()
-    (folder / "graph.json").write_text(
-        '{"1": {"class_type": "LoadImage", "inputs": {"image": "x.png"}, "_meta": {"title": "Photo"}},'
-        ' "2": {"class_type": "GatewayFaceDetect", "inputs": {"image": ["1", 0]}, "_meta": {"title": "Detect"}},'
-        ' "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "x"},'
-        ' "_meta": {"title": "Result"}}}'
-    )
-    (folder / "template.toml").write_text(
-        'schema = 1\ntitle = "Detect"\ntask = "detect"\nswaps_faces = false\nprice = 1\n'
-        '[inputs.target]\nnode = "Photo"\ninput = "image"\naccepts = ["image"]\n'
-        '[outputs.result]\nnode = "Result"\nkind = "image"\nprefix_input = "filename_prefix"\nof = "target"\n'
-        'keeps = ["size"]\n'
-    )
-
-
 async def test_beside_a_real_upstream_a_worker_swaps_no_faces_however_long_they_wait(engine):
     gpu, worker = engine.new_upstream("gpu-1"), engine.new_upstream("embedded-1", engine="preview")
     gpu.set_reachable(reachable=False)
@@ -391,19 +373,18 @@ async def test_beside_a_real_upstream_a_worker_swaps_no_faces_however_long_they_
     job_id = await engine.submit()
     assert worker.prompts == {}
     health = engine.service.health()
-    assert (health.status, health.is_ready) == (HealthStatus.UNAVAILABLE, False)
+    assert (health.status, health.ready_templates) == (HealthStatus.DEGRADED, ("face_detect",))
     await engine.service.remove_upstream("gpu-1")
     await engine.until("dispatched", job_id)
     assert worker.prompt.job_id == job_id
 
 
-async def test_beside_a_real_upstream_a_worker_detects_faces(engine, workflows):
-    detecting(workflows)
+async def test_beside_a_real_upstream_a_worker_detects_faces(engine):
     await engine.start()
-    assert engine.catalog.problems() == {}
-    template = engine.catalog.get("detect")
+    template = engine.catalog.get("face_detect")
     gpu, worker = engine.new_upstream("gpu-1"), engine.new_upstream("embedded-1", engine="preview")
-    worker.known = capabilities_for([template, *engine.catalog.templates()])
+    classes = {name: inputs for name, inputs in gpu.known.classes.items() if name != "GatewayFaceDetect"}
+    gpu.known = replace(gpu.known, classes=classes)
     engine.pool.add(gpu)
     engine.pool.add(worker, embedded=True)
     needs = {template.requirement: Need(template, {})}
@@ -411,7 +392,7 @@ async def test_beside_a_real_upstream_a_worker_detects_faces(engine, workflows):
         ("embedded-1", frozenset(needs)),
         ("gpu-1", frozenset()),
     ]
-    assert "detect" in engine.service.health().ready_templates
+    assert "face_detect" in engine.service.health().ready_templates
 
 
 # ------------------------------------------------------------------------------------------------------------- health

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def folder(tmp_path):
     return shutil.copytree(
-        ROOT / "workflows", tmp_path / "workflows", ignore=shutil.ignore_patterns("*_creation", "image_*")
+        ROOT / "workflows",
+        tmp_path / "workflows",
+        ignore=shutil.ignore_patterns("*_creation", "image_*", "face_detect"),
     )
 
 

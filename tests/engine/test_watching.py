@@ -55,7 +55,9 @@ class TellingClock(FrozenClock):
 @pytest.fixture
 def folder(tmp_path):
     return shutil.copytree(
-        ROOT / "workflows", tmp_path / "workflows", ignore=shutil.ignore_patterns("*_creation", "image_*")
+        ROOT / "workflows",
+        tmp_path / "workflows",
+        ignore=shutil.ignore_patterns("*_creation", "image_*", "face_detect"),
     )
 
 

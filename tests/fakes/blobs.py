@@ -72,6 +72,8 @@ class MemoryBlobs:
         return FOLDER / blob_hash
 
     async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        if blob_hash not in self.stored:
+            raise FileNotFoundError(blob_hash)
         yield self.stored[blob_hash][start:end]
 
     async def exists(self, blob_hash: str) -> bool:

@@ -28,7 +28,11 @@ from gateway.errors import TooLargeError
 from gateway.interfaces import Blob, Capabilities, UpstreamStatus
 from gateway.template import Template
 
-MODELS = {"swap_model": ("inswapper_128.onnx",), "face_restore_model": ("GFPGANv1.4.pth", "none")}
+MODELS = {
+    "swap_model": ("inswapper_128.onnx",),
+    "face_restore_model": ("GFPGANv1.4.pth", "none"),
+    "detector": ("opencv", "reactor"),
+}
 MIB = 1024 * 1024
 
 
@@ -71,6 +75,10 @@ class Prompt:
         file = OutputFile(filename, f"gateway/{self.id}", "output", "images")
         self.upstream.files[file] = content
         self.say(Succeeded(self.id, {node_id: NodeOutput(self.id, node_id, (file,))}))
+
+    def tell(self, node_id: str, *texts: str) -> None:
+        """Succeed with a report in place of a file."""
+        self.say(Succeeded(self.id, {node_id: NodeOutput(self.id, node_id, (), {"text": list(texts)})}))
 
     def fail(self, code: str = "node_failed", message: str = "A node failed.") -> None:
         self.say(Failed(self.id, code, message, detail="Traceback of /home/comfy"))

@@ -32,6 +32,8 @@ TESTED_ELSEWHERE = {
     "gateway/comfy/narration.py": "tests/unit/comfy/test_protocol.py",
     "gateway/engine/*.py": "tests/engine/test_life.py",
     "gateway/lacks.py": "tests/unit/test_template.py",
+    "gateway/manifest_reading.py": "tests/unit/test_manifest.py",
+    "gateway/values.py": "tests/unit/test_manifest.py",
     "gateway/media/extent.py": "tests/unit/media/test_movies.py",
     "gateway/media/limits.py": "tests/unit/media/test_movies.py",
     "gateway/media/process.py": "tests/unit/media/test_workers.py",

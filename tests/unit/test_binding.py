@@ -70,6 +70,7 @@ def test_defaults_complete_what_is_left_open():
         "source_faces": "0",
         "target_gender": "no",
         "source_gender": "no",
+        "enable_face_enhancer": True,
     }
 
 
@@ -352,7 +353,7 @@ def test_binding_replaces_every_placeholder_and_nothing_else(template, swap, res
     finally:
         assert template.graph == before
 
-    written = {(item.place.node_id, item.place.input_name) for item in template.parameters.values()}
+    written = {(place.node_id, place.input_name) for _, place in template.placed_parameters}
     written |= template.placeholders | {("3", "enabled")}
     assert parse_graph(bound.graph).keys() == before.keys()
     for node_id, node in bound.graph.items():

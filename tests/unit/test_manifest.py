@@ -9,8 +9,9 @@ import pytest
 
 from gateway import manifest
 from gateway.errors import InvalidInputError, TemplateError
-from gateway.manifest import ParameterEntry, ParameterType, check_value, preferred
+from gateway.manifest import ParameterEntry, ParameterType
 from gateway.template import load_template
+from gateway.values import check_value, preferred
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "faceswap_image"
@@ -69,6 +70,22 @@ def refusal(make, *args):
         ("set = { enabled", "set = { enable", "no such input"),
         ('input = "restore_with_main_after"', 'input = "enabled"', "both"),
         ('chain = "input_image"', 'chain = "swap_model"', "linked"),
+        ('role = "face"', 'role = "photo"', "no input"),
+        ('role = "face"', 'role = "target"', "must feed this node and no other"),
+        ('instead_of = ["target_faces"]', 'instead_of = ["target"]', "no parameter"),
+        ("[parameters.target_gender]", "[parameters.face_swaps]", "a parameter of this name"),
+        (
+            'input = "input_faces_index"\ntype = "int"',
+            'node = "Swap face"\ninput = "input_faces_index"\ntype = "int"',
+            "no node",
+        ),
+        ('drop = ["face_boost"] }', 'drop = ["swap_model"] }', "nothing to drop"),
+        ('drop = ["face_boost"] }', 'drop = ["face_boost"], releases = ["sound"] }', "releases"),
+        ("off = { set", 'input = "enabled"\noff = { set', "names a node and no input"),
+        ('"cpu-preview" = "opencv"', '"cpu-preview" = 1', "detectors"),
+        ('kind = "image"', 'kind = "faces"', "takes no prefix_input"),
+        ('prefix_input = "filename_prefix"\n', "", "prefix_input is missing"),
+        ('accepts = ["image"]', 'accepts = ["image", "faces"]', "told, not given"),
         ("[parameters.swap_model]", "[parameters.SwapModel]", "no name"),
         ("schema = 1", "schema = ", "no TOML"),
     ],
@@ -91,7 +108,8 @@ def test_faulty_manifest_is_refused_with_its_reason(old, new, reason):
         manifest.RepeatEntry,
         manifest.LicenceEntry,
         manifest.DerivedEntry,
-        manifest.StandInEntry,
+        manifest.WarningEntry,
+        manifest.Switch,
     ],
 )
 def test_every_key_is_documented(entry):
@@ -208,3 +226,20 @@ def test_what_is_avoided_is_never_taken_unasked():
     )
     assert preferred(entry, ("LTX-video.safetensors", "sd_xl.safetensors")) == "sd_xl.safetensors"
     assert preferred(entry, ("LTX-video.safetensors",)) is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('frame_of = "target"', 'frame_of = "face_7"', "no input"),
+        (
+            'type = "float"\nmin = 0.0\nunit = "s"\nframe_of',
+            'type = "int"\nmin = 0\nunit = "s"\nframe_of',
+            "is for a float",
+        ),
+        ("where_missing = {", "default = 0.0\nwhere_missing = {", "no room for a default"),
+        ('input = "gateway_reference_frame"', 'input = "codeformer_weight"', "no upstream may lack it"),
+    ],
+)
+def test_faulty_keys_of_moving_targets_are_refused_with_their_reason(old, new, reason):
+    assert reason in str(refusal(edited_toml, "faceswap_video", old, new))

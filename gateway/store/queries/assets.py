@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, Executable, bindparam, delete, exists, insert, literal_column, or_, select, update
 
+from gateway.faces import DETECTION_TASK
 from gateway.interfaces import Blob
 from gateway.job import Job, JobResult
 from gateway.store.queries import BATCH_ROWS, by_dialect, change
@@ -61,6 +62,12 @@ def result_by_link(connection: Connection, link: str, now: float) -> tuple[Job, 
     """A finished file by its capability name, while it is kept."""
     row = connection.execute(_BY_LINK, {"wanted": link, "now": now}).one_or_none()
     return None if row is None else (job_from(row), asset_result_from(row))
+
+
+def face_report(connection: Connection, owner: str, picture: str) -> str | None:
+    """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
+    found = connection.execute(_FACE_REPORT, {"whose": owner, "picture": picture}).scalar_one_or_none()
+    return None if found is None else str(found)
 
 
 def forget_assets(connection: Connection, which: Executable, values: Values) -> int:
@@ -163,6 +170,22 @@ _BY_LINK = (
         assets.c.link == bindparam("wanted"),
         or_(assets.c.expires_at.is_(None), assets.c.expires_at > bindparam("now")),
     )
+)
+
+_pictures = assets.alias("pictures")
+_FACE_REPORT = (
+    select(assets.c.blob)
+    .select_from(_pictures)
+    .join(job_inputs, job_inputs.c.asset_id == _pictures.c.id)
+    .join(jobs, jobs.c.id == job_inputs.c.job_id)
+    .join(assets, assets.c.job_id == jobs.c.id)
+    .where(
+        _pictures.c.blob == bindparam("picture"),
+        jobs.c.owner == bindparam("whose"),
+        jobs.c.task == literal_column(f"'{DETECTION_TASK}'"),
+    )
+    .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    .limit(1)
 )
 
 _LOOSEN_BLOB = update(blobs).where(blobs.c.hash == bindparam("gone")).values(loose=True)
