@@ -142,6 +142,11 @@ def looks_like_a_key(text: str) -> bool:
     return text.startswith("cfg_")
 
 
+def may_hold_a_key(text: str) -> bool:
+    """Whether there is something in a text that begins like a key, mistyped ones included."""
+    return any(f"cfg_{kind.value}_" in text for kind in KeyKind)
+
+
 def hash_of(text: str) -> str:
     """What is kept of a key: SHA-256, 64 hex digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

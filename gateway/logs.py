@@ -14,8 +14,9 @@ import orjson
 import structlog
 from structlog.typing import Processor
 
-#: Libraries that tell at INFO what we tell ourselves, or tell URLs with their queries.
-QUIET = ("httpx", "httpcore", "httpcore2", "websockets", "alembic", "uvicorn.access", "asyncio")
+#: Libraries that tell at INFO what we tell ourselves, or tell URLs with their queries. uvicorn.error tells the query of each
+#: WebSocket at INFO, and all its headers at DEBUG: tickets and keys.
+QUIET = ("httpx", "httpcore", "httpcore2", "websockets", "alembic", "uvicorn.access", "uvicorn.error", "asyncio")
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:

@@ -28,6 +28,7 @@ from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from gateway.accounts import may_hold_a_key
 from gateway.api import keys, ops, pages
 from gateway.api.auth import SAFE_METHODS, SUBPROTOCOL, Access, Doors
 from gateway.api.bodies import LingeringClose
@@ -264,7 +265,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        answer = _Answer(send, _request_id(headers), self._doors.cors_origin(headers))
+        answer = _Answer(send, _request_id(headers, self._doors), self._doors.cors_origin(headers))
         scope[_REQUEST_ID_KEY] = answer.request_id
         started = time.monotonic()
         try:
@@ -391,10 +392,11 @@ def _log_level(scope: Scope, status: int | None) -> int:
     return logging.DEBUG if is_smooth and scope.get("method") in {"GET", "HEAD"} else logging.INFO
 
 
-def _request_id(headers: Headers) -> str:
-    """The client's own id when it is a sane one, else a new one."""
+def _request_id(headers: Headers, doors: Doors) -> str:
+    """The client's own id when it is a sane one, else a new one. A key sent here by mistake would be logged and echoed."""
     given = headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    is_sane = _REQUEST_ID.fullmatch(given) and not may_hold_a_key(given) and not doors.is_admin_token(given)
+    return given if is_sane else uuid4().hex
 
 
 def _is_preflight(scope: Scope, headers: Headers) -> bool:

@@ -21,6 +21,7 @@ from gateway.accounts import (
     is_key_text,
     key_text,
     looks_like_a_key,
+    may_hold_a_key,
     shown_prefix,
 )
 from gateway.errors import InvalidInputError
@@ -60,6 +61,12 @@ def test_a_key_with_two_neighbours_exchanged_is_none(randomness, place):
 @pytest.mark.parametrize("text", ["", "cfg_", "cfg_live_", "cfg_live_" + "0" * 37, "cfg_live_" + "0" * 38 + "\n"])
 def test_what_is_no_key_is_known_for_it(text):
     assert not is_key_text(text)
+
+
+def test_a_key_is_seen_in_the_middle_of_a_text():
+    assert may_hold_a_key(f"id={GOLDEN}.")
+    assert may_hold_a_key(f"id={GOLDEN[:-3]}.")
+    assert not may_hold_a_key("id=cfg_other")
 
 
 def test_a_key_is_written_as_it_always_was():

@@ -2,12 +2,13 @@ import asyncio
 import re
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.api.app import all_endpoints, require_single_claims
 from gateway.api.dialects import DIALECTS
 from gateway.api.window import Endpoint
 from gateway.errors import GatewayError
-from tests.tools.asgi import Stream, ask, make
+from tests.tools.asgi import TOKEN, Stream, ask, make
 
 PROBLEM = "application/problem+json"
 
@@ -179,6 +180,14 @@ async def test_too_large_a_body_is_refused_by_its_announcement_alone():
     assert (answer.status, answer.json["code"]) == (413, "too_large")
     assert "1 KiB" in answer.json["detail"]
     assert service.blobs.stored == {}
+
+
+@pytest.mark.parametrize("secret", [TOKEN, "cfg_live_Ab12", "x.cfg_test_"])
+async def test_a_secret_sent_as_request_id_is_neither_echoed_nor_logged(secret):
+    app, _ = make(auth="keys")
+    with capture_logs() as lines:
+        answer = await ask(app, "GET", "/-/jobs", x_request_id=secret)
+    assert secret not in answer.headers["x-request-id"] + answer.body.decode() + repr(lines)
 
 
 async def test_each_error_class_has_a_status_of_its_own_envelope():
