@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import secrets
@@ -85,8 +86,9 @@ def attempts(gateway: GatewayProcess, job_id: str) -> list[tuple[int, str]]:
 
 
 @pytest.fixture
-def worker(tmp_path):
-    with open_worker(tmp_path / "upstream") as started:
+def worker(tmp_path, request):
+    """An upstream; flags of its own come by parametrizing."""
+    with open_worker(tmp_path / "upstream", *getattr(request, "param", ())) as started:
         yield started
 
 
@@ -152,6 +154,40 @@ async def test_stopped_gateway_is_taken_over_and_changes_nothing_when_it_wakes(p
         assert results == {HTTPStatus.OK}
         assert second.rows("SELECT token FROM leases") == [(2,)]
     assert second.stop()[0] == 0
+
+
+def reconnects(gateway: GatewayProcess) -> list[str]:
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
+    return [line["reason"] for line in lines if line["event"] == "upstream reconnects"]
+
+
+@pytest.mark.parametrize("worker", [("--quirks", "0.3.64")], indirect=True, ids=["forgets-sockets"])
+@pytest.mark.parametrize("when", ["while it works", "while it is idle"])
+async def test_socket_that_is_forgotten_when_the_woken_one_closes_its_own_is_replaced(pair, worker, material, when):
+    """Both have the same client id there: what ends with the zombie is the entry of its successor's socket."""
+    first, second = pair
+    first.start(wait_for_workers=False)
+    async with first.client() as old, second.client() as new:
+        await ended(old, await submit(old, video=material.clip, image=material.face(710)))
+        stop(first)
+        second.start(wait_for_workers=False)
+        # It hears of this one, so its socket is the one that is known there.
+        assert (await ended(new, await submit(new, video=material.clip, image=material.face(711))))[
+            "status"
+        ] == "SUCCESS"
+        jobs = [await submit(new, video=material.long, image=material.face(712))] if when == "while it works" else []
+        for job in jobs:
+            await at_work(new, job)
+        seen = len(reconnects(second))
+        wake(first)
+        assert await asyncio.to_thread(first.process.wait, PATIENCE_SECONDS) == EX_TEMPFAIL
+        first.process = None
+        jobs.append(await submit(new, video=material.long, image=material.face(713)))
+        for job in jobs:
+            assert (await ended(new, job))["status"] == "SUCCESS"
+            assert attempts(second, job) == [(1, "succeeded")]
+        assert len(reconnects(second)) > seen, "it was forgotten, noticed, and replaced"
+        assert len(worker.started()) == len(set(worker.started())) == 2 + len(jobs)
 
 
 async def test_gateways_that_are_stopped_at_random_take_turns_and_no_job_is_lost_or_told_twice(pair, worker, material):
