@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 
 from gateway.api.app import create_app
+from gateway.comfy.messages import OutputFile
 from gateway.interfaces import Upstream
-from tests.engine.conftest import Engine, Inline
-from tests.fakes.upstream import FakeUpstream, Prompt
+from tests.engine.conftest import Engine, Inline, shipped_templates
+from tests.fakes.upstream import FakeUpstream, Prompt, capabilities_for
 from tests.tools.asgi import TOKEN, Answer, Stream, ask, form
 from tests.tools.sse_parser import Message
 
@@ -24,6 +26,26 @@ from tests.tools.sse_parser import Message
 HEADS = {"image": b"\x89PNG\r\n\x1a\n", "video": b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isommp42"}
 FIELDS = {"image": "target_image", "video": "video"}
 ADMIN = {"authorization": f"Bearer {TOKEN}"}
+
+
+class HoldingUpstream(FakeUpstream):
+    """One that can hold back the files of each prompt; those of several are given in the order a test says."""
+
+    is_holding = False
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._held: dict[str, asyncio.Event] = {}
+
+    async def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
+        if self.is_holding or file.subfolder in self._held:
+            await self._held.setdefault(file.subfolder, asyncio.Event()).wait()
+        async for piece in super().fetch(file):
+            yield piece
+
+    def give(self, prompt: Prompt) -> None:
+        """Let go of what was held back of this prompt."""
+        self._held[f"gateway/{prompt.id}"].set()
 
 
 class World(Engine):
@@ -51,6 +73,9 @@ class World(Engine):
         self.app = create_app(self.service, self.settings, admin_token=TOKEN)
         await self.settle()
         return self
+
+    def new_upstream(self, name: str = "gpu-1", **how: Any) -> HoldingUpstream:
+        return HoldingUpstream(name, capabilities_for(shipped_templates(), **how))
 
     async def _make_upstream(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
         """As ``UpstreamBuilder.remember`` does it."""
