@@ -31,18 +31,19 @@ def clip(path: Path, frames: int = 24, *, fps: int = FPS, sound: bool = False) -
             container.mux(video.encode(av.VideoFrame.from_ndarray(shot, format="rgb24")))
         container.mux(video.encode())
         if audio is not None:
-            _tone(container, audio, frames / fps)
+            tone(container, audio, frames / fps)
     return path
 
 
 def sound_only(path: Path, seconds: float = 0.5) -> Path:
     """An mp4 with a tone and no picture."""
     with av.open(str(path), "w", format="mp4") as container:
-        _tone(container, container.add_stream("aac", rate=TONE_RATE), seconds)
+        tone(container, container.add_stream("aac", rate=TONE_RATE), seconds)
     return path
 
 
-def _tone(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+def tone(container: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+    """Put so many seconds of a tone in."""
     samples = np.sin(np.arange(int(seconds * TONE_RATE), dtype=np.float32) * 0.06)[None] / 2
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
     frame.sample_rate, frame.time_base, frame.pts = TONE_RATE, Fraction(1, TONE_RATE), 0
