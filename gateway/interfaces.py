@@ -17,7 +17,9 @@ from gateway.accounts import Keyholder, User
 from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.comfy.messages import Message, OutputFile
 from gateway.events import Event, Passing, PreviewImage, Progress
+from gateway.idempotency import Answer, Claim, Standing, Wanted
 from gateway.job import Cause, Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
+from gateway.ledger import Account, Entry, Purse
 from gateway.poison import Trail
 from gateway.timings import Key, Row
 
@@ -156,6 +158,26 @@ class Media(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What is told again to whoever repeats a request."""
+
+    claim: Claim
+    #: The answer that the request gets; called in the store's transaction, so it is quick and looks at nothing else.
+    answer: Callable[[Job], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """An entry of a user's ledger, as it lies in the store."""
+
+    #: Unix seconds.
+    at: float
+    entry: Entry
+    #: With holds, charges and refunds. The job may be forgotten by now.
+    job_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """What a new job is stored with; one task for now."""
 
@@ -176,6 +198,10 @@ class NewJob:
     requirement: str
     #: Predicted GPU seconds; only their proportions matter.
     cost_seconds: float
+    #: Credits, for the user whose key owns it.
+    price: int = 0
+    #: Kept in the transaction that creates it.
+    promise: Promise | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -336,6 +362,46 @@ class AccountStore(Protocol):
         ...
 
 
+class CreditStore(Protocol):
+    """Users' purses. Every method is one transaction, as of ``Store``."""
+
+    async def account(self, user_id: str, *, now: float) -> Account:
+        """A user's purses as they are by now; empty ones for nobody."""
+        ...
+
+    async def entries(self, user_id: str, *, limit: int) -> Sequence[LedgerLine]:
+        """The newest entries of a user, newest first."""
+        ...
+
+    async def grant(self, user_id: str, purse: Purse, amount: int, *, now: float) -> Account:
+        """Give credits; the account after it. Raises InvalidInputError, NotFoundError."""
+        ...
+
+
+class ClaimStore(Protocol):
+    """Idempotency keys. Every method is one transaction, as of ``Store``."""
+
+    async def look(self, wanted: Wanted, *, now: float) -> Standing:
+        """What became of a key. Raises IdempotencyMismatchError when it was used for something else."""
+        ...
+
+    async def claim(self, wanted: Wanted, token: str, *, now: float) -> Standing:
+        """Take a key that is free, else change nothing; what it was. Raises IdempotencyMismatchError."""
+        ...
+
+    async def renew(self, held: Claim, *, now: float) -> bool:
+        """Hold it for one more lease; False when it is no longer the holder's."""
+        ...
+
+    async def release(self, held: Claim) -> None:
+        """Let go of it, unless it is done or somebody else's."""
+        ...
+
+    async def sweep(self, *, now: float) -> int:
+        """Forget a batch of those past their time; how many."""
+        ...
+
+
 class Store(Protocol):
     """The durable truth. Every method is one transaction; a write has been committed when it returns."""
 
@@ -344,8 +410,21 @@ class Store(Protocol):
         """Users and keys."""
         ...
 
+    @property
+    def credits(self) -> CreditStore:
+        """Users' purses."""
+        ...
+
+    @property
+    def claims(self) -> ClaimStore:
+        """Idempotency keys."""
+        ...
+
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
-        """Store job, task, input assets and event 1 (queued). Raises QueueFullError."""
+        """Store job, task, input assets and event 1 (queued), charge its price, keep its promise.
+
+        Raises QueueFullError, InsufficientCreditsError, IdempotencyInFlightError.
+        """
         ...
 
     async def job(self, job_id: str) -> Job | None:

@@ -197,6 +197,8 @@ class Job:
     results: tuple[JobResult, ...] = ()
     #: Number of its newest durable event.
     last_event: int = 0
+    #: Credits taken for it when it was made, given back when it fails or is canceled; 0 where nobody pays.
+    credit_cost: int = 0
     #: Anything a dialect wants to find again.
     extra: Mapping[str, object] = field(default_factory=dict)
 

@@ -29,12 +29,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.accounts import may_hold_a_key
+from gateway.api import credits as credit_routes
 from gateway.api import keys, ops, pages
 from gateway.api.auth import SAFE_METHODS, SUBPROTOCOL, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
 from gateway.api.facade import Service, Stopping
 from gateway.api.gatekeeper import Gatekeeper, Knock
+from gateway.api.limiting import limit_headers
 from gateway.api.problems import (
     PROBLEM_TYPE,
     Envelope,
@@ -67,7 +69,9 @@ _DEFAULT_HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-_CORS_EXPOSED: Final = "X-Request-ID, Retry-After, ETag, Content-Disposition"
+_CORS_EXPOSED: Final = (
+    "X-Request-ID, Retry-After, ETag, Content-Disposition, RateLimit, RateLimit-Policy, Idempotent-Replayed"
+)
 _CORS_MAX_AGE_SECONDS: Final = 600
 
 log = structlog.get_logger(__name__)
@@ -130,7 +134,7 @@ class _Application(Starlette):
 def all_endpoints(dialects: Sequence[Dialect]) -> tuple[Endpoint | SocketEndpoint, ...]:
     """The whole table: the dialects' and our own."""
     spoken = tuple(endpoint for dialect in dialects for endpoint in dialect.endpoints)
-    return (*spoken, *ops.ENDPOINTS, *keys.ENDPOINTS, *pages.ENDPOINTS)
+    return (*spoken, *ops.ENDPOINTS, *keys.ENDPOINTS, *credit_routes.ENDPOINTS, *pages.ENDPOINTS)
 
 
 def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> None:
@@ -197,6 +201,8 @@ class _Http:
         caller = await self._gatekeeper.caller(self._endpoint.access, knock)
         if caller is not None and caller.key is not None:
             never_keep(scope)
+        if self._endpoint.access is not Access.PUBLIC:
+            self._window.limits.admit(caller, scope, self._window.service.clock.monotonic())
         call = Call(self._window, caller)
         if self._endpoint.holds is Holds.NOTHING:
             await (await self._endpoint.handler(request, call))(scope, receive, send)
@@ -223,6 +229,7 @@ class _Socket:
         self._gatekeeper.doors.require_socket_origin(websocket.headers)
         try:
             caller = await self._gatekeeper.caller(self._endpoint.access, Knock.of(scope, takes_ticket=True))
+            self._window.limits.admit(caller, scope, self._window.service.clock.monotonic())
         except (UnauthorizedError, RateLimitedError) as error:
             if "origin" not in websocket.headers:
                 raise
@@ -266,6 +273,7 @@ class Edge:
             return
         headers = Headers(scope=scope)
         answer = _Answer(send, _request_id(headers, self._doors), self._doors.cors_origin(headers))
+        answer = _Answer(scope, send, _request_id(headers), self._doors.cors_origin(headers))
         scope[_REQUEST_ID_KEY] = answer.request_id
         started = time.monotonic()
         try:
@@ -353,7 +361,8 @@ class Edge:
 class _Answer:
     """What is sent back, with the headers that every answer carries."""
 
-    def __init__(self, send: Send, request_id: str, cors_origin: str | None) -> None:
+    def __init__(self, scope: Scope, send: Send, request_id: str, cors_origin: str | None) -> None:
+        self._scope = scope
         self._send = send
         self.request_id = request_id
         self.cors_origin = cors_origin
@@ -376,6 +385,8 @@ class _Answer:
         headers["X-Request-ID"] = self.request_id
         for name, value in _DEFAULT_HEADERS.items():
             headers.setdefault(name, value)
+        for name, value in limit_headers(self._scope):
+            headers[name] = value
         if self.cors_origin is not None:
             headers["Access-Control-Allow-Origin"] = self.cors_origin
             headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED

@@ -6,14 +6,16 @@ fake, and so that a reader sees at a glance what a handler can reach. The values
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
 from gateway.accounts import DEFAULT_TIER, Keyholder, User
 from gateway.api.downloads import FileBytes
 from gateway.audit import MediaKind
 from gateway.engine.accounts import NewKey, Told
+from gateway.engine.claims import Done
+from gateway.engine.credits import Statement
 from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.service import Health, HealthStatus
@@ -21,11 +23,16 @@ from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.events import Event, Progress
+from gateway.idempotency import Answer, Claim, Wanted
 from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
+from gateway.ledger import Account
 
 __all__ = [
     "Accounts",
+    "Claims",
+    "Credits",
+    "Done",
     "Health",
     "HealthStatus",
     "InputBlobs",
@@ -34,6 +41,7 @@ __all__ = [
     "Purge",
     "Service",
     "ServiceBlobs",
+    "Statement",
     "Stopping",
     "Submission",
     "SubmittedFile",
@@ -116,6 +124,40 @@ class Accounts(Protocol):
         ...
 
 
+class Credits(Protocol):
+    """Users' credits."""
+
+    async def account(self, user_id: str) -> Account:
+        """A user's purses as they are by now."""
+        ...
+
+    async def statement(self, name: str) -> Statement:
+        """What the user of this name has, and why. Raises NotFoundError."""
+        ...
+
+    async def grant(self, name: str, purse: str, amount: int) -> Statement:
+        """Give credits to the user of this name. Raises InvalidInputError, NotFoundError."""
+        ...
+
+
+class Claims(Protocol):
+    """Requests that are done once."""
+
+    async def once(
+        self,
+        wanted: Wanted,
+        make: Callable[[Claim], Awaitable[Answer]],
+        *,
+        room: Callable[[], AbstractContextManager[None]],
+        until: float,
+    ) -> Done:
+        """The answer to a request that is done once: made now, waited for, or told again; see ``engine/claims.py``.
+
+        Raises IdempotencyMismatchError, IdempotencyInFlightError, and what ``room`` and ``make`` raise.
+        """
+        ...
+
+
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
 
@@ -132,6 +174,16 @@ class Service(Protocol):
     @property
     def accounts(self) -> Accounts:
         """Users and keys."""
+        ...
+
+    @property
+    def credits(self) -> Credits:
+        """What users have."""
+        ...
+
+    @property
+    def claims(self) -> Claims:
+        """Idempotency keys."""
         ...
 
     @property

@@ -23,19 +23,22 @@ from gateway.accounts import (
     checked_scopes,
 )
 from gateway.api.auth import Access
-from gateway.api.facade import Accounts, NewKey, Told
+from gateway.api.facade import Accounts, Credits, NewKey, Told
 from gateway.api.problems import json_response
 from gateway.api.shown import timestamp
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call, Endpoint
 from gateway.errors import InvalidInputError
+from gateway.ledger import MAX_CREDITS, Purse
 from gateway.strictjson import JsonValue
 
 PAGE: Final = 100
 MAX_OVERLAP_SECONDS: Final = 30 * 86_400
 MAX_EXPIRY_SECONDS: Final = 100 * 365 * 86_400
 _USER_FIELDS: Final = frozenset({"name", "tier", "email_verified"})
-_KEY_FIELDS: Final = frozenset({"name", "user", "rate_limit", "concurrency", "scopes", "is_test", "expires_in_seconds"})
+_KEY_FIELDS: Final = frozenset(
+    {"name", "user", "rate_limit", "concurrency", "scopes", "is_test", "expires_in_seconds", "credits"}
+)
 
 Body = Mapping[str, JsonValue]
 
@@ -54,10 +57,17 @@ async def create_user(accounts: Accounts, body: Body) -> dict[str, object]:
     return user_body(user)
 
 
-async def create_key(accounts: Accounts, body: Body, now: float) -> dict[str, object]:
-    """Make the key that a body asks for, and tell it. Raises InvalidInputError, NotFoundError, ConflictError."""
+async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: float) -> dict[str, object]:
+    """Make the key that a body asks for, and tell it; ``credits`` go to its user's permanent purse.
+
+    Raises:
+        InvalidInputError: a field cannot be.
+        NotFoundError: there is no such user.
+        ConflictError: the user has a key of that name.
+    """
     _refuse_others(body, _KEY_FIELDS)
     lasts = _number(body, "expires_in_seconds", MAX_EXPIRY_SECONDS)
+    given = _number(body, "credits", MAX_CREDITS)
     rate, concurrency = _number(body, "rate_limit", None), _number(body, "concurrency", None)
     new = NewKey(
         name=_text(body, "name") or "",
@@ -68,7 +78,10 @@ async def create_key(accounts: Accounts, body: Body, now: float) -> dict[str, ob
         kind=KeyKind.TEST if _flag(body, "is_test") else KeyKind.LIVE,
         expires_at=None if lasts is None else now + lasts,
     )
-    return told_body(await accounts.create_key(new))
+    told = await accounts.create_key(new)
+    if given:
+        await credits_of.grant(told.holder.user.name, Purse.PERMANENT, given)
+    return told_body(told)
 
 
 async def rotate_key(accounts: Accounts, key_id: str, body: Body) -> dict[str, object]:
@@ -154,9 +167,9 @@ async def get_keys(request: Request, call: Call) -> Response:
 
 
 async def post_key(request: Request, call: Call) -> Response:
-    """``POST /-/keys`` {name, user?, rate_limit?, concurrency?, scopes?, is_test?, expires_in_seconds?}."""
-    body = await _body(request, call)
-    return json_response(await create_key(call.service.accounts, body, call.service.clock.now()), 201)
+    """``POST /-/keys`` {name, user?, rate_limit?, concurrency?, scopes?, is_test?, expires_in_seconds?, credits?}."""
+    body, service = await _body(request, call), call.service
+    return json_response(await create_key(service.accounts, service.credits, body, service.clock.now()), 201)
 
 
 async def delete_key(request: Request, call: Call) -> Response:

@@ -7,7 +7,7 @@ handler can forget to ask who calls. A ``Dialect`` is a name, its endpoints and 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -22,6 +22,7 @@ from gateway.api.auth import Access, Caller, host_name
 from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
+from gateway.api.limiting import Limits
 from gateway.api.problems import Envelope
 from gateway.api.shown import lookup_id, no_such_job
 from gateway.api.tickets import Tickets
@@ -67,6 +68,7 @@ class Window:
     settings: Settings
     tickets: Tickets
     slots: Slots = field(default_factory=Slots)
+    limits: Limits = field(default_factory=Limits)
     _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
 
     def told_once(self, frames: Callable[..., tuple[Frame, ...]]) -> ToldOnce:
@@ -142,6 +144,14 @@ class Call:
         except NotFoundError:
             raise no_such_job(field) from None
 
+    def creating(self) -> AbstractContextManager[None]:
+        """Held around whatever creates a job, from before anything is fetched until it is stored or refused.
+
+        Raises:
+            ConcurrencyLimitedError: on entering: as many creates of this key are in flight as may be.
+        """
+        return self.window.limits.creating(self.known)
+
     async def form(self, request: Request) -> Form:
         """The request's form, its files in the blob store: enter it, and ``keep`` it before the engine is given them.
 
@@ -161,10 +171,11 @@ class Call:
         Raises:
             GatewayError: the form, what ``read`` or what the engine finds in it; nothing is left behind.
         """
-        async with await self.form(request) as form:
-            wanted = read(form, self.known)
-            form.keep()
-        return await self.service.submit(wanted)
+        with self.creating():
+            async with await self.form(request) as form:
+                wanted = read(form, self.known)
+                form.keep()
+            return await self.service.submit(wanted)
 
     def told(self, job: Job, after: int, frames: Callable[..., tuple[Frame, ...]]) -> AsyncGenerator[Frame | Signal]:
         """A job's stream from a cursor on, in the words of a dialect's third function."""

@@ -1,10 +1,10 @@
-"""The commands ``comfygate users`` and ``comfygate keys``."""
+"""The commands ``comfygate users``, ``comfygate keys`` and ``comfygate credits``."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import cyclopts
 
@@ -14,6 +14,7 @@ from gateway.strictjson import JsonValue
 
 users = cyclopts.App(name="users", help="Who pays: users, each with keys of its own.")
 keys = cyclopts.App(name="keys", help="Who calls: keys, which a gateway in keys mode wants with every request.")
+credits_of = cyclopts.App(name="credits", help="What users have to spend on jobs.")
 
 _DAY_SECONDS = 86_400
 
@@ -22,6 +23,7 @@ def register(app: cyclopts.App) -> None:
     """Add the commands to the command line."""
     app.command(users)
     app.command(keys)
+    app.command(credits_of)
 
 
 @users.command(name="create")
@@ -65,6 +67,7 @@ def create_key(
     user: str | None = None,
     rate: int | None = None,
     concurrency: int | None = None,
+    with_credits: Annotated[int | None, cyclopts.Parameter(name="--credits")] = None,
     scopes: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
     expires_in_days: float | None = None,
     test: Annotated[bool, cyclopts.Parameter(negative=())] = False,
@@ -79,6 +82,7 @@ def create_key(
         user: whose it is; without, a user of the key's name, made if need be.
         rate: requests in any minute.
         concurrency: creating requests at a time.
+        with_credits: what its user gets, into the permanent purse.
         scopes: what it may do: jobs (the default), admin.
         expires_in_days: when it ends by itself; never when not given.
         test: make it begin with cfg_test_, for scanners of secrets; it opens the same.
@@ -90,6 +94,7 @@ def create_key(
         "user": user,
         "rate_limit": rate,
         "concurrency": concurrency,
+        "credits": with_credits,
         "scopes": [word for words in scopes for word in words.split(",") if word] if scopes else None,
         "expires_in_seconds": None if expires_in_days is None else round(expires_in_days * _DAY_SECONDS),
         "is_test": test or None,
@@ -165,6 +170,49 @@ def rotate(
     until = f"opens for {overlap_hours:g} h more" if overlap_hours else "opens nothing any more"
     print(f"Rotated key {told['name']} of user {told['user']}. The text before {until}; this is the new one:")
     print(told["key"])
+
+
+@credits_of.command(name="grant")
+def grant_credits(
+    user: str,
+    amount: int,
+    *,
+    purse: Literal["subscription", "monthly", "permanent"] = "permanent",
+    url: Url = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give a user credits.
+
+    Args:
+        user: name of the user.
+        amount: how many; of the monthly purse, what it is set to on each 1st, and 0 ends that.
+        purse: where they go: spent in the order subscription, monthly, permanent.
+        url: base URL of the gateway.
+        token: admin token, or a key with the scope admin.
+        data_dir: data directory; opened here when no gateway holds it.
+    """
+    from gateway.cli.listing import show_purses
+
+    body: dict[str, JsonValue] = {"user": user, "credits": amount, "purse": purse}
+    show_purses(_with_book(lambda book: book.grant(body), url, token, data_dir))
+
+
+@credits_of.command(name="show")
+def show_credits(user: str, *, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
+    """Show what a user has, and the newest entries of the ledger.
+
+    Args:
+        user: name of the user.
+        url: base URL of the gateway.
+        token: admin token, or a key with the scope admin.
+        data_dir: data directory; opened here when no gateway holds it.
+    """
+    from gateway.cli.listing import show_entries, show_purses
+
+    told = _with_book(lambda book: book.statement(user), url, token, data_dir)
+    show_purses(told)
+    show_entries(told["entries"])
 
 
 def _with_book(

@@ -1,6 +1,6 @@
 """Users and keys as the commands reach them: through a running gateway, or in the data directory when none runs.
 
-Both answer with the same bodies, those of ``gateway/api/keys.py``.
+Both answer with the same bodies, those of ``gateway/api/keys.py`` and ``gateway/api/credits.py``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 from uuid_utils.compat import uuid7
 
+from gateway.api import credits as credit_routes
 from gateway.api import keys
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.keeping import our_sentences
 from gateway.cli.reaching import DATABASE, Held
 from gateway.clock import SystemClock
 from gateway.engine.accounts import Accounts
+from gateway.engine.credits import Credits
 from gateway.store.sql_store import SqlStore
 from gateway.strictjson import JsonValue
 
@@ -45,6 +47,14 @@ class Book(Protocol):
         """Give a key a new text, which is in ``key``."""
         ...
 
+    async def grant(self, body: Body) -> Any:
+        """Give a user credits; what the user has then."""
+        ...
+
+    async def statement(self, user: str) -> Any:
+        """What a user has, and why."""
+        ...
+
     async def page(self, what: str, after: str) -> Any:
         """A page of ``users`` or ``keys``."""
         ...
@@ -68,6 +78,12 @@ class _There:
     async def rotate_key(self, key_id: str, body: Body) -> Any:
         return await self._client.admin("POST", f"/-/keys/{quote(key_id, safe='')}/rotate", body)
 
+    async def grant(self, body: Body) -> Any:
+        return await self._client.admin("POST", "/-/credits", body)
+
+    async def statement(self, user: str) -> Any:
+        return await self._client.admin("GET", f"/-/credits/{quote(user, safe='')}")
+
     async def page(self, what: str, after: str) -> Any:
         return await self._client.admin("GET", f"/-/{what}" + (f"?after={quote(after, safe='')}" if after else ""))
 
@@ -75,21 +91,28 @@ class _There:
 class _Here:
     """A directory's."""
 
-    def __init__(self, accounts: Accounts, clock: SystemClock) -> None:
+    def __init__(self, accounts: Accounts, credits_of: Credits, clock: SystemClock) -> None:
         self._accounts = accounts
+        self._credits = credits_of
         self._clock = clock
 
     async def create_user(self, body: Body) -> Any:
         return await keys.create_user(self._accounts, body)
 
     async def create_key(self, body: Body) -> Any:
-        return await keys.create_key(self._accounts, body, self._clock.now())
+        return await keys.create_key(self._accounts, self._credits, body, self._clock.now())
 
     async def revoke_key(self, key_id: str) -> Any:
         return keys.key_body(await self._accounts.revoke_key(key_id))
 
     async def rotate_key(self, key_id: str, body: Body) -> Any:
         return await keys.rotate_key(self._accounts, key_id, body)
+
+    async def grant(self, body: Body) -> Any:
+        return await credit_routes.grant(self._credits, body)
+
+    async def statement(self, user: str) -> Any:
+        return credit_routes.statement_body(await self._credits.statement(user))
 
     async def page(self, what: str, after: str) -> Any:
         pages = {"users": keys.user_page, "keys": keys.key_page}
@@ -110,7 +133,8 @@ async def open_book(where: GatewayClient | Held) -> AsyncIterator[Book]:
     with our_sentences(where.folder):
         store = await SqlStore.open(where.folder / DATABASE, result_retention_seconds=0.0, asset_retention_seconds=0.0)
         try:
-            yield _Here(Accounts(store.accounts, clock, lambda: str(uuid7())), clock)
+            accounts = Accounts(store.accounts, clock, lambda: str(uuid7()))
+            yield _Here(accounts, Credits(store.credits, store.accounts, clock), clock)
         finally:
             await store.close()
 

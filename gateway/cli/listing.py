@@ -80,6 +80,21 @@ def show_users(rows: list[Any], console: Console | None = None) -> None:
     (console or Console()).print(table)
 
 
+def show_purses(told: Any) -> None:
+    """Print what a user has to spend."""
+    held = told["credits"]
+    print(
+        f"{told['user']} has {held['total']} credits: {held['subscription']} subscription, {held['monthly']} monthly "
+        f"({told['monthly_grant']} on each 1st), {held['permanent']} permanent"
+    )
+
+
+def show_entries(rows: list[Any]) -> None:
+    """Print entries of a ledger, one a line."""
+    for entry in rows:
+        print(f"{entry['at']}  {entry['kind']:<8} {entry['credits']['total']:>+11}  {entry['job_id'] or ''}".rstrip())
+
+
 def show_keys(rows: list[Any]) -> None:
     """Print keys, two lines each, which fit where a table with an id in it does not."""
     if not rows:

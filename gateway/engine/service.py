@@ -18,6 +18,8 @@ from gateway.engine.accounts import Accounts
 from gateway.engine.archive import Archive
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
+from gateway.engine.claims import Claims
+from gateway.engine.credits import Credits
 from gateway.engine.detection import detectors, read_faces
 from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import MemberView, Pool
@@ -156,6 +158,8 @@ class Service:
         self.clock = clock
         self.stopping = asyncio.Event()
         self.accounts = Accounts(store.accounts, clock, new_id)
+        self.credits = Credits(store.credits, store.accounts, clock)
+        self.claims = Claims(store.claims, clock, new_id)
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self._store = store
         self._fetcher = fetcher
@@ -213,6 +217,7 @@ class Service:
     async def close(self) -> None:
         """Finish what callers that left have begun, and store what is known in memory alone."""
         await asyncio.gather(*self._taking_back, return_exceptions=True)
+        await self.claims.close()
         await self.accounts.close()
 
     def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:

@@ -22,9 +22,10 @@ from gateway.engine.recorder import Recorder
 from gateway.engine.task_types import Lacks, what_is_missing
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import GatewayError, InvalidInputError, TaskUnavailableError, TooLargeError
-from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob
+from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Promise
 from gateway.job import Job, JobInput
 from gateway.naming import safe_output_name
+from gateway.pricing import price_of
 from gateway.quantities import check_quantities, work_facts
 from gateway.repeating import wanted_roles
 from gateway.settings import Settings
@@ -62,6 +63,8 @@ class Submission:
     extra: Mapping[str, object] = field(default_factory=dict)
     #: Refuse it when upstreams have said what they can do and none of them, down or not, can run it.
     must_be_runnable: bool = False
+    #: The answer to a request that is done once (``claims.py``), kept with the job.
+    promise: Promise | None = None
 
 
 def draw_number(least: int, most: int) -> int:
@@ -105,6 +108,7 @@ class Intake:
         _refuse_other_files(inputs.keys(), wanted_roles(template, parameters).keys())
         check_quantities(template, parameters, facts)
         self._refuse_what_fits_nowhere(inputs)
+        target = inputs.get(TARGET_ROLE)
         now = self._clock.now()
         new = NewJob(
             id=self._new_id(),
@@ -122,6 +126,8 @@ class Intake:
             queue_deadline=now + self._settings.queue_ttl,
             requirement=requirement_of(template, parameters),
             cost_seconds=self._timings.cost_seconds(template, work_facts(template, parameters, facts, TARGET_ROLE)),
+            price=price_of(template.pricing, facts.get(TARGET_ROLE), target.size_bytes if target else 0),
+            promise=submission.promise,
             extra=submission.extra,
         )
         recorded = await self._recorder.create(new, max_queue=self._settings.max_queue)

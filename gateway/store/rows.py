@@ -57,6 +57,7 @@ def job_from(row: AnyRow) -> Job:
         step=row.step,
         results=tuple(_result_from(data) for data in orjson.loads(row.results)),
         last_event=row.last_event,
+        credit_cost=row.credit_cost,
         extra=orjson.loads(row.extra),
     )
 
@@ -77,6 +78,7 @@ def new_job_row(job: Job) -> Values:
         "output_name": job.output_name,
         "created_at": job.created_at,
         "queue_deadline": job.queue_deadline,
+        "credit_cost": job.credit_cost,
         "extra": to_json(job.extra),
         **job_changes(job),
     }

@@ -10,7 +10,6 @@ migration beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 from sqlalchemy import (
@@ -22,7 +21,6 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
@@ -31,6 +29,8 @@ from sqlalchemy import (
 
 from gateway.events import TERMINAL_KINDS, EventKind
 from gateway.job import LIVE, TERMINAL, TERMINAL_JOB, Cause, JobState, TaskEvent, TaskState
+from gateway.store import schema_credits  # noqa: F401 - its tables are of the same database
+from gateway.store.metadata import among, metadata
 
 
 class AssetKind(StrEnum):
@@ -52,29 +52,16 @@ OUTCOMES = (
 #: Those of them that have a cause.
 CAUSED = (TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED)
 
-
-def _among(column: str, values: Iterable[StrEnum]) -> str:
-    """Sorted, because a set's order changes from start to start and the text is compared with a migration's."""
-    return f"{column} IN ({', '.join(sorted(repr(value.value) for value in values))})"
-
+#: All tables, those of ``schema_credits.py`` included, for whoever makes them at once.
+TABLES = metadata
 
 #: Spelled out, not bound: SQLite uses a partial index only where the query repeats its condition literally.
 IS_QUEUED = "state = 'queued'"
-IS_LIVE = _among("state", LIVE)
-_IS_END = _among("kind", TERMINAL_KINDS)
+IS_LIVE = among("state", LIVE)
+_IS_END = among("kind", TERMINAL_KINDS)
 IS_NOT_REVOKED = "revoked_at IS NULL"
 #: Attempts with which an upstream was lost.
-IS_LOSS = _among("cause", (Cause.DIED, Cause.STOPPED))
-
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+IS_LOSS = among("cause", (Cause.DIED, Cause.STOPPED))
 
 jobs = Table(
     "jobs",
@@ -108,8 +95,16 @@ jobs = Table(
     Column("results", Text, nullable=False),
     Column("last_event", Integer, nullable=False),
     Column("extra", Text, nullable=False),
-    CheckConstraint(_among("state", JobState), name="state"),
-    CheckConstraint(f"(finished_at IS NOT NULL) = ({_among('state', TERMINAL_JOB)})", name="finished"),
+    # At the column, as ``cause`` of attempts.
+    Column(
+        "credit_cost",
+        Integer,
+        CheckConstraint("credit_cost >= 0", name="credit_cost"),
+        nullable=False,
+        server_default="0",
+    ),
+    CheckConstraint(among("state", JobState), name="state"),
+    CheckConstraint(f"(finished_at IS NOT NULL) = ({among('state', TERMINAL_JOB)})", name="finished"),
     CheckConstraint("(error_code IS NOT NULL) = (state = 'failed')", name="error"),
     CheckConstraint("(error_code IS NULL) = (error_message IS NULL)", name="sentence"),
     CheckConstraint("fraction >= 0 AND fraction <= 1 AND (fraction = 1) = (state = 'succeeded')", name="fraction"),
@@ -156,8 +151,8 @@ tasks = Table(
     Column("outputs", Text),
     Column("finished_at", Double),
     UniqueConstraint("job_id", "position"),
-    CheckConstraint(_among("state", TaskState), name="state"),
-    CheckConstraint(f"(finished_at IS NOT NULL) = ({_among('state', TERMINAL)})", name="finished"),
+    CheckConstraint(among("state", TaskState), name="state"),
+    CheckConstraint(f"(finished_at IS NOT NULL) = ({among('state', TERMINAL)})", name="finished"),
     CheckConstraint(f"(upstream IS NOT NULL) = ({IS_LIVE})", name="upstream"),
     CheckConstraint(f"NOT ({IS_QUEUED}) OR prompt_id IS NULL", name="queued_prompt"),
     CheckConstraint(f"NOT ({IS_LIVE}) OR (prompt_id IS NOT NULL AND attempt > 0)", name="live_prompt"),
@@ -208,11 +203,11 @@ attempts = Table(
     Column(
         "cause",
         Text,
-        CheckConstraint(f"cause IS NULL OR ({_among('cause', Cause)} AND {_among('outcome', CAUSED)})", name="cause"),
+        CheckConstraint(f"cause IS NULL OR ({among('cause', Cause)} AND {among('outcome', CAUSED)})", name="cause"),
     ),
     UniqueConstraint("task_id", "number"),
     CheckConstraint("number > 0", name="number"),
-    CheckConstraint(f"outcome IS NULL OR {_among('outcome', OUTCOMES)}", name="outcome"),
+    CheckConstraint(f"outcome IS NULL OR {among('outcome', OUTCOMES)}", name="outcome"),
     CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="ended"),
     # A task is on one upstream at a time.
     Index(
@@ -234,7 +229,7 @@ events = Table(
     Column("at", Double, nullable=False),
     Column("data", Text, nullable=False),
     CheckConstraint("number > 0", name="number"),
-    CheckConstraint(_among("kind", EventKind), name="kind"),
+    CheckConstraint(among("kind", EventKind), name="kind"),
     # A job ends once.
     Index("ix_events_end", "job_id", unique=True, sqlite_where=text(_IS_END), postgresql_where=text(_IS_END)),
     # Read in order of its key and nothing else, so it is stored in that order.
@@ -270,7 +265,7 @@ assets = Table(
     # Null while a job that has not ended needs it.
     Column("expires_at", Double),
     UniqueConstraint("link"),
-    CheckConstraint(_among("kind", AssetKind), name="kind"),
+    CheckConstraint(among("kind", AssetKind), name="kind"),
     CheckConstraint("(kind = 'result') = (link IS NOT NULL)", name="link"),
     CheckConstraint("(kind = 'result') = (job_id IS NOT NULL)", name="job"),
     Index("ix_assets_blob", "blob"),

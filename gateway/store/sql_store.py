@@ -30,6 +30,7 @@ from gateway.store.queries import (
     upstreams,
 )
 from gateway.store.sql_accounts import SqlAccounts
+from gateway.store.sql_credits import SqlClaims, SqlCredits
 from gateway.timings import Key, Row
 
 
@@ -57,6 +58,8 @@ class SqlStore:
     ) -> None:
         self._executor = executor
         self.accounts = SqlAccounts(executor)
+        self.credits = SqlCredits(executor)
+        self.claims = SqlClaims(executor)
         self._retention = recording.Retention(result_retention_seconds, asset_retention_seconds)
         self._new_client_id = new_client_id
         #: Where the window of candidates goes on; "" while all lanes fit into it.
@@ -140,7 +143,13 @@ class SqlStore:
     # ---- a job's life
 
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
-        """Store job, task, input assets and event 1 (queued). Raises QueueFullError."""
+        """Store job, task, input assets and event 1 (queued), charge its price, keep its promise.
+
+        Raises:
+            QueueFullError: as many tasks wait as may.
+            InsufficientCreditsError: whoever pays has less than its price.
+            IdempotencyInFlightError: the promise's claim is somebody else's by now.
+        """
         return await self._executor.write(creating.create_job, new, max_queue, now)
 
     async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:

@@ -73,8 +73,10 @@ async def world(engine):
     engine.ids = (f"019a0000-0000-7000-8000-{number:012x}" for number in itertools.count(1))
     await engine.start()  # no upstream: what is submitted waits
     app = create_app(engine.service, engine.settings, admin_token=TOKEN)
-    ann = await engine.service.accounts.create_key(NewKey("ann"))
+    ann = await engine.service.accounts.create_key(NewKey("ann", rate_limit=1000))
     bob = await engine.service.accounts.create_key(NewKey("bob"))
+    for name in ("ann", "bob"):
+        await engine.service.credits.grant(name, "permanent", 10)
     foreign = await engine.submit(owner=bob.holder.key.id)
     deleted = await engine.submit(owner=ann.holder.key.id)
     await engine.service.cancel(deleted, ann.holder.key.id)
@@ -89,9 +91,9 @@ def as_path(text: str) -> str:
 
 
 def told(answer) -> tuple[int, dict[str, str], str]:
-    """An answer but for the request's id."""
+    """An answer but for the request's id, and what its key has left."""
     own_id = answer.headers["x-request-id"]
-    headers = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+    headers = {name: value for name, value in answer.headers.items() if name not in {"x-request-id", "ratelimit"}}
     return answer.status, headers, answer.body.decode().replace(own_id, "<id>")
 
 

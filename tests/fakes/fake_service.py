@@ -18,6 +18,8 @@ from typing import Any, Self
 from gateway.audit import MediaFacts, MediaKind
 from gateway.engine.accounts import Accounts
 from gateway.engine.bus import LocalBus
+from gateway.engine.claims import Claims
+from gateway.engine.credits import Credits
 from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import Judgment, MemberView
 from gateway.engine.purging import Purge
@@ -33,6 +35,8 @@ from gateway.manifest import ParameterType
 from gateway.naming import safe_output_name
 from gateway.settings import Settings
 from tests.fakes.accounts import MemoryAccounts
+from tests.fakes.clock import FrozenClock as MovableClock
+from tests.fakes.credits import MemoryClaims, MemoryCredits
 
 NOW = 1_750_258_800.0
 VIDEO_FACTS = MediaFacts(
@@ -199,6 +203,11 @@ class FakeService:
         self.account_store = MemoryAccounts()
         ids = itertools.count(1)
         self.accounts = Accounts(self.account_store, self.clock, lambda: f"account-{next(ids)}")
+        self.credits = Credits(MemoryCredits(), self.account_store, self.clock)
+        self.claim_store = MemoryClaims()
+        #: Of leases and of those who wait for one, which a test may move.
+        self.claim_clock = MovableClock(NOW)
+        self.claims = Claims(self.claim_store, self.claim_clock, lambda: f"token-{next(ids)}")
 
     # ------------------------------------------------------------------------------------------- what a test says
 
@@ -307,6 +316,8 @@ class FakeService:
             extra=submission.extra,
             dialect=submission.dialect,
         )
+        if submission.promise is not None:
+            self.claim_store.keep(submission.promise, job, self.claim_clock.now())
         for kind, data in self.script:
             self.tell(job.id, kind, **data)
         return job

@@ -1,4 +1,4 @@
-"""Taking in a new job: job, task, inputs and first event in one transaction."""
+"""Taking in a new job: job, task, inputs, first event, price and kept promise in one transaction."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from gateway.interfaces import NewJob, Recorded
 from gateway.job import Job, JobState, Task, TaskState
 from gateway.store.queries import change
 from gateway.store.queries.assets import hold_inputs
+from gateway.store.queries.claims import finish
+from gateway.store.queries.ledger import charge_for
 from gateway.store.queries.queue import is_full
 from gateway.store.queries.recording import INSERT_EVENT
 from gateway.store.rows import Values, event_row, new_job_row, to_json
@@ -20,15 +22,19 @@ RETRY_AFTER_SECONDS = 30
 
 
 def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) -> Recorded:
-    """Store job, task, input assets and event 1.
+    """Store job, task, input assets and event 1; charge whoever pays, and keep the answer to an idempotency key.
 
     Raises:
         QueueFullError: ``max_queue`` tasks wait already.
+        InsufficientCreditsError: whoever pays has less than its price.
+        IdempotencyInFlightError: somebody else has taken the key over meanwhile.
         InvalidInputError: a parameter is a value that JSON cannot say.
     """
     if is_full(connection, max_queue):
         raise QueueFullError(f"The queue is full: {max_queue} jobs wait.", retry_after_seconds=RETRY_AFTER_SECONDS)
-    job = _new_job(new, now)
+    job = _new_job(new, charge_for(connection, new.owner, new.id, new.price, now), now)
+    if new.promise is not None:
+        finish(connection, new.promise.claim, new.promise.answer(job), now)
     task = Task(id=new.task_id, job_id=new.id, position=0, state=TaskState.QUEUED)
     event = Event(job.id, job.last_event, EventKind.QUEUED, now, {})
     try:
@@ -42,7 +48,7 @@ def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) 
     return Recorded(job, task, (event,))
 
 
-def _new_job(new: NewJob, now: float) -> Job:
+def _new_job(new: NewJob, credit_cost: int, now: float) -> Job:
     return Job(
         id=new.id,
         owner=new.owner,
@@ -60,6 +66,7 @@ def _new_job(new: NewJob, now: float) -> Job:
         updated_at=now,
         queue_deadline=new.queue_deadline,
         last_event=1,
+        credit_cost=credit_cost,
         extra=new.extra,
     )
 

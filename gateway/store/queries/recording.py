@@ -34,6 +34,7 @@ from gateway.job import (
 from gateway.store.queries import change
 from gateway.store.queries.assets import add_results, drop_results, release_inputs
 from gateway.store.queries.jobs import SELECT_JOB
+from gateway.store.queries.ledger import close_hold
 from gateway.store.queries.queue import STEP_ASIDE, overdue
 from gateway.store.rows import (
     Values,
@@ -245,6 +246,8 @@ def _end(connection: Connection, story: _Story, report: Report, decision: Decisi
     """The terminal commit's part for the job: nothing may be told of it after this."""
     story.job = job = replace(story.job, finished_at=story.now)
     release_inputs(connection, job.id, story.now + retention.asset_seconds)
+    if job.credit_cost:
+        close_hold(connection, job, story.now)
     if job.state is JobState.SUCCEEDED:
         story.job = replace(job, fraction=1.0)
         story.say(EventKind.SUCCEEDED, _success(job))

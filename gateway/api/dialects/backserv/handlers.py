@@ -22,7 +22,7 @@ from gateway.job import JobState
 async def submit_task(request: Request, call: Call) -> Response:
     """``POST /submit_task``: 202 once the task is stored; what is given as URLs is fetched first."""
     service, limits = call.service, call.window.form_limits
-    with _parameters_at_fault():
+    with call.creating(), _parameters_at_fault():
         async with await receive_lifted_json(
             request, InputBlobs(service), limits, stopping=service.stopping
         ) as received:

@@ -21,14 +21,13 @@ from gateway.job import Job, JobState
 
 async def post_face_swap(request: Request, call: Call) -> Response:
     """``POST /face-swap``: a stream of events, or the job's id."""
-    caller = call.known
     async with await call.form(request) as form:
         wanted = translation.read_request(form.fields, form.files)
         require_urls(call.service, wanted)
         form.keep()
     if wanted.urls and not wanted.wants_id_only:
         return sse.event_stream(_transferred(call, wanted))
-    job = await obtain(call.service, wanted, caller)
+    job = await obtain(call, wanted)
     if wanted.wants_id_only:
         return json_response(translation.accepted_body(job, call.window.link_prefix))
     return sse.event_stream(job_frames(call, job, 0))
@@ -41,7 +40,7 @@ def job_frames(call: Call, job: Job, after: int) -> AsyncGenerator[Frame | Signa
 
 async def _transferred(call: Call, wanted: SwapRequest) -> AsyncGenerator[Frame | Signal]:
     """The whole stream of a request with URLs: the transfer, then the job's events."""
-    async with aclosing(obtain_in_stream(call.service, wanted, call.known)) as items:
+    async with aclosing(obtain_in_stream(call, wanted)) as items:
         async for item in items:
             if not isinstance(item, Job):
                 yield item

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import ExitStack
 
 import anyio
 import structlog
 
-from gateway.api.auth import Caller
 from gateway.api.dialects.faceswap.translation import SwapRequest, error_frame, submission
 from gateway.api.facade import Service
 from gateway.api.following import Frame, Signal
 from gateway.api.problems import InternalServerError
 from gateway.api.url_inputs import UrlInput, check_urls, with_urls
-from gateway.errors import GatewayError
+from gateway.api.window import Call
+from gateway.errors import ConcurrencyLimitedError, GatewayError
 from gateway.job import Job
 
 #: Comments while inputs are transferred: nothing else shows that the stream is alive.
@@ -28,32 +29,37 @@ def require_urls(service: Service, wanted: SwapRequest) -> None:
     check_urls(service, _url_inputs(wanted).values())
 
 
-async def obtain(service: Service, wanted: SwapRequest, caller: Caller) -> Job:
+async def obtain(call: Call, wanted: SwapRequest) -> Job:
     """The stored job. Whatever goes wrong, the inputs' bytes are taken back.
 
     Raises:
         GatewayError: an input could not be fetched or is not what it should be, the queue is full, …
     """
-    inputs = await with_urls(service, wanted.files, _url_inputs(wanted))
-    return await service.submit(submission(wanted, inputs, caller))
+    service = call.service
+    with ExitStack() as place:
+        try:
+            place.enter_context(call.creating())
+        except ConcurrencyLimitedError:
+            await service.discard([given.blob for given in wanted.files.values()])
+            raise
+        inputs = await with_urls(service, wanted.files, _url_inputs(wanted))
+        return await service.submit(submission(wanted, inputs, call.known))
 
 
 def _url_inputs(wanted: SwapRequest) -> dict[str, UrlInput]:
     return {role: UrlInput(url, source.name, source.kinds) for role, (source, url) in wanted.urls.items()}
 
 
-async def obtain_in_stream(
-    service: Service, wanted: SwapRequest, caller: Caller
-) -> AsyncGenerator[Job | Frame | Signal]:
+async def obtain_in_stream(call: Call, wanted: SwapRequest) -> AsyncGenerator[Job | Frame | Signal]:
     """``obtain`` inside a stream that has begun: comments while it lasts; the last item is the job, or why there is none."""
-    transfer = asyncio.create_task(obtain(service, wanted, caller), name="faceswap-transfer")
+    transfer = asyncio.create_task(obtain(call, wanted), name="faceswap-transfer")
     try:
         yield Signal.HEARTBEAT
         while not transfer.done():
             await asyncio.wait({transfer}, timeout=TRANSFER_COMMENT_SECONDS)
             if not transfer.done():
                 yield Signal.HEARTBEAT
-            if service.stopping.is_set():
+            if call.service.stopping.is_set():
                 yield Signal.STOPPING
                 return
         yield outcome(transfer)

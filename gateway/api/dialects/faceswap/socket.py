@@ -140,7 +140,7 @@ class _Conversation:
 
     async def _frames(self, opening: Attach | SwapRequest) -> AsyncGenerator[Frame | Signal]:
         if isinstance(opening, SwapRequest):
-            async with aclosing(obtain_in_stream(self._call.service, opening, self._call.known)) as items:
+            async with aclosing(obtain_in_stream(self._call, opening)) as items:
                 async for item in items:
                     if isinstance(item, Job):
                         self._job = item
