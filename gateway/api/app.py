@@ -272,8 +272,8 @@ class Edge:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        answer = _Answer(send, _request_id(headers, self._doors), self._doors.cors_origin(headers))
-        answer = _Answer(scope, send, _request_id(headers), self._doors.cors_origin(headers))
+        request_id = _request_id(headers, self._doors)
+        answer = _Answer(scope, send, request_id, self._doors.cors_origin(headers))
         scope[_REQUEST_ID_KEY] = answer.request_id
         started = time.monotonic()
         try:
