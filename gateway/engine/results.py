@@ -115,10 +115,10 @@ class Collector:
             finally:
                 # Shielded: a cancel that comes now would take it out of the threads' queue before it began.
                 await _finished(partial(shutil.rmtree, folder, ignore_errors=True))
+            return tuple(results), await self._warnings(job, bound, upstream, lines)
         except BaseException:
             await self.drop(results)
             raise
-        return tuple(results), await self._warnings(job, bound, upstream, lines)
 
     async def _warnings(self, job: Job, bound: Bound, upstream: Upstream, lines: Iterable[str]) -> Warnings:
         """What the client should know."""

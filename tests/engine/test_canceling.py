@@ -192,6 +192,25 @@ async def test_a_cancel_just_before_the_terminal_commit_drops_the_files(engine):
     assert set(engine.blobs.stored.values()) == INPUTS
 
 
+async def test_a_cancel_while_the_warnings_of_a_stored_result_are_looked_up_drops_its_bytes(engine, monkeypatch):
+    asked = asyncio.Event()
+
+    async def never(job, bound):
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(engine.collector, "_numbering", never)
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.finish(gpu)
+    await asked.wait()
+    assert len(engine.blobs.stored) == len(INPUTS) + 1
+    await engine.service.cancel(job_id, "local")
+    await engine.until("canceled", job_id)
+    assert set(engine.blobs.stored.values()) == INPUTS
+
+
 async def test_a_cancel_recorded_before_a_restart_is_carried_out_after_it(engine):
     gpu = engine.new_upstream()
     await engine.start(gpu)
