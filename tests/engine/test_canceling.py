@@ -195,11 +195,11 @@ async def test_a_cancel_just_before_the_terminal_commit_drops_the_files(engine):
 async def test_a_cancel_while_the_warnings_of_a_stored_result_are_looked_up_drops_its_bytes(engine, monkeypatch):
     asked = asyncio.Event()
 
-    async def never(job, bound):
+    async def never(collector, job, bound):
         asked.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(engine.collector, "_numbering", never)
+    monkeypatch.setattr(results.Collector, "_numbering", never)
     gpu = engine.new_upstream()
     await engine.start(gpu)
     job_id = await engine.submit()
