@@ -102,6 +102,11 @@ def used_repeats(template: Template, parameters: Mapping[str, object]) -> Iterat
             yield repeat, tuple(items)
 
 
+def copies_of(template: Template, parameters: Mapping[str, object]) -> int:
+    """How often the work of a template is done for a job: once, or once for each item of its list."""
+    return sum(len(items) for _, items in used_repeats(template, parameters)) or 1
+
+
 def wanted_roles(template: Template, parameters: Mapping[str, object]) -> dict[str, InputRole]:
     """The files that a job must bring, and no others; ``parameters`` as ``check_parameters`` gave them."""
     roles = dict(template.inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from typing import Final
 
 from gateway.audit import MediaKind
@@ -27,13 +28,15 @@ async def read_faces(blobs: Blobs, blob_hash: str) -> FaceReport | None:
 
 
 def detectors(templates: Iterable[Template], able_for: Callable[[Template], Sequence[Capabilities]]) -> tuple[str, ...]:
-    """Names of the detectors by which faces would be found now; an upstream takes the first preference that it has.
+    """Names of the detectors by which faces would be found now, the most preferred first.
+
+    An upstream takes the best one that it has. Who wants them all to be found by one names it as the job's parameter.
 
     Args:
         templates: that serve.
         able_for: what the upstreams can do that work now and have all that a template needs.
     """
-    found: set[str] = set()
+    found: dict[str, int] = {}
     for template in templates:
         parameter = template.parameters.get(DETECTOR)
         if parameter is None or parameter.place is None or not _tells_faces(template):
@@ -41,8 +44,9 @@ def detectors(templates: Iterable[Template], able_for: Callable[[Template], Sequ
         for capabilities in able_for(template):
             offered = capabilities.classes.get(parameter.place.node_class, {}).get(parameter.place.input_name)
             if (name := preferred(parameter.entry, offered)) is not None:
-                found.add(name)
-    return tuple(sorted(found))
+                ranks = [rank for rank, wanted in enumerate(parameter.entry.prefer) if fnmatchcase(name, wanted)]
+                found[name] = min(ranks, default=len(parameter.entry.prefer))
+    return tuple(sorted(found, key=lambda name: (found[name], name)))
 
 
 def _tells_faces(template: Template) -> bool:

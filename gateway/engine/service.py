@@ -324,7 +324,7 @@ class Service:
         return await read_faces(self.blobs, reports[0].blob) if reports else None
 
     def detectors(self) -> tuple[str, ...]:
-        """By which detectors faces would be found now; each worker that has the template's nodes takes its best one."""
+        """By which detectors faces would be found now, the most preferred first; see ``detection.detectors``."""
         return detectors(self._catalog.templates(), self._pool.able_for)
 
     # -------------------------------------------------------------------------------------------------------- canceling

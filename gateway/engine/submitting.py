@@ -110,6 +110,7 @@ class Intake:
         self._refuse_what_fits_nowhere(inputs)
         target = inputs.get(TARGET_ROLE)
         now = self._clock.now()
+        work = work_facts(template, parameters, facts, TARGET_ROLE)
         new = NewJob(
             id=self._new_id(),
             task_id=self._new_id(),
@@ -125,7 +126,7 @@ class Intake:
             output_name=safe_output_name(submission.output_name, now, submission.task),
             queue_deadline=now + self._settings.queue_ttl,
             requirement=requirement_of(template, parameters),
-            cost_seconds=self._timings.cost_seconds(template, work_facts(template, parameters, facts, TARGET_ROLE)),
+            cost_seconds=self._timings.cost_seconds(template, work, parameters),
             price=price_of(template.pricing, facts.get(TARGET_ROLE), target.size_bytes if target else 0),
             promise=submission.promise,
             extra=submission.extra,

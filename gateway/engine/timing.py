@@ -13,8 +13,10 @@ from typing import Self
 import structlog
 
 from gateway.audit import MediaFacts
+from gateway.binding import as_dispatched
 from gateway.comfy.progress import Lap, Plan, plan_for
 from gateway.interfaces import Store
+from gateway.repeating import copies_of
 from gateway.template import Template
 from gateway.timings import ANY_UPSTREAM, RESULTS, Timings, Work
 
@@ -34,7 +36,7 @@ class LearnedTimings:
         self._store = store
         self._timings = Timings()
         #: (template, version, target) -> seconds, since something was learned last: uploads come in sizes that repeat.
-        self._prices: dict[tuple[str, str, Work], float | None] = {}
+        self._prices: dict[tuple[str, str, Work, int], float | None] = {}
         #: Template -> how many times more its jobs take than was guessed when they were queued.
         self._repriced: dict[str, float] = {}
 
@@ -67,19 +69,23 @@ class LearnedTimings:
         """How long fetching, auditing and storing the results takes; None where it was never seen."""
         return self._timings.seconds(template, upstream, work_of(target), RESULTS, 0)
 
-    def cost_seconds(self, template: Template, target: MediaFacts | None) -> float:
+    def cost_seconds(self, template: Template, target: MediaFacts | None, parameters: Mapping[str, object]) -> float:
         """How long a job keeps an upstream busy (its results are fetched while the next one runs); a guess by frames and pixels until its template was measured."""
-        return self.busy_seconds(template, target) or guessed_seconds(work_of(target))
+        guessed = guessed_seconds(work_of(target)) * copies_of(template, parameters)
+        return self.busy_seconds(template, target, parameters) or guessed
 
-    def busy_seconds(self, template: Template, target: MediaFacts | None) -> float | None:
+    def busy_seconds(
+        self, template: Template, target: MediaFacts | None, parameters: Mapping[str, object]
+    ) -> float | None:
         """The same without the guess."""
         if not self._timings.knows(template.name):
             return None
-        key = (template.name, template.version, work_of(target))
+        key = (template.name, template.version, work_of(target), copies_of(template, parameters))
         if key not in self._prices:
             if len(self._prices) >= MAX_PRICES:
                 self._prices.clear()
-            self._prices[key] = self.plan(template.name, template.graph, target, ANY_UPSTREAM).seconds
+            graph = as_dispatched(template, parameters).graph
+            self._prices[key] = self.plan(template.name, graph, target, ANY_UPSTREAM).seconds
         return self._prices[key]
 
     # ----------------------------------------------------------------------------------------------------- learning

@@ -83,7 +83,7 @@ class Waits:
             template = await self._catalog.pinned(job.template, job.template_version)
         except TemplateError:
             return None
-        own = self._timings.busy_seconds(template, work_of_job(template, job))
+        own = self._timings.busy_seconds(template, work_of_job(template, job), job.parameters)
         if own is None:  # guesses are good for proportions, not for a clock
             return None
         working = self._pool.working_on(*need_of(template, job))

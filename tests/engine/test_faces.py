@@ -126,7 +126,7 @@ async def test_the_best_detector_of_each_worker_is_known_beforehand(engine):
     real = offering(engine.new_upstream("gpu-1"), "GatewayFaceDetect", detector=("opencv", "reactor"))
     worker = offering(engine.new_upstream("local", engine="preview"), "GatewayFaceDetect", detector=("opencv",))
     await engine.start(real, worker)
-    assert engine.service.detectors() == ("opencv", "reactor")
+    assert engine.service.detectors() == ("reactor", "opencv")
     worker.set_reachable(reachable=False)
     assert engine.service.detectors() == ("reactor",)
     await detect(engine)
@@ -217,6 +217,18 @@ async def test_photos_that_do_not_go_with_the_list_are_refused_and_leave_nothing
         await engine.submit(roles=roles, parameters=parameters)
     assert caught.value.field == field
     assert engine.blobs.stored == {}
+
+
+async def test_each_photo_costs_its_time(engine):
+    """Otherwise who sends ten faces at once would get ten times the share."""
+    gpu = engine.new_upstream()
+    gpu.set_reachable(reachable=False)
+    await engine.start(gpu)
+    await engine.submit(submitter="one", target=b"video:target")
+    two = {"face_swaps": TWO}
+    await engine.submit(submitter="two", target=b"video:target", roles=("target", "face_0", "face_1"), parameters=two)
+    costs = {each.submitter: each.cost_seconds for each in await engine.store.candidates(limit=9)}
+    assert costs["two"] == pytest.approx(2 * costs["one"])
 
 
 async def test_a_swap_with_several_photos_is_taken_up_again(engine):

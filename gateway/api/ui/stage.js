@@ -193,9 +193,10 @@ function showEnd(body) {
   }
   byId("download").href = gateway.downloadUrl(result.link);
   byId("download").hidden = false;
-  showComparison({
-    url: gateway.downloadUrl(result.link), type: result.content_type, isKept: () => gateway.isKept(result.link),
-  });
+  // A report of faces is nothing to look at.
+  const isPicture = /^(image|video)\//.test(result.content_type);
+  const after = { url: gateway.downloadUrl(result.link), type: result.content_type, isKept: () => gateway.isKept(result.link) };
+  showComparison(isPicture ? after : null, { isOver: true });
 }
 
 function showComparison(after, { isOver = Boolean(after) } = {}) {
