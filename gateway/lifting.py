@@ -25,6 +25,17 @@ _SCHEME: Final = re.compile(
     rb"(?:[dD]|\\u00[46]4)(?:[aA]|\\u00[46]1)(?:[tT]|\\u00[57]4)(?:[aA]|\\u00[46]1)(?::|\\u003[aA])"
 )
 _LONGEST_SCHEME: Final = 30
+#: Whole strings that surely stay, and what stands around them, in one step: a MiB of short strings passed one by one would
+#: keep the event loop for a second. A colon is passed only together with a value that is no data URI.
+_DULL: Final = re.compile(
+    rb"""(?: [^":]++
+           | "(?:[^"\\]++|\\.)*+"
+           | : [ \t\r\n]*+ (?: "(?!"""
+    + _SCHEME.pattern
+    + rb""")(?:[^"\\]++|\\.)*+" | [^": \t\r\n] )
+         )++""",
+    re.DOTALL | re.VERBOSE,
+)
 #: Up to the quote that ends a string, or to a backslash whose escape is not all there.
 _STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _STRICT_STRING: Final = re.compile(rb'(?:[^"\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+', re.DOTALL)
@@ -32,6 +43,8 @@ _LONGEST_ESCAPE: Final = 6
 _SPACE: Final = b" \t\r\n"
 #: Keys longer than that are named in no error.
 _MAX_NAME: Final = 64
+#: The last string of a stretch, when it can be a name in an error.
+_LAST_NAME: Final = re.compile(rb'(?<!\\)"([^"\\]{0,%d})"$' % _MAX_NAME)
 _NO_NAME: Final = "body"
 
 
@@ -126,6 +139,9 @@ class Lifter:
         return bytes(self._rest) + self._held
 
     def _pass_between(self, text: bytes, at: int) -> int:
+        if self._before != b":" and (dull := _DULL.match(text, at)):
+            self._pass_dull(text[at : dull.end()])
+            at = dull.end()
         quote = text.find(b'"', at)
         end = len(text) if quote < 0 else quote
         between = text[at:end]
@@ -138,6 +154,14 @@ class Lifter:
         else:
             self._begin_string()
         return quote + 1
+
+    def _pass_dull(self, stretch: bytes) -> None:
+        self._rest += stretch
+        said = stretch.rstrip(_SPACE)
+        self._before = said[-1:] or self._before
+        if said.endswith(b'"'):
+            name = _LAST_NAME.search(said, max(0, len(said) - _MAX_NAME - 2))
+            self._name[:] = name[1] if name else b""
 
     def _begin_string(self) -> None:
         self._where = _Where.STRING

@@ -141,8 +141,8 @@ async def receive_lifted_json(
 ) -> LiftedJson:
     """The JSON object that a request carries, whatever its Content-Type says, its data URIs as files.
 
-    In memory stands ``max_json_bytes`` at most and the piece that just came; the decoding of a piece takes well under a
-    millisecond.
+    In memory stands ``max_json_bytes`` at most and the piece that just came; 64 KiB of base64 take about a millisecond,
+    of anything else that a client can think of, ten at most.
 
     Raises:
         TooLargeError: the body, a data URI (with its field) or what stands beside them.

@@ -1,5 +1,6 @@
 import base64
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -127,6 +128,32 @@ def test_a_data_uri_is_named_by_its_key():
     rest, found = lifted(body, 10)
     assert json.loads(rest) == {"task_params": {"source_image": f"{WORD}0", "n": 1, "target_image": f"{WORD}1"}}
     assert found == {f"{WORD}0": ("source_image", PNG), f"{WORD}1": ("target_image", b"x" * 100)}
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 5, 8, 13, 100])
+@pytest.mark.parametrize("before", ['{"x":[1,"y"],', '{"c\\"d":"e\\"",', "{"])
+def test_the_key_is_told_wherever_the_body_is_cut(before, step):
+    body = before + ' "source_image" \n : "data:,abc" , "z":{}}'
+    assert list(lifted(body.encode(), step)[1].values()) == [("source_image", b"abc")]
+
+
+@pytest.mark.parametrize("filler", ['"",', '"":"",', '"a" : "b",', '"d":"dat",', ':"d",', '"data:":1,', '"\\"":{},'])
+def test_however_many_short_strings_there_are_they_are_passed_in_a_few_steps(filler):
+    made, calls = lifter(max_rest_bytes=10**6), 0
+
+    def count(frame: object, event: str, arg: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    body = b"{" + filler.encode() * 5000
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        made.feed(body)
+    finally:
+        sys.setprofile(before)
+    assert calls < 50
+    assert made.close() == body
 
 
 @pytest.mark.parametrize("key", ["", "k" * 65, 'a"b', "a\nb", "\u202e"])
