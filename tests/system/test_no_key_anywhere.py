@@ -138,7 +138,7 @@ async def test_no_key_is_found_in_log_database_files_or_answers(gateway, materia
     heard = Heard()
     async with gateway.client(headers=gateway.bearer) as operator:
         good, admin, revoked, rotated = [
-            await made(operator, "/-/keys", name=name, scopes=scopes)
+            await made(operator, "/-/keys", name=name, scopes=scopes, credits=100, rate_limit=6000)
             for name, scopes in (("good", ["jobs"]), ("admin", ["admin"]), ("revoked", ["jobs"]), ("rotated", ["jobs"]))
         ]
         newer = await made(operator, f"/-/keys/{rotated['id']}/rotate")

@@ -33,7 +33,7 @@ async function pollHealth() {
   isClosed = health.upstreams === undefined;
   compose.setClosed(isClosed);
   byId("key_form").hidden = !isClosed;
-  if (isClosed) showTokenError(gateway.token() ? "The gateway does not accept this token." : "");
+  if (isClosed) showTokenError(gateway.token() ? "The gateway does not accept this key." : "");
   if (wasClosed && !isClosed) await enter();
 }
 

@@ -28,7 +28,7 @@ export function showPill(state, word) {
 function showUpstreams({ upstreams, jobs }) {
   const empty = byId("pool_empty");
   empty.hidden = Boolean(upstreams?.length);
-  say(empty, upstreams ? "There are no workers." : "Shown with a token.");
+  say(empty, upstreams ? "There are no workers." : "Shown with a key.");
   redraw(byId("pool"), upstreams ?? [], upstreamRow);
   const waiting = jobs?.queued ?? 0;
   say(byId("pool_load"), upstreams ? `${waiting || "No"} ${waiting === 1 ? "job" : "jobs"} waiting` : "");

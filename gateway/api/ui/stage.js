@@ -206,7 +206,7 @@ function showComparison(after, { isOver = Boolean(after) } = {}) {
 }
 
 function showRefusal(error) {
-  const words = { 401: "A token is needed to see this job.", 404: "This job is not here (any more): jobs are kept for a limited time." };
+  const words = { 401: "A key is needed to see this job.", 404: "This job is not here (any more): jobs are kept for a limited time." };
   say(byId("job_error"), words[error.status] ?? error.message);
   byId("working").hidden = true;
   byId("cancel").hidden = true;
