@@ -47,8 +47,12 @@ def check_value(entry: ParameterEntry, name: str, value: object) -> bool | int |
 def _check_number(entry: ParameterEntry, name: str, value: object) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidInputError(f"{name} must be a number.", field=name)
-    if entry.type is ParameterType.INT and not isinstance(value, int):
-        raise InvalidInputError(f"{name} must be a whole number.", field=name)
+    wanted = "number" if entry.type is ParameterType.FLOAT else "whole number"
+    if entry.type is ParameterType.INT and isinstance(value, float):
+        # JSON has one kind of number: 2.0 is what some clients write for 2.
+        if not value.is_integer():
+            raise InvalidInputError(f"{name} must be a {wanted}.", field=name)
+        value = int(value)
     above = entry.min is None or value >= entry.min
     below = entry.max is None or value <= entry.max
     unit = f" {entry.unit}" if entry.unit else ""
@@ -56,7 +60,7 @@ def _check_number(entry: ParameterEntry, name: str, value: object) -> int | floa
         least, most = ("" if limit is None else f"{limit}{unit}" for limit in (entry.min, entry.max))
         allowed = f" from {least} to {most}" if least and most else f" of at least {least}" if least else ""
         allowed = allowed or (f" of at most {most}" if most else "")
-        raise InvalidInputError(f"{name} must be a number{allowed}.", field=name)
+        raise InvalidInputError(f"{name} must be a {wanted}{allowed}.", field=name)
     if isinstance(value, int) and value % entry.multiple_of:
         raise InvalidInputError(f"{name} must be a multiple of {entry.multiple_of}.", field=name)
     return value

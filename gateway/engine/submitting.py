@@ -145,15 +145,17 @@ class Intake:
         # Where none knows all of them, the first one says which it does not know.
         candidates = [template for template in able if given <= template.settable] or able[:1]
         if submission.must_be_runnable:
-            self._refuse_what_none_can_run(submission.task, candidates)
+            narrowing = [name for name in sorted(given) if not all(name in template.settable for template in able)]
+            self._refuse_what_none_can_run(submission.task, candidates, narrowing)
         fitting = (template for template in candidates if self._pool.fits_now(template.requirement, Need(template, {})))
         usual = candidates[-1] if candidates[-1].stand_in else candidates[0]
         return next(fitting, usual)
 
-    def _refuse_what_none_can_run(self, task: str, candidates: Sequence[Template]) -> None:
+    def _refuse_what_none_can_run(self, task: str, candidates: Sequence[Template], narrowing: Sequence[str]) -> None:
+        """Args: narrowing: parameters of the job for whose sake not all templates of the task are candidates."""
         said = any(self.lacks_of(template) for template in candidates)
         if said and (missing := what_is_missing(candidates, self.lacks_of)):
-            raise TaskUnavailableError.of(task, missing)
+            raise TaskUnavailableError.of(f"{task} with {', '.join(narrowing)}" if narrowing else task, missing)
 
     def lacks_of(self, template: Template) -> Lacks:
         """Of each upstream that has said what it can do, what it lacks for a template."""

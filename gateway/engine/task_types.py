@@ -34,7 +34,7 @@ class TaskParameter:
     #: Limits of a number, both allowed themselves.
     min: Number | None = None
     max: Number | None = None
-    #: An int must be a multiple of it.
+    #: An int must be a multiple of it; None where any will do.
     multiple_of: int | None = None
     #: What a number counts: "px", "s".
     unit: str | None = None
@@ -90,7 +90,7 @@ def _told(parameter: Parameter) -> TaskParameter:
         default=entry.default,
         min=entry.min,
         max=entry.max,
-        multiple_of=entry.multiple_of,
+        multiple_of=entry.multiple_of if entry.multiple_of != 1 else None,
         unit=entry.unit,
         choices=entry.choices,
         max_length=entry.max_length if entry.type is ParameterType.STRING else None,

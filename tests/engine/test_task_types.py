@@ -72,6 +72,9 @@ async def test_parameters_of_all_templates_are_told_once(engine):
     assert (visibility.type, visibility.default, visibility.min, visibility.max) == (ParameterType.FLOAT, 1.0, 0.1, 1.0)
     assert told["target_gender"].choices == ("no", "female", "male")
     assert (told["target_faces"].max_length, visibility.max_length) == (64, None)
+    assert {parameter.multiple_of for parameter in told.values()} == {None}
+    sizes = {parameter.name: parameter.multiple_of for parameter in task(engine, "image_creation").parameters}
+    assert (sizes["width"], sizes["steps"], sizes["cfg"]) == (8, None, None)
     assert not any(parameter.required for parameter in told.values())
 
 

@@ -253,6 +253,19 @@ async def test_task_without_a_model_is_refused_or_waits_as_the_client_likes(engi
     await engine.until("queued", await create(engine))
 
 
+async def test_what_can_run_but_not_with_a_parameter_is_refused_with_that_name(engine):
+    await engine.start(bare(engine))
+    with pytest.raises(
+        TaskUnavailableError, match=r"^No worker can run image_upscale with upscale_model now\. Missing"
+    ) as caught:
+        await upscale(engine, parameters={"scale_factor": 3, "upscale_model": "4x.pth"}, must_be_runnable=True)
+    assert {sentence.partition(":")[0] for sentence in caught.value.missing} == {"image_upscale_model"}
+    with pytest.raises(TaskUnavailableError, match=r"^No worker can run image_creation now\. Missing"):
+        await engine.submit(
+            task="image_creation", roles=(), parameters={"prompt": "x", "steps": 9}, must_be_runnable=True
+        )
+
+
 async def test_file_for_a_task_that_takes_none_is_refused(engine):
     await engine.start(stocked(engine))
     with pytest.raises(InvalidInputError) as caught:

@@ -213,6 +213,22 @@ def test_other_control_characters_and_long_or_empty_text_are_not(value, sentence
     assert caught.value.field == "prompt"
 
 
+@pytest.mark.parametrize(("value", "sentence"), [
+    (512.5, "width must be a whole number."),
+    (1e300, "width must be a whole number from 256 to 2048."),
+    (8, "width must be a whole number from 256 to 2048."),
+    (516.0, "width must be a multiple of 8."),
+    ("512", "width must be a number."),
+    (True, "width must be a number."),
+])  # fmt: skip
+def test_whole_number_is_one_however_it_is_spelled(value, sentence):
+    taken = check_value(SIZE, "width", 512.0)
+    assert (taken, type(taken)) == (512, int)
+    with pytest.raises(InvalidInputError) as caught:
+        check_value(SIZE, "width", value)
+    assert caught.value.message == sentence
+
+
 def test_size_must_be_a_multiple():
     assert check_value(SIZE, "width", 520) == 520
     with pytest.raises(InvalidInputError, match="multiple of 8") as caught:

@@ -155,7 +155,7 @@ def _user_id(body: Mapping[str, JsonValue]) -> str:
 
 def _url(value: str, name: str) -> str:
     if not value.lower().startswith(("http://", "https://")):
-        raise InvalidInputError(f"{name} must be an http(s) URL or a data URI.", field=name)
+        raise InvalidInputError(f"{name} must be an https URL or a data URI.", field=name)
     return value
 
 
@@ -282,7 +282,7 @@ def _input_body(field: InputField) -> Mapping[str, object]:
         "type": "file",
         "required": True,
         "kinds": sorted(kind.value for kind in field.kinds),
-        "help": f"{field.help}: an http(s) URL or a data URI",
+        "help": f"{field.help}: an https URL or a data URI",
     }
 
 
