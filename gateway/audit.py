@@ -172,6 +172,13 @@ def broken_promise(promise: Promise, found: MediaFacts) -> str | None:
     return None
 
 
+def kept_all_the_same(released: frozenset[Keeps], found: MediaFacts) -> str | None:
+    """What a result has though its job wished it away; None when all is well."""
+    if Keeps.AUDIO in released and found.has_audio:
+        return "expected a result without audio, got one with it"
+    return None
+
+
 def _wrong_size(target: MediaFacts, found: MediaFacts) -> str | None:
     size = (found.width, found.height)
     if size == (target.width, target.height):

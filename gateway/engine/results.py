@@ -162,6 +162,8 @@ class Collector:
         facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
         if fetched_bytes >= LARGE_BYTES:
             await _finished(fetched.unlink)
+        if wrong := audit.kept_all_the_same(bound.template.outputs[spec.name].keeps - spec.keeps, facts):
+            raise ResultInvalidError(f"The result is not what was asked for: {wrong}.")
         sizes = {role: given.facts for role, given in job.inputs.items()}
         await self._audit(job, promise_of(bound.template, spec, job.parameters, sizes), spec, facts, cleaned, lines)
         return await self._commit(job, facts, cleaned)

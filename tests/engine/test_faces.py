@@ -266,6 +266,14 @@ async def test_a_video_without_its_sound_is_what_was_asked_for(engine):
     assert not job.results[0].facts.has_audio
 
 
+async def test_a_video_with_the_sound_that_was_wished_away_is_no_success(engine):
+    await engine.start(gpu := engine.new_upstream())
+    job_id = await engine.submit(target=b"video:target", parameters={"keep_audio": False})
+    gpu.prompt.start()
+    gpu.prompt.succeed(engine.result_node("faceswap_video"), b"video:swapped")
+    assert "without audio" in (await engine.until("failed", job_id)).error_message
+
+
 async def test_a_video_that_lost_its_sound_is_no_success(engine):
     await engine.start(gpu := engine.new_upstream())
     job_id = await engine.submit(target=b"video:target")

@@ -163,6 +163,13 @@ MADE = MediaFacts(
 PROMISE = Promise(MediaKind.VIDEO, 768, 512, 96, 24)
 
 
+def test_sound_that_was_wished_away_must_be_gone():
+    with_sound = replace(MADE, has_audio=True)
+    assert audit.kept_all_the_same(frozenset({Keeps.AUDIO}), with_sound) is not None
+    assert audit.kept_all_the_same(frozenset({Keeps.AUDIO}), MADE) is None
+    assert audit.kept_all_the_same(frozenset(), with_sound) is None
+
+
 def test_a_kept_promise_is_nothing_to_say():
     assert broken_promise(PROMISE, MADE) is None
     assert broken_promise(PROMISE, replace(MADE, fps=Fraction(24000, 1000))) is None
