@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
+from gateway.accounts import may_hold_a_key
 from gateway.errors import IdempotencyMismatchError, InvalidInputError
 from gateway.strictjson import JsonValue
 
@@ -99,7 +100,7 @@ def key_of(values: Sequence[str]) -> str | None:
     ``k`` and ``"k"`` are the same key.
 
     Raises:
-        InvalidInputError: there are several, or the one is malformed.
+        InvalidInputError: there are several, or the one is malformed, or an API key by mistake.
     """
     if not values:
         return None
@@ -111,6 +112,8 @@ def key_of(values: Sequence[str]) -> str | None:
         raise InvalidInputError(
             f"{HEADER} takes 1 to 64 visible ASCII characters other than quotes and backslashes.", field=HEADER
         )
+    if may_hold_a_key(inner):
+        raise InvalidInputError(f"{HEADER} holds an API key, and what it holds is stored: send another.", field=HEADER)
     return inner
 
 

@@ -352,9 +352,19 @@ const scenarios = {
     await page.reload();
     await shown(page, "#download");
     await page.waitForFunction(() => [...document.querySelectorAll(".pair video")].filter((video) => video.readyState >= 2).length === 2);
+    // Jobs that it is to remember beside that one; with a key each request counts.
+    await page.evaluate((ids) => {
+      const others = ids.map((id) => ({ id, name: "other.png", at: Date.now() }));
+      localStorage.setItem("comfygate.jobs", JSON.stringify([...JSON.parse(localStorage.getItem("comfygate.jobs")), ...others]));
+    }, given.others);
+    await page.reload();
+    await page.waitForFunction(
+      (count) => document.querySelectorAll('#jobs .badge[data-state="succeeded"]').length === count, given.others.length + 1,
+    );
+    const askedOneByOne = proxy.paths.filter((path) => given.others.some((other) => path.includes(other))).length;
     await page.goto(`${proxy.origin}/swap/-/ui/`);
     const outcome = {
-      id, closed, wrong, lost, streams: await streams(page), complaints: page.complaints, elsewhere: page.elsewhere, final: page.url(),
+      id, closed, wrong, lost, askedOneByOne, streams: await streams(page), complaints: page.complaints, elsewhere: page.elsewhere, final: page.url(),
       kept: await page.evaluate(() => [Object.values(localStorage).join(), Object.values(sessionStorage).join()]),
       eventRequests: proxy.paths.filter((path) => path.includes("/events")).length,
     };

@@ -219,13 +219,18 @@ def test_page_fits_phone_and_desktop_and_names_all_that_can_be_used(gateway, fil
 
 def test_key_opens_a_gateway_below_a_path_and_a_lost_link_comes_back(tmp_path, files):
     with GatewayProcess(tmp_path, {"AUTH": "keys"}) as gateway, gateway.http() as http:
-        body = {"name": "page", "rate_limit": 6000, "credits": 100}
+        body = {"name": "page", "credits": 100}  # as many requests a minute as keys have by default
         token = http.post("/-/keys", json=body, headers=gateway.bearer).json()["key"]
-        seen = see(gateway, files, "keys", token=token)
+        swap = {"target_image": files["still"], "image": files["face"]}
+        parts = {field: Path(path).read_bytes() for field, path in swap.items()}
+        form, own = {"return_prompt_id_only": "true"}, {"X-API-Key": token}
+        others = [http.post("/face-swap", data=form, files=parts, headers=own).json()["prompt_id"] for _ in range(3)]
+        seen = see(gateway, files, "keys", token=token, others=others)
         assert http.get(f"/-/jobs/{seen['id']}", headers={"X-API-Key": token}).json()["state"] == "succeeded"
         assert http.get(f"/-/jobs/{seen['id']}", headers=gateway.bearer).status_code == 404, "it is the key's alone"
     assert seen["closed"] == {"upstreams": 0, "start": True}
     assert seen["wrong"] == "The gateway does not accept this key."
+    assert seen["askedOneByOne"] == 0, "requests are counted: the list of jobs is asked for once"
     assert seen["lost"]["pill"] == "Not reachable"
     assert all(re.search(r"ERR_(EMPTY_RESPONSE|CONNECTION|INCOMPLETE)", line) for line in seen["lost"]["complaints"])
     # EventSource cannot carry a key: the same stream is read with fetch, again after the cut.

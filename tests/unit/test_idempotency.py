@@ -62,6 +62,9 @@ def test_request_without_the_header_has_no_key():
         ["a\x7f"],
         ["a", "a"],
         ["a, b"],
+        # An API key in the wrong header; what is in this one is stored.
+        ["cfg_live_Ab12"],
+        ['"x-cfg_test_"'],
     ],
 )
 def test_what_is_no_key_is_refused(values):

@@ -87,6 +87,11 @@ export async function health() {
   return (await ask("GET", "health")).json();
 }
 
+/** Whether requests are counted: then as few as will do are sent. */
+export const isCounted = () => isOpen === false;
+
+/** The newest hundred jobs, without why they wait. */
+export const jobs = async () => (await (await ask("GET", "-/jobs?limit=100")).json()).jobs;
 export const job = async (id) => (await ask("GET", `-/jobs/${id}`)).json();
 export const cancel = async (id) => (await ask("DELETE", `-/jobs/${id}`)).json();
 

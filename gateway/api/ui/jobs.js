@@ -66,10 +66,22 @@ export async function cancel(id) {
   }
 }
 
-/** Asks for every job that has not ended. They are asked for, not streamed: a tab holds one stream. */
+/**
+ * Asks for every job that has not ended. They are asked for, not streamed: a tab holds one stream. Where requests are
+ * counted, for all but the one on the stage at once; one that is not among the newest hundred is asked for by itself.
+ */
 export async function poll() {
+  const listed = new Set();
+  const others = memory.remembered().filter(({ id }) => id !== current && !isOver(id));
+  if (gateway.isCounted() && others.length > 1) {
+    for (const body of await gateway.jobs().catch(() => [])) {
+      listed.add(body.id);
+      if (others.some(({ id }) => id === body.id)) learn(body);
+    }
+    if (!listed.size) return; // what was refused, or not answered, is not asked for in pieces
+  }
   for (const { id } of memory.remembered()) {
-    if (isOver(id)) continue;
+    if (isOver(id) || (listed.has(id) && id !== current)) continue;
     try {
       await refresh(id);
     } catch (error) {

@@ -57,6 +57,9 @@ async function enter() {
 // Nothing is asked for before a token is there: every answer would be a refusal.
 const showHash = () => stage.open(isClosed ? null : hashId());
 const pollJobs = async () => { if (!isClosed) await jobs.poll(); };
+// A key has a number of requests a minute, which the page leaves to its user: every other time is enough.
+let rounds = 0;
+const pollJobsNowAndThen = async () => { if (!gateway.isCounted() || rounds++ % 2 === 0) await pollJobs(); };
 
 // ----------------------------------------------------------------------------------------------------------- the token
 
@@ -108,4 +111,4 @@ document.addEventListener("visibilitychange", () => document.hidden || (pollHeal
 
 jobs.show();
 repeat(pollHealth);
-repeat(pollJobs);
+repeat(pollJobsNowAndThen);

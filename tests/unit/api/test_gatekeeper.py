@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from gateway.accounts import RANDOM_BYTES, KeyKind, Scope, key_text
+from gateway.api.app import all_endpoints
 from gateway.api.auth import Access
 from gateway.api.dialects import DIALECTS
 from gateway.api.knocks import MAX_FAILURES
 from gateway.api.problems import json_response
-from gateway.api.window import Dialect, Endpoint
+from gateway.api.window import Dialect, Endpoint, SocketEndpoint
 from gateway.engine.accounts import NewKey
 from gateway.events import EventKind
 from tests.contract.fifth_dialect import WORDS, envelope
@@ -178,6 +179,58 @@ async def test_a_socket_is_opened_with_a_key_and_refused_without():
         assert socket.first["type"] == "websocket.accept"
         await socket.say({"prompt_id": job.id})
         assert (await socket.hear())["event"] == "queued"
+
+
+# -------------------------------------------------------------------------------------------------- every endpoint
+
+#: What needs no key in keys mode. A new line here opens something to everybody.
+OPEN = {
+    ("GET", "/"),
+    ("GET", "/health"),
+    ("GET", "/health/ready"),
+    ("GET", "/check_status"),
+    # Whoever knows the name, 128 random bits of it, may have the file.
+    ("GET", "/download/{filename}"),
+    ("GET", "/static/{name}"),
+    # The page and its files.
+    ("GET", "/-/ui/"),
+    ("GET", "/-/ui/{name}"),
+}
+EVERY = all_endpoints(DIALECTS)
+
+
+def test_what_is_open_to_everybody_is_known():
+    public = {(endpoint.method, endpoint.path) for endpoint in EVERY if endpoint.access is Access.PUBLIC}
+    assert public == OPEN
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [each for each in EVERY if isinstance(each, Endpoint) and each.access is not Access.PUBLIC],
+    ids=lambda endpoint: f"{endpoint.method} {endpoint.path}",
+)
+async def test_every_other_endpoint_wants_a_key_before_it_looks_at_anything(endpoint):
+    app, service = asgi.make(auth="keys")
+    revoked, key_id = await new_key(service)
+    await service.accounts.revoke_key(key_id)
+    path = endpoint.path.replace("{", "").replace("}", "")
+    for headers, code in (
+        ({}, "unauthorized"),
+        ({"authorization": f"Bearer {UNKNOWN}"}, "invalid_api_key"),
+        ({"x_api_key": revoked}, "invalid_api_key"),
+    ):
+        for body in (b"", b"\xff" * 100):
+            answer = await ask(app, endpoint.method, path, body, **headers)
+            assert (answer.status, code in answer.body.decode()) == (401, True), answer
+    assert service.submissions == []
+
+
+@pytest.mark.parametrize("path", [each.path for each in EVERY if isinstance(each, SocketEndpoint)])
+async def test_every_socket_wants_a_key(path):
+    app, _ = asgi.make(auth="keys")
+    for headers in ({}, {"x_api_key": UNKNOWN}):
+        async with Socket(app, path, **headers) as socket:
+            assert (socket.first["type"], socket.first["status"]) == ("websocket.http.response.start", 401)
 
 
 # ------------------------------------------------------------------------------------------------- answers kept ready
