@@ -26,6 +26,7 @@
     │   ├── QueueFullError              queue_full              503
     │   ├── ShuttingDownError           shutting_down           503
     │   │   └── LeaseLostError          shutting_down           503, another gateway has taken over
+    │   ├── ApiDisabledError            api_temporarily_disabled 503
     │   └── StorageFullError            storage_full            507
     ├── TemplateError                   template_error          500, a template on disk is at fault
     └── JobError                    why a job ended as failed; never an HTTP status of its own
@@ -248,6 +249,12 @@ class ShuttingDownError(BusyError):
 
 class LeaseLostError(ShuttingDownError):
     """Another gateway has taken over what this one held: nothing was written, and this one is about to end."""
+
+
+class ApiDisabledError(BusyError):
+    """An API is switched off for now, or nothing that would do its work is there."""
+
+    code = "api_temporarily_disabled"
 
 
 class StorageFullError(BusyError):

@@ -76,6 +76,7 @@ class Settings(BaseSettings):
     cors_origins: Names = Field((), description="Origins whose pages may call the API from a browser; off when empty.")
     tls_cert: Path | None = Field(None, description="PEM certificate chain to serve https with; goes with TLS_KEY.")
     tls_key: Path | None = Field(None, description="PEM private key of TLS_CERT, without a passphrase.")
+    v1_enabled: bool = Field(True, description="Serve the v1 REST API below /api/v1; off: 503 there.")
     url_inputs: Literal["off", "allowlist", "public"] = Field(
         "public",
         description="Which URLs may be given as inputs: none, those of URL_ALLOWLIST, or public addresses too.",

@@ -23,6 +23,7 @@ from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.events import Event, Progress
+from gateway.faces import FaceReport
 from gateway.idempotency import Answer, Claim, Wanted
 from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
@@ -260,6 +261,14 @@ class Service(Protocol):
 
     def progress(self, job_id: str) -> Progress | None:
         """The newest snapshot of a job that is at work."""
+        ...
+
+    async def faces(self, job: Job) -> FaceReport | None:
+        """What a detection found; None while it has not ended well, and when its report is kept no longer."""
+        ...
+
+    def detectors(self) -> Sequence[str]:
+        """By which detectors faces would be found now."""
         ...
 
     def is_preparing(self, job: Job) -> bool:

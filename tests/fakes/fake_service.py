@@ -15,6 +15,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Self
 
+from gateway.accounts import DEFAULT_SCOPES, RANDOM_BYTES, Key, KeyKind, User, hash_of, key_text, shown_prefix
 from gateway.audit import MediaFacts, MediaKind
 from gateway.engine.accounts import Accounts
 from gateway.engine.bus import LocalBus
@@ -29,16 +30,20 @@ from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError, TaskUnavailableError
 from gateway.events import Event, EventKind, Progress
+from gateway.faces import Face, FaceReport
 from gateway.interfaces import Blob, UpstreamStatus, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
 from gateway.manifest import ParameterType
 from gateway.naming import safe_output_name
+from gateway.safety import UrlMode, UrlPolicy, parse_url
 from gateway.settings import Settings
 from tests.fakes.accounts import MemoryAccounts
 from tests.fakes.clock import FrozenClock as MovableClock
 from tests.fakes.credits import MemoryClaims, MemoryCredits
 
 NOW = 1_750_258_800.0
+#: The one place that URLs lead to.
+LISTED = UrlPolicy(mode=UrlMode.ALLOWLIST, host_names=frozenset({"media.example.org"}))
 VIDEO_FACTS = MediaFacts(
     MediaKind.VIDEO, "video/mp4", ".mp4", 640, 360, 269, Fraction(25), 10.76, has_audio=True, video_codec="h264"
 )
@@ -72,6 +77,12 @@ TASKS = (
             "video_creation: node 'Checkpoint' (CheckpointLoaderSimple): the upstream does not have this node class",
         ),
     ),
+)
+REPORT = FaceReport(
+    "opencv",
+    512,
+    512,
+    (Face(0, 200, 100.5, 80, 80, 6400.0), Face(1, 20, 96, 60.25, 61, 3675.25)),
 )
 STATE_AFTER = {
     EventKind.DISPATCHED: JobState.DISPATCHED,
@@ -188,6 +199,8 @@ class FakeService:
         self.refusal: GatewayError | None = None
         self.fetch_refusal: GatewayError | None = None
         self.vet_refusal: GatewayError | None = None
+        #: What every detection found.
+        self.report: FaceReport | None = None
         #: Ids of queued jobs whose inputs are on their way to an upstream.
         self.preparing: set[str] = set()
         #: ``fetch_url`` waits for it when set.
@@ -203,7 +216,8 @@ class FakeService:
         self.account_store = MemoryAccounts()
         ids = itertools.count(1)
         self.accounts = Accounts(self.account_store, self.clock, lambda: f"account-{next(ids)}")
-        self.credits = Credits(MemoryCredits(), self.account_store, self.clock)
+        self.purses = MemoryCredits()
+        self.credits = Credits(self.purses, self.account_store, self.clock)
         self.claim_store = MemoryClaims()
         #: Of leases and of those who wait for one, which a test may move.
         self.claim_clock = MovableClock(NOW)
@@ -251,6 +265,24 @@ class FakeService:
         )
         return link
 
+    def give_key(self, **changes: Any) -> str:
+        """Make the key ``key-1`` of the user ``user-1``; its text."""
+        text = key_text(KeyKind.TEST, bytes(RANDOM_BYTES))
+        key = Key(
+            id="key-1",
+            user_id="user-1",
+            name="tester",
+            prefix=shown_prefix(text),
+            rate_limit=60,
+            concurrency=4,
+            scopes=DEFAULT_SCOPES,
+            created_at=NOW,
+        )
+        self.account_store.by_name["tester"] = User("user-1", "tester", "free", email_verified=False, created_at=NOW)
+        self.account_store.by_id["key-1"] = replace(key, **changes)
+        self.account_store.hashes[hash_of(text)] = ("key-1", float("inf"))
+        return text
+
     def stop(self) -> None:
         self.stopping.set()
         self.bus.wake_all()
@@ -266,6 +298,7 @@ class FakeService:
         parameters: Mapping[str, object] | None = None,
         extra: Mapping[str, object] | None = None,
         dialect: str = "faceswap",
+        credit_cost: int = 0,
     ) -> Job:
         """A queued job; ``facts`` are its target's, or where it has none its result's."""
         job_id = f"019a0000-0000-7000-8000-{next(self._numbers):012x}"
@@ -289,6 +322,7 @@ class FakeService:
             updated_at=NOW,
             queue_deadline=NOW + 86_400,
             extra=dict(extra or {}),
+            credit_cost=credit_cost,
         )
         self._facts[job_id] = facts
         self.stored[job_id] = job
@@ -327,8 +361,10 @@ class FakeService:
             self.blobs.stored.pop(blob.hash, None)
 
     def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
-        if not url.startswith("https://media.example.org/"):
-            raise InvalidInputError("This URL is not accepted.", field=field)
+        try:
+            parse_url(url, LISTED, field=field, https_only=https_only)
+        except InvalidInputError as error:
+            raise type(error)("This URL is not accepted.", field=field) from None
 
     async def vet_url(self, url: str, *, field: str) -> None:
         self.check_url(url, field=field, https_only=True)
@@ -389,6 +425,12 @@ class FakeService:
 
     def progress(self, job_id: str) -> Progress | None:
         return self.bus.latest(job_id)
+
+    async def faces(self, job: Job) -> FaceReport | None:
+        return self.report if job.state is JobState.SUCCEEDED else None
+
+    def detectors(self) -> Sequence[str]:
+        return ("opencv",)
 
     def is_preparing(self, job: Job) -> bool:
         return job.state is JobState.QUEUED and job.id in self.preparing

@@ -42,6 +42,14 @@ ANSWERS = re.compile(r"^\| Answer \|.*\n\|[-|]+\|\n((?:\|.*\|\n)+)", re.MULTILIN
 NO_FIELDS = {"custom_strings"}
 #: Words in a section that neither its golden files nor its code have, each with the reason.
 ELSEWHERE = {
+    "swaps_v1": {
+        "face_numbering_differs": "a warning of the engine",
+        "identity_not_tracked": "a warning of templates",
+        "nsfw_content_detected": "a code that comes with the screening of inputs",
+        "null": "JSON's",
+        "opencv": "a detector; the goldens' note holds it in a sentence",
+        "reactor": "the same",
+    },
     "faceswap": {
         "comfyui": "an engine's name; the goldens' engine is the other one",
         "id": "the line of SSE that carries an event's number",

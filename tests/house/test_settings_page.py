@@ -51,7 +51,7 @@ def default(field: FieldInfo) -> str:
         # Thirty days read better than 720 hours, 24 hours better than one day.
         size, unit = next((size, unit) for size, unit in DURATIONS if value % size == 0 and value > size)
         return f"`{value / size:g} {unit}`"
-    return f"`{value}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def row(name: str) -> str:
@@ -66,7 +66,7 @@ def test_each_setting_stands_on_the_page_as_it_is(name: str) -> None:
 
 
 def test_the_page_names_no_other_setting() -> None:
-    named = re.findall(r"GATEWAY_([A-Z][A-Z_]*[A-Z])", PAGE.read_text(encoding="utf-8"))
+    named = re.findall(r"GATEWAY_([A-Z][A-Z0-9_]*[A-Z])", PAGE.read_text(encoding="utf-8"))
     # GATEWAY_URL is a flag of the command line's clients.
     assert set(named) == {name.upper() for name in FIELDS} | {"URL"}
 

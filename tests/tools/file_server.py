@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -47,13 +48,16 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[FileServer]:
-    """Serve a folder as long as the context lasts."""
+def serving(folder: Path, *, tls: ssl.SSLContext | None = None, name: str = "127.0.0.1") -> Iterator[FileServer]:
+    """Serve a folder as long as the context lasts. Args: tls: https instead of http; name: as which it is to be asked."""
     state = FileServer()
     state.go.set()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(folder), state=state)) as server:
         server.daemon_threads = True
-        state.url = f"http://127.0.0.1:{server.server_port}"
+        if tls is not None:
+            # The handshake is the handler thread's: one that stalls must not hold up the others.
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+        state.url = f"{'http' if tls is None else 'https'}://{name}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="file server")
         thread.start()
         try:

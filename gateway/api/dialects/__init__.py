@@ -22,7 +22,8 @@ from typing import Final
 
 from gateway.api.dialects.backserv import DIALECT as BACKSERV
 from gateway.api.dialects.faceswap import DIALECT as FACESWAP
+from gateway.api.dialects.swaps_v1 import DIALECT as SWAPS_V1
 from gateway.api.dialects.swiftswap import DIALECT as SWIFTSWAP
 from gateway.api.window import Dialect
 
-DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP, BACKSERV)
+DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP, BACKSERV, SWAPS_V1)
