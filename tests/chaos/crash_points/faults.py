@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from gateway.blobs.local import LocalBlobs
 from gateway.engine.maintenance import Maintenance
+from gateway.interfaces import NewJob
+from gateway.job import JobState
+from gateway.store.queries import claims, recording
 from gateway.store.sql_store import SqlStore
 from tests.chaos.crash_points import house
 
@@ -69,6 +73,35 @@ def writes_under_the_last_name() -> None:
     LocalBlobs._adopt = early  # type: ignore[method-assign]
 
 
+def refunds_in_a_second_transaction() -> None:
+    close, cancel = recording.close_hold, SqlStore.request_cancel
+
+    def forgets(connection: Any, job: Any, now: float) -> None:
+        if job.state is not JobState.CANCELED:
+            close(connection, job, now)
+
+    async def late(self: SqlStore, job_id: str, states: frozenset[JobState], *, now: float) -> Any:
+        recorded = await cancel(self, job_id, states, now=now)
+        if recorded is not None and recorded.job.credit_cost and recorded.job.is_terminal:
+            await self._executor.write(close, recorded.job, now)
+        return recorded
+
+    recording.close_hold = forgets
+    SqlStore.request_cancel = late  # type: ignore[method-assign]
+
+
+def keeps_answers_in_a_second_transaction() -> None:
+    create = SqlStore.create_job
+
+    async def late(self: SqlStore, new: NewJob, *, max_queue: int, now: float) -> Any:
+        recorded = await create(self, replace(new, promise=None), max_queue=max_queue, now=now)
+        if (promise := new.promise) is not None:
+            await self._executor.write(claims.finish, promise.claim, promise.answer(recorded.job), now)
+        return recorded
+
+    SqlStore.create_job = late  # type: ignore[method-assign]
+
+
 #: Each with the place where a death shows it: in the life of a gateway that has it.
 FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "remembers-no-draining": (remembers_no_draining, "rename in local._adopt"),
@@ -77,4 +110,6 @@ FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "leaves-scratch": (leaves_scratch, "rename in local._adopt"),
     "knows-no-strays": (knows_no_strays, "rename in local._adopt"),
     "writes-under-the-last-name": (writes_under_the_last_name, "unlink in"),
+    "refunds-in-a-second-transaction": (refunds_in_a_second_transaction, "commit in"),
+    "keeps-answers-in-a-second-transaction": (keeps_answers_in_a_second_transaction, "commit in"),
 }

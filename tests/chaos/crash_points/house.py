@@ -10,13 +10,18 @@ import itertools
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 
 from gateway.api.app import create_app
+from gateway.api.facade import Submission, SubmittedFile
+from gateway.audit import MediaKind
 from gateway.blobs.local import LocalBlobs
 from gateway.data_dir import clear_scratch, prepare_data_dir, read_admin_token
 from gateway.holding import DATABASE, take_directory
+from gateway.idempotency import Answer, Wanted
+from gateway.idempotency import Claim as IdempotencyClaim
+from gateway.interfaces import Promise
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from tests.chaos.model.world import HEADS, World
@@ -115,6 +120,36 @@ class House(World):
     async def state(self, job_id: str) -> str:
         answer = await self.ask("GET", f"/-/jobs/{job_id}")
         return str(answer.json["state"]) if answer.status == 200 else f"answer {answer.status}"
+
+    async def until_row_ends(self, job_id: str) -> None:
+        """Whoever owns it."""
+        for _ in range(TURNS):
+            job = await self.store.job(job_id)
+            if job is not None and job.is_terminal:
+                return
+            await asyncio.sleep(TURN_SECONDS)
+        raise AssertionError(f"{job_id} does not end")
+
+    async def order(self, owner: str, key: str) -> str:
+        """A create with an idempotency key, as a dialect does it; the id of its job."""
+
+        async def make(claim: IdempotencyClaim) -> Answer:
+            inputs = {}
+            for role in ("target", "face"):
+                async with await self.blobs.writer() as writer:
+                    await writer.write(HEADS["image"] + f"{key} {role}".encode())
+                    inputs[role] = SubmittedFile(await writer.commit(), role)
+            still = frozenset({MediaKind.IMAGE})
+            accepts = {"target": still, "face": still}
+            promise = Promise(claim, lambda job: Answer(201, job.id.encode(), job.id))
+            wanted = Submission(owner, owner, "order", inputs, accepts, output_name=key, promise=promise)
+            job = await self.service.submit(wanted)
+            return Answer(201, job.id.encode(), job.id)
+
+        until = self.clock.monotonic() + 1
+        wanted = Wanted(owner, key, "the same each time")
+        done = await self.service.claims.once(wanted, make, room=nullcontext, until=until)
+        return done.answer.job_id
 
     async def until_state(self, job_id: str, *states: str) -> None:
         for _ in range(TURNS):

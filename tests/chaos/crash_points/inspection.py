@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from gateway.holding import DATABASE
 from tests.chaos.crash_points.house import DAY, House
-from tests.chaos.crash_points.life import Notes
+from tests.chaos.crash_points.life import CREDITS, ORDER, Notes
 from tests.fakes.upstream import Prompt
 
 ENDED = {"succeeded", "failed", "canceled"}
@@ -36,7 +36,11 @@ class Inspection:
             await self.require_pool()
             await self.require_template()
             await self.require_files()
+            self.require_sound_ledger()
+            await self.require_one_order()
             await self.require_all_end()
+            self.require_sound_ledger()
+            self.require_balance()
             await self.require_nothing_left()
         finally:
             await self.house.close()
@@ -70,7 +74,43 @@ class Inspection:
             assert name in files, "an asset has no bytes"
             assert files[name].stat().st_size == size
 
+    def require_sound_ledger(self) -> None:
+        """Purses are the sum of entries; each paid job has its hold, and each ended one the end that befits it."""
+        purses = "SELECT user_id, subscription, monthly, permanent FROM purses ORDER BY user_id"
+        sums = "SELECT user_id, sum(subscription), sum(monthly), sum(permanent) FROM ledger GROUP BY user_id ORDER BY user_id"
+        assert self.rows(purses) == self.rows(sums), "credits came from nowhere, or went there"
+        hold = "SELECT 1 FROM ledger WHERE job_id = jobs.id AND kind = 'hold' AND -permanent = credit_cost"
+        unheld = f"SELECT id FROM jobs WHERE (credit_cost > 0) <> EXISTS ({hold})"  # noqa: S608 - ours
+        assert self.rows(unheld) == [], "a paid job has no hold"
+        ends = "SELECT 1 FROM ledger WHERE job_id = jobs.id AND kind IN ('charge', 'refund')"
+        open_ended = f"SELECT id FROM jobs WHERE finished_at IS NULL AND EXISTS ({ends})"  # noqa: S608 - ours
+        assert self.rows(open_ended) == [], "a hold ended before its job"
+        befits = f"{ends} AND kind = CASE state WHEN 'succeeded' THEN 'charge' ELSE 'refund' END"
+        unsettled = f"SELECT id FROM jobs WHERE credit_cost > 0 AND finished_at IS NOT NULL AND NOT EXISTS ({befits})"  # noqa: S608 - ours
+        assert self.rows(unsettled) == [], "an ended job's hold has not ended as it"
+        lost = (
+            "SELECT job_id FROM ledger AS held WHERE kind = 'hold' AND job_id NOT IN (SELECT id FROM jobs) AND NOT EXISTS "
+            "(SELECT 1 FROM ledger WHERE job_id = held.job_id AND kind IN ('charge', 'refund'))"
+        )
+        assert self.rows(lost) == [], "a hold without a job"
+
+    def require_balance(self) -> None:
+        """All has ended: what is left of the grant is what did not succeed."""
+        charged = self.rows("SELECT count(*) FROM ledger WHERE kind = 'charge'")[0][0]
+        for (left,) in self.rows("SELECT permanent FROM purses"):
+            assert left == CREDITS - charged, "a job cost something else than its price"
+
     # --------------------------------------------------------------------------------------------- what was answered
+
+    async def require_one_order(self) -> None:
+        """Whoever asks again a minute later gets the same job, or the one that was not made."""
+        keys = self.rows("SELECT id FROM api_keys")
+        if "order" not in self.notes.asked or not keys or "sweep" in self.notes.asked:
+            return
+        self.house.clock.advance(60)
+        job_id = await self.house.order(keys[0][0], ORDER)
+        assert self.notes.answered.get("order", {"job": job_id})["job"] == job_id, "the order was done twice"
+        assert len(self.rows(f"SELECT id FROM jobs WHERE output_name = '{ORDER}'")) == 1, "there are two"  # noqa: S608 - ours
 
     async def require_pool(self) -> None:
         asked, answered = self.notes.asked, self.notes.answered
@@ -100,7 +140,7 @@ class Inspection:
     async def require_all_end(self) -> None:
         """Every job ends as it must, once; none that was acknowledged is missing."""
         await self.give_all_a_chance()
-        states = {job["id"]: job["state"] for job in (await self.house.ask("GET", "/-/jobs")).json["jobs"]}
+        states = dict(self.rows("SELECT id, state FROM jobs"))
         assert set(states.values()) <= ENDED, "a job does not end"
         for what, said in self.notes.answered.items():
             verb, _, name = what.partition(" ")
@@ -128,10 +168,9 @@ class Inspection:
             await house.ask("POST", "/-/upstreams", body, content_type="application/json", **house.admin)
 
         house.dispatcher.wake()
-        jobs = (await house.ask("GET", "/-/jobs")).json["jobs"]
-        for job in jobs:
+        for (job_id,) in self.rows("SELECT id FROM jobs"):
             house.clock.advance(7)
-            await house.until_state(job["id"], *ENDED)
+            await house.until_row_ends(job_id)
 
     async def require_nothing_left(self) -> None:
         """Once all retention is over the sweep leaves only what the store knows of, and at last nothing."""

@@ -19,6 +19,9 @@ from tests.chaos.crash_points.house import DAY, House
 from tests.chaos.model.world import FIELDS, HEADS
 from tests.tools.asgi import form
 
+#: What the key is given, and the idempotency key of its order.
+CREDITS, ORDER = 3, "order-7"
+
 
 @dataclass
 class Notes:
@@ -77,6 +80,7 @@ class Life:
         await self.cancel("second", second, 202)
         await house.until_state(second, "canceled")
         await self.change("POST", "/-/purge", "purge first", {"job": first}, 200)
+        await self.spend()
         await self.refuse()
         fourth = await self.submit("fourth")
         await house.until_sent(fourth)
@@ -100,12 +104,31 @@ class Life:
             answer = await self.house.ask(method, path, data, content_type="application/json", **self.house.admin)
             assert answer.status == status, answer.body
 
-    async def submit(self, name: str) -> str:
+    async def submit(self, name: str, **headers: str) -> str:
         async with self.step(f"submit {name}") as said:
-            answer = await self.house.post("image", name.encode(), b"one face", "127.0.0.1")
+            answer = await self.house.post("image", name.encode(), b"one face", "127.0.0.1", **headers)
             assert answer.status == 200, answer.body
             said["job"] = answer.json["prompt_id"]
         return str(said["job"])
+
+    async def spend(self) -> None:
+        """A key with credits for three jobs: one is canceled, one succeeds, and one is ordered by an idempotency key."""
+        house = self.house
+        body = json.dumps({"name": "ann", "credits": CREDITS}).encode()
+        async with self.step("key"):
+            made = await house.ask("POST", "/-/keys", body, content_type="application/json", **house.admin)
+            assert made.status == 201, made.body
+        key = {"x_api_key": str(made.json["key"])}
+        paid = await self.submit("paid", **key)
+        await house.until_sent(paid)
+        another = await self.submit("another", **key)
+        await self.cancel("another", another, 200, **key)
+        await self.finish("paid", paid, **key)
+        async with self.step("order") as said:
+            said["job"] = await house.order(made.json["id"], ORDER)
+        await house.until_sent(said["job"])
+        house.finish(house.upstreams["gpu-1"], b"image:result of order")
+        await house.until_row_ends(said["job"])
 
     async def refuse(self) -> None:
         """An upload that leads to nothing: the second file is of no kind that is known."""
@@ -113,18 +136,18 @@ class Life:
         answer = await self.house.ask("POST", "/face-swap", body, **headers)
         assert 400 <= answer.status < 500, answer.body
 
-    async def finish(self, name: str, job_id: str) -> None:
+    async def finish(self, name: str, job_id: str, **headers: str) -> None:
         house = self.house
         async with self.step(f"finish {name}") as said:
             await house.until_sent(job_id)
             said["content"] = f"image:result of {name}"
             house.finish(house.upstreams["gpu-1"], said["content"].encode())
-            await house.until_state(job_id, "succeeded")
-            said["url"] = (await house.ask("GET", f"/-/jobs/{job_id}")).json["results"][0]["url"]
+            await house.until_row_ends(job_id)
+            said["url"] = (await house.ask("GET", f"/-/jobs/{job_id}", **headers)).json["results"][0]["url"]
 
-    async def cancel(self, name: str, job_id: str, status: int) -> None:
+    async def cancel(self, name: str, job_id: str, status: int, **headers: str) -> None:
         async with self.step(f"cancel {name}"):
-            answer = await self.house.ask("DELETE", f"/-/jobs/{job_id}")
+            answer = await self.house.ask("DELETE", f"/-/jobs/{job_id}", **headers)
             assert answer.status == status, answer.body
 
     async def edit_template(self) -> None:

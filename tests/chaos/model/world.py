@@ -92,10 +92,10 @@ class World(Engine):
     async def ask(self, method: str, path: str, body: bytes = b"", peer: str = "127.0.0.1", **headers: str) -> Answer:
         return await ask(self.app, method, path, body, peer, **headers)
 
-    async def post(self, kind: str, target: bytes, face: bytes, peer: str) -> Answer:
+    async def post(self, kind: str, target: bytes, face: bytes, peer: str, **own: str) -> Answer:
         files = {FIELDS[kind]: HEADS[kind] + target, "image": HEADS["image"] + face}
         body, headers = form({**files, "return_prompt_id_only": "true"})
-        return await self.ask("POST", "/face-swap", body, peer, **headers)
+        return await self.ask("POST", "/face-swap", body, peer, **headers, **own)
 
     async def told(self, path: str, cursor: int | None = None, *, ended: bool) -> tuple[int, list[Message]]:
         """What a stream says up to now. Where the job has ended, the stream must end too."""
