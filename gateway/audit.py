@@ -59,6 +59,8 @@ class MediaFacts:
     has_audio: bool
     #: for example ``h264``; None for a still or a GIF.
     video_codec: str | None
+    #: whether a pixel of a still shows what is behind it.
+    is_see_through: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict for the store and for other processes; ``fps`` as in ``"30000/1001"``."""
@@ -73,6 +75,7 @@ class MediaFacts:
             "duration_seconds": self.duration_seconds,
             "has_audio": self.has_audio,
             "video_codec": self.video_codec,
+            "is_see_through": self.is_see_through,
         }
 
     @classmethod
@@ -95,6 +98,8 @@ class MediaFacts:
             duration_seconds=None if duration is None else float(duration),
             has_audio=bool(data["has_audio"]),
             video_codec=None if codec is None else str(codec),
+            # what was stored before this was looked at does not say
+            is_see_through=bool(data.get("is_see_through", False)),
         )
 
 

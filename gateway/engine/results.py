@@ -52,6 +52,8 @@ LINK_BYTES = 16
 #: Waits between two tries to fetch a file: a connection that breaks in the middle, or a worker that is just starting,
 #: must not cost the work of an hour.
 FETCH_WAIT_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+OPAQUE_CODE = "transparency_not_kept"
+OPAQUE_SENTENCE = "Transparency was not kept: where the picture was transparent, the colours hidden there show."
 PREVIEW_CODE = "preview_engine"
 PREVIEW_SENTENCE = "Made by the CPU preview engine: a classical blend, not the quality of a swap model."
 
@@ -115,7 +117,8 @@ class Collector:
             finally:
                 # Shielded: a cancel that comes now would take it out of the threads' queue before it began.
                 await _finished(partial(shutil.rmtree, folder, ignore_errors=True))
-            return tuple(results), await self._warnings(job, bound, upstream, lines)
+            warnings = await self._warnings(job, bound, upstream, lines)
+            return tuple(results), (*warnings, *_made_opaque(job, results))
         except BaseException:
             await self.drop(results)
             raise
@@ -295,6 +298,14 @@ def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:
     if "%" in finished[0].filename:
         raise ResultInvalidError(f"{spec.title!r} made a sequence of files instead of one.")
     return finished[0]
+
+
+def _made_opaque(job: Job, results: Iterable[JobResult]) -> Warnings:
+    """ComfyUI's loader of pictures hands on colours only: a black drawing on nothing comes out black all over."""
+    target = job.inputs.get(TARGET_ROLE)
+    pictures = [result.facts for result in results if result.facts.kind is MediaKind.IMAGE]
+    kept = target is None or not target.facts.is_see_through or any(facts.is_see_through for facts in pictures)
+    return () if kept or not pictures else ((OPAQUE_CODE, OPAQUE_SENTENCE),)
 
 
 def _substituted(bound: Bound, upstream: Upstream) -> Warnings:

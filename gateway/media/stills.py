@@ -26,6 +26,7 @@ _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 #: Browsers and FFmpeg show a frame with a delay of 10 ms or less for 100 ms.
 _SHORTEST_DELAY_MS: Final = 10
 _DEFAULT_DELAY_MS: Final = 100
+_OPAQUE: Final = 255
 
 
 @contextmanager
@@ -145,6 +146,7 @@ def _still_facts(image: Image.Image, kind: MediaType, *, frames: int) -> MediaFa
     width, height = image.size
     if kind.kind is MediaKind.IMAGE and image.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS:
         width, height = height, width
+    is_still = kind.kind is MediaKind.IMAGE and frames == 1
     return MediaFacts(
         kind=kind.kind,
         content_type=kind.content_type,
@@ -156,4 +158,13 @@ def _still_facts(image: Image.Image, kind: MediaType, *, frames: int) -> MediaFa
         duration_seconds=None,
         has_audio=False,
         video_codec=None,
+        is_see_through=is_still and _is_see_through(image),
     )
+
+
+def _is_see_through(image: Image.Image) -> bool:
+    """Of a decoded picture. Many say that they have transparency, and every pixel is opaque."""
+    if not image.has_transparency_data:
+        return False
+    with_alpha = image if "A" in image.getbands() else image.convert("RGBA")
+    return bool(np.asarray(with_alpha.getchannel("A")).min() < _OPAQUE)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.engine.results import OPAQUE_CODE, OPAQUE_SENTENCE
 from gateway.engine.submitting import draw_number
 from gateway.errors import InvalidInputError, TaskUnavailableError
 from gateway.events import EventKind
@@ -79,6 +80,25 @@ async def test_picture_is_resampled_where_no_worker_that_works_has_a_model_and_t
     gpu.prompt.succeed("3", b"twice:target")
     await engine.until("succeeded", job_id)
     assert await warnings(engine, job_id) == [STOOD_IN]
+
+
+async def test_transparency_that_is_lost_is_said(engine):
+    await engine.start(gpu := bare(engine))
+    job_id = await upscale(engine, target=b"drawn:target")
+    gpu.prompt.start()
+    gpu.prompt.succeed("3", b"twice:target")
+    await engine.until("succeeded", job_id)
+    assert await warnings(engine, job_id) == [STOOD_IN, (OPAQUE_CODE, OPAQUE_SENTENCE)]
+
+
+@pytest.mark.parametrize(("result", "codes"), [(b"image:swapped", [OPAQUE_CODE]), (b"drawn:swapped", [])])
+async def test_transparency_is_only_said_to_be_lost_where_it_is(engine, result, codes):
+    await engine.start(gpu := engine.new_upstream())
+    job_id = await engine.submit(target=b"drawn:target")
+    gpu.prompt.start()
+    gpu.prompt.succeed(engine.result_node("faceswap_image"), result)
+    await engine.until("succeeded", job_id)
+    assert [code for code, _ in await warnings(engine, job_id)] == codes
 
 
 async def test_what_was_chosen_is_kept_over_a_restart_and_still_said(engine):

@@ -24,8 +24,17 @@ IMAGE = MediaFacts(MediaKind.IMAGE, "image/png", ".png", 640, 360, 1, None, None
 TWICE = replace(IMAGE, width=1280, height=720)
 PAINTED = replace(IMAGE, width=1024, height=1024)
 FILM = replace(VIDEO, width=768, height=512, frames=96, fps=Fraction(24), duration_seconds=4.0, has_audio=False)
+DRAWN = replace(IMAGE, is_see_through=True)
 SILENT = replace(VIDEO, has_audio=False)
-FACTS = {b"silent": SILENT, b"video": VIDEO, b"image": IMAGE, b"twice": TWICE, b"painted": PAINTED, b"film": FILM}
+FACTS = {
+    b"silent": SILENT,
+    b"video": VIDEO,
+    b"image": IMAGE,
+    b"twice": TWICE,
+    b"painted": PAINTED,
+    b"film": FILM,
+    b"drawn": DRAWN,
+}
 
 
 class FakeMedia:

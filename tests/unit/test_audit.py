@@ -201,3 +201,11 @@ def test_a_plain_colour_is_no_picture_unless_its_source_was_one():
 def test_another_picture_is_not_the_source_enlarged():
     assert wrong_look(Survey(is_flat=False, drift=MOST_DRIFT)) is None
     assert "does not show" in wrong_look(Survey(is_flat=False, drift=MOST_DRIFT + 0.1))
+
+
+def test_facts_stored_before_transparency_was_looked_at_are_read_as_opaque():
+    drawing = MediaFacts(MediaKind.IMAGE, "image/png", ".png", 6, 4, 1, None, None, False, None, is_see_through=True)
+    told = drawing.to_json()
+    assert MediaFacts.from_json(told) == drawing
+    del told["is_see_through"]
+    assert MediaFacts.from_json(told) == replace(drawing, is_see_through=False)

@@ -28,6 +28,25 @@ def test_facts_of_a_still(studio, probe, suffix, kind):
     assert facts(probe(path)) == MediaFacts(MediaKind.IMAGE, kind, suffix, 60, 40, 1, None, None, False, None)
 
 
+@pytest.mark.parametrize(("suffix", "mode", "least", "expected"), [
+    ("png", "RGBA", 254, True), ("png", "RGBA", 255, False), ("png", "LA", 0, True), ("png", "LA", 255, False),
+    ("png", "P", 0, True), ("png", "P", 255, False), ("png", "RGB", 0, True), ("png", "RGB", None, False),
+    ("webp", "RGBA", 254, True), ("webp", "RGBA", 255, False), ("webp", "RGB", None, False),
+])  # fmt: skip
+def test_a_picture_is_see_through_when_a_pixel_is(studio, probe, suffix, mode, least, expected):
+    path, more = studio.folder / f"drawing.{suffix}", {}
+    picture = Image.new(mode, (6, 4), {"RGBA": (9, 8, 7, 255), "LA": (9, 255), "P": 1, "RGB": (9, 8, 7)}[mode])
+    if mode in {"RGBA", "LA"}:
+        picture.putpixel((5, 3), (*picture.getpixel((0, 0))[:-1], least))
+    elif mode == "P":
+        picture.putpalette([0, 0, 0, 9, 8, 7])
+        more["transparency"] = bytes([255, least])
+    elif least is not None:
+        more["transparency"] = (9, 8, 7)
+    picture.save(path, lossless=True, **more)
+    assert facts(probe(path)).is_see_through is expected
+
+
 def test_a_photo_laid_on_its_side_is_measured_upright(studio, probe):
     path = studio.folder / "phone.jpg"
     exif = Image.Exif()
