@@ -82,7 +82,13 @@ async def once(
         return Done(told(await make(None)), is_replay=False)
 
 
-def once_response(done: Done) -> Response:
-    """The answer over HTTP; one that is told again says so."""
+def once_response(done: Done, body: bytes | None = None) -> Response:
+    """The answer over HTTP; one that is told again says so.
+
+    Args:
+        done: as ``once`` gave it.
+        body: what there is to tell by now, where the client waited for more than the answer.
+    """
     replayed = {REPLAYED: "true"} if done.is_replay else {}
-    return Response(done.answer.body, done.answer.status, {"Cache-Control": "no-store", **replayed}, JSON_TYPE)
+    content = done.answer.body if body is None else body
+    return Response(content, done.answer.status, {"Cache-Control": "no-store", **replayed}, JSON_TYPE)

@@ -15,7 +15,8 @@ from starlette.responses import Response
 from gateway.api.dialects.swaps_v1 import detection, reading, refusals, translation
 from gateway.api.dialects.swaps_v1.waiting import WAIT_SECONDS, until_ended
 from gateway.api.facade import Done
-from gateway.api.problems import JSON_TYPE, json_response, to_json
+from gateway.api.once import once, once_response, wanted_of
+from gateway.api.problems import json_response, to_json
 from gateway.api.shown import is_job_id
 from gateway.api.uploads import receive_json
 from gateway.api.url_inputs import UrlInput, check_urls, with_urls
@@ -29,12 +30,10 @@ from gateway.errors import (
     UnauthorizedError,
     UnsupportedMediaError,
 )
-from gateway.idempotency import HEADER, Answer, Claim, Wanted, fingerprint, key_of
 from gateway.interfaces import Promise
 from gateway.job import Job, JobState
 from gateway.strictjson import JsonValue
 
-REPLAYED: Final = "Idempotent-Replayed"
 STILL_SECONDS: Final = 25.0
 VIDEO_SECONDS: Final = 120.0
 #: Asked for in the place of what is no id, so that a malformed one costs what a missing one costs.
@@ -94,36 +93,22 @@ async def post_swaps(request: Request, call: Call) -> Response:
     """``POST /api/v1/swaps``: 201 once the swap is stored; with ``?wait=true`` once it has ended, or after 50 s."""
     deadline = asyncio.get_running_loop().time() + WAIT_SECONDS
     wants_wait = reading.wants_wait(request.query_params.getlist("wait"))
-    key = key_of(request.headers.getlist(HEADER))
     body = await _json_body(request, call)
+    wanted = wanted_of(request, call, dict(body))
+
+    async def create(promise: Promise | None) -> Job:
+        return await _create(body, call, promise)
+
+    def answer(job: Job) -> tuple[int, Mapping[str, object]]:
+        return 201, _body(request, call, job)
+
     with refusals.in_its_words():
-        done = await _once(request, call, body, key)
-    content = done.answer.body
+        done = await once(call, wanted, create, answer, until=call.service.clock.monotonic() + WAIT_SECONDS)
+    response = once_response(done)
     if wants_wait and (ended := await _ended(request, call, done, deadline)) is not None:
-        content = to_json(_body(request, call, ended))
-    headers = {
-        "Location": f"{call.window.link_prefix}/api/v1/swaps/{done.answer.job_id}",
-        "Cache-Control": "no-store",
-        **({REPLAYED: "true"} if done.is_replay else {}),
-    }
-    return Response(content, done.answer.status, headers, JSON_TYPE)
-
-
-async def _once(request: Request, call: Call, body: Mapping[str, JsonValue], key: str | None) -> Done:
-    """A create, made now or, under an idempotency key that was used for it, told again."""
-
-    def answer(job: Job) -> Answer:
-        return Answer(201, to_json(_body(request, call, job)), job.id)
-
-    async def make(claim: Claim | None) -> Answer:
-        return answer(await _create(body, call, None if claim is None else Promise(claim, answer)))
-
-    if key is None:
-        with call.creating():
-            return Done(await make(None), is_replay=False)
-    wanted = Wanted(call.known.owner, key, fingerprint("POST", request.scope["path"], dict(body)))
-    until = call.service.clock.monotonic() + WAIT_SECONDS
-    return await call.service.claims.once(wanted, make, room=call.creating, until=until)
+        response = once_response(done, to_json(_body(request, call, ended)))
+    response.headers["Location"] = f"{call.window.link_prefix}/api/v1/swaps/{done.answer.job_id}"
+    return response
 
 
 async def _ended(request: Request, call: Call, done: Done, deadline: float) -> Job | None:
