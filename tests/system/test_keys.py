@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import os
 import re
 import stat
 from http import HTTPStatus
@@ -102,6 +105,71 @@ async def test_the_token_opens_swiftswap_and_its_link_needs_none(gateway, token,
             done = await owner.get(f"/check_task_status/{task_id}")
             assert (await stranger.get(f"/check_task_status/{task_id}")).status_code == HTTPStatus.UNAUTHORIZED
         assert (await stranger.get(done.json()["link"])).content.startswith(b"\x89PNG")
+
+
+@pytest.fixture
+async def keys(gateway, token) -> list[str]:
+    """Two keys of two users, with credits for a job each."""
+    async with gateway.client(headers={"X-API-Key": token}) as operator:
+        made = [
+            await operator.post("/-/keys", json={"name": f"{name} {os.urandom(4).hex()}", "credits": 100})
+            for name in ("ann", "bob")
+        ]
+    return [answer.json()["key"] for answer in made]
+
+
+async def test_a_key_sees_its_own_jobs_and_no_other_key_does(gateway, token, keys, material):
+    ann, bob = keys
+    async with gateway.client(headers={"Authorization": f"Bearer {ann}"}) as owner:
+        job_id = await submit(owner, target_image=material.still, image=material.face(610))
+        assert (await ended(owner, job_id))["status"] == "SUCCESS"
+        assert [job["id"] for job in (await owner.get("/-/jobs")).json()["jobs"]] == [job_id]
+    for headers in ({"X-API-Key": bob}, {"Authorization": f"Bearer {token}"}):
+        async with gateway.client(headers=headers) as other:
+            assert job_id not in (await other.get("/-/jobs")).text
+            for method, path in (
+                ("GET", "/status/{}"), ("GET", "/events/{}"), ("GET", "/check_task_status/{}"), ("GET", "/query_task/{}"),
+                ("POST", "/cancel_task/{}"), ("GET", "/-/jobs/{}"), ("DELETE", "/-/jobs/{}"), ("GET", "/-/jobs/{}/events"),
+            ):  # fmt: skip
+                answer = await other.request(method, path.format(job_id))
+                assert answer.status_code == HTTPStatus.NOT_FOUND, path
+
+
+async def test_a_browser_opens_stream_and_socket_without_a_header(gateway, keys, material):
+    ann, _ = keys
+    async with gateway.client() as client:
+        own = {"X-API-Key": ann}
+        files = parts(target_image=material.still, image=material.face(611))
+        answer = await client.post("/face-swap", data={"return_prompt_id_only": "true"}, files=files, headers=own)
+        job_id = answer.json()["prompt_id"]
+
+        async def ticket(path: str) -> str:
+            answer = await client.post("/-/tickets", json={"path": path}, headers=own)
+            assert answer.status_code == HTTPStatus.CREATED, answer.text
+            return answer.json()["url"]
+
+        stream = await ticket(f"/events/{job_id}")
+        told = await client.get(stream)
+        assert told.headers["content-type"].startswith("text/event-stream")
+        assert "event: completed" in told.text
+        assert (await client.get(stream)).status_code == HTTPStatus.UNAUTHORIZED
+        socket = await ticket("/face-swap-ws")
+
+    async def first_word(address: str, **how: object) -> tuple[str, str | None]:
+        url = f"ws://127.0.0.1:{gateway.port}{address}"
+        async with websockets.connect(url, proxy=None, origin=gateway.url, **how) as connection:
+            await connection.send(json.dumps({"prompt_id": job_id}))
+            return json.loads(await connection.recv())["event"], connection.subprotocol
+
+    assert await first_word(socket) == ("queued", None)
+    encoded = base64.urlsafe_b64encode(ann.encode()).decode().rstrip("=")
+    offered = ["gateway.v1", f"gateway.bearer.{encoded}"]
+    assert await first_word("/face-swap-ws", subprotocols=offered) == ("queued", "gateway.v1")
+    # A page sees no answer before the handshake: it is told by the code of the close.
+    for address, how in ((socket, {}), ("/face-swap-ws", {"subprotocols": ["gateway.v1"]})):
+        with pytest.raises(websockets.ConnectionClosed) as refusal:
+            await first_word(address, **how)
+        assert refusal.value.rcvd.code == 4401
 
 
 async def test_what_anybody_may_see_tells_nothing(gateway):
