@@ -113,7 +113,9 @@ async def test_killed_worker_loses_no_job_and_comes_back(gateway, material, tmp_
             assert falls(bars_of(ours, "fraction")) == falls(bars_of(dialect, "percentage")) == []
     lived = gateway.rows("SELECT DISTINCT upstream FROM attempts WHERE outcome = 'succeeded'")
     assert {name for (name,) in lived} == {"embedded-1", "embedded-2"}
-    assert gateway.rows("SELECT count(*) FROM attempts WHERE outcome != 'succeeded'") == [(1,)]
+    # Another may have been sent ahead, and waited there behind it: that costs nothing either.
+    ended_early = gateway.rows("SELECT upstream, outcome FROM attempts WHERE outcome != 'succeeded'")
+    assert ended_early in ([(victim, "interrupted")], [(victim, "interrupted")] * 2)
 
 
 async def test_killed_gateway_finishes_every_acknowledged_job_after_its_restart(gateway, material, tmp_path):
