@@ -6,7 +6,7 @@ are frozen dataclasses from here or from the ground modules.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +20,10 @@ from gateway.events import Event, Passing, PreviewImage, Progress
 from gateway.idempotency import Answer, Claim, Standing, Wanted
 from gateway.job import Cause, Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
 from gateway.ledger import Account, Entry, Purse
+from gateway.outbox import Answer as WebhookAnswer
+from gateway.outbox import Delivery, SealedSecret, Verdict
+from gateway.outbox import Message as WebhookMessage
+from gateway.outbox import MessageState as WebhookState
 from gateway.poison import Trail
 from gateway.timings import Key, Row
 
@@ -402,6 +406,73 @@ class ClaimStore(Protocol):
         ...
 
 
+class WebhookStore(Protocol):
+    """The outbox, and what signs its messages. Every method is one transaction, as of ``Store``."""
+
+    async def due(
+        self,
+        *,
+        now: float,
+        without_owners: Collection[str] = (),
+        without_endpoints: Collection[int] = (),
+        limit: int,
+        each: int,
+    ) -> Sequence[WebhookMessage]:
+        """What is due: at most ``each`` messages of at most ``limit`` endpoints, none of these; longest due first."""
+        ...
+
+    async def next_due(
+        self, *, without_owners: Collection[str] = (), without_endpoints: Collection[int] = ()
+    ) -> float | None:
+        """When something is due, of others than these (Unix seconds); None when nothing will be."""
+        ...
+
+    async def record(self, message: WebhookMessage, answer: WebhookAnswer, verdict: Verdict, *, now: float) -> bool:
+        """Keep what came of an attempt; False when the message has moved on: then no row changed."""
+        ...
+
+    async def postpone(self, endpoint: int, *, until: float) -> None:
+        """Let an endpoint be until a time, or until there is something new for it."""
+        ...
+
+    async def messages(
+        self, owner: str, *, state: WebhookState | None, before: str | None, limit: int
+    ) -> Sequence[WebhookMessage]:
+        """An owner's, newest first; ``before`` is the id of the last one already seen."""
+        ...
+
+    async def redeliver(self, message_id: str, owner: str, *, now: float) -> WebhookMessage | None:
+        """Have an owner's message sent again, its endpoint enabled; None when there is none."""
+        ...
+
+    async def enable(self, owner: str, url: str) -> None:
+        """An endpoint that had answered 410 is one again."""
+        ...
+
+    async def secrets(self, account: str, *, now: float) -> Sequence[SealedSecret]:
+        """Those that sign now, newest first."""
+        ...
+
+    async def add_secret(
+        self, account: str, sealed: bytes, *, old_until: float | None, now: float
+    ) -> Sequence[SealedSecret]:
+        """Keep a new secret; those that sign from now on, newest first.
+
+        Args:
+            account: whose.
+            sealed: the secret, unreadable.
+            old_until: how long the one before it signs beside it; None: it is kept only where there is none yet.
+            now: Unix seconds.
+
+        Raises ConflictError when too many sign already.
+        """
+        ...
+
+    async def sweep(self) -> int:
+        """Forget a batch of endpoints that no message names any more; how many."""
+        ...
+
+
 class Store(Protocol):
     """The durable truth. Every method is one transaction; a write has been committed when it returns."""
 
@@ -418,6 +489,11 @@ class Store(Protocol):
     @property
     def claims(self) -> ClaimStore:
         """Idempotency keys."""
+        ...
+
+    @property
+    def webhooks(self) -> WebhookStore:
+        """The outbox."""
         ...
 
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
@@ -590,6 +666,29 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was begun and let go of the database."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------------------ webhooks
+
+
+class WebhookSender(Protocol):
+    """Carries one message to one URL, guarded."""
+
+    async def send(self, delivery: Delivery) -> WebhookAnswer:
+        """One signed POST; what came of it. Raises nothing that depends on the other side."""
+        ...
+
+
+class Sealer(Protocol):
+    """Makes secrets unreadable for whoever has the database alone."""
+
+    def seal(self, account: str, secret: bytes) -> bytes:
+        """The secret, sealed for an account."""
+        ...
+
+    def open(self, account: str, sealed: bytes) -> bytes | None:
+        """What was sealed for this account; None when it was not, or not with our key."""
         ...
 
 

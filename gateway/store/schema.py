@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from gateway.events import TERMINAL_KINDS, EventKind
 from gateway.job import LIVE, TERMINAL, TERMINAL_JOB, Cause, JobState, TaskEvent, TaskState
-from gateway.store import schema_credits  # noqa: F401 - its tables are of the same database
+from gateway.store import schema_credits, schema_webhooks  # noqa: F401 - their tables are of the same database
 from gateway.store.metadata import among, metadata
 
 
@@ -52,7 +52,7 @@ OUTCOMES = (
 #: Those of them that have a cause.
 CAUSED = (TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED)
 
-#: All tables, those of ``schema_credits.py`` included, for whoever makes them at once.
+#: All tables, those of ``schema_credits.py`` and ``schema_webhooks.py`` included, for whoever makes them at once.
 TABLES = metadata
 
 #: Spelled out, not bound: SQLite uses a partial index only where the query repeats its condition literally.

@@ -42,6 +42,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/sql_store.py": "tests/contract/test_store.py",
     "gateway/store/metadata.py": "tests/unit/store/test_schema.py",
     "gateway/store/schema_credits.py": "tests/contract/test_sql_credits.py",
+    "gateway/store/schema_webhooks.py": "tests/contract/test_sql_webhooks.py",
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
     "gateway/upstream_builder.py": "tests/unit/test_main.py",
     "gateway/upstreams/*.py": "tests/contract/test_upstream.py",

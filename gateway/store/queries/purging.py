@@ -11,6 +11,7 @@ from gateway.interfaces import LooseBlob, Purged
 from gateway.job import TERMINAL_JOB, JobState
 from gateway.store.queries import change
 from gateway.store.queries.assets import forget_assets
+from gateway.store.queries.outbox import forget_owner
 from gateway.store.schema import assets, blobs, job_inputs, jobs
 
 #: Jobs in one transaction. Each takes its events, tasks and attempts along: some dozens of rows.
@@ -43,6 +44,7 @@ def purge_owner(connection: Connection, owner: str) -> Purged:
     old = [row.id for row in connection.execute(_ENDED_OF, {"owner": owner})]
     if old:
         return _purge(connection, old)
+    forget_owner(connection, owner)
     rows = connection.execute(_ASSETS_OF, {"owner": owner}).all()
     gone = forget_assets(connection, _THESE, {"these": [row.id for row in rows]}) if rows else 0
     return Purged(jobs=0, assets=gone, blobs=_forget_blobs(connection, {row.blob for row in rows}))

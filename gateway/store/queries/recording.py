@@ -35,6 +35,7 @@ from gateway.store.queries import change
 from gateway.store.queries.assets import add_results, drop_results, release_inputs
 from gateway.store.queries.jobs import SELECT_JOB
 from gateway.store.queries.ledger import close_hold
+from gateway.store.queries.outbox import post
 from gateway.store.queries.queue import STEP_ASIDE, overdue
 from gateway.store.rows import (
     Values,
@@ -200,6 +201,7 @@ def _apply(
     story.job = replace(story.job, state=job_state(story.tasks), updated_at=story.now)
     if story.job.is_terminal:
         _end(connection, story, report, decision, retention)
+        post(connection, story.job, story.now)
 
 
 def _dispatch(connection: Connection, story: _Story, task: Task, report: Report) -> Task:
