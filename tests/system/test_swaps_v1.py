@@ -6,28 +6,23 @@ requests towards the gateway, and by the gateway towards the server that has sou
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
-import os
 import shutil
-import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-import trustme
-from PIL import Image
+from PIL import Image, ImageOps
 
-from tests.tools.file_server import FileServer, serving
-from tests.tools.gateway_process import GatewayProcess
-from tests.tools.waiting import PATIENCE_SECONDS, wait_until
+from tests.tools import groups
+from tests.tools.v1_house import MEDIA_HOST, House, make_key, opened
+from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -98,123 +93,15 @@ PUBLIC_SWAP = {
     "metadata",
     "webhook_url",
 }
-MEDIA_HOST = "media.example.com"
-
-
-@dataclass(frozen=True)
-class House:
-    """A gateway over https, the server with the media, and a client that trusts both."""
-
-    gateway: GatewayProcess
-    media: FileServer
-    authority: Path
-    folder: Path
-    key: str
-
-    @property
-    def base(self) -> str:
-        return f"https://localhost:{self.gateway.port}"
-
-    def url(self, name: str) -> str:
-        return f"{self.media.url}/{name}"
-
-    def client(self) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {self.key}"}
-        trusted = ssl.create_default_context(cafile=self.authority)
-        return httpx.AsyncClient(
-            base_url=self.base, headers=headers, verify=trusted, trust_env=False, timeout=PATIENCE_SECONDS
-        )
-
-    def hosted(self, sample: str) -> str:
-        """A sample with our hosts in the place of the document's."""
-        return sample.replace("HERE", self.base.partition("//")[2]).replace("MEDIA", self.media.url.partition("//")[2])
-
-    def run(self, *words: str, given: str | None = None) -> str:
-        """What a command prints that knows the key and trusts the authority by its usual variables, and nothing else."""
-        trusting = dict.fromkeys(("CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE"), str(self.authority))
-        environment = {
-            **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
-            **trusting,
-            "AIFACESWAP_API_KEY": self.key,
-            "PATH": f"{self.folder}{os.pathsep}{os.environ['PATH']}",
-        }
-        done = subprocess.run(
-            words,
-            cwd=self.folder,
-            env=environment,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory, material) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("v1")
-    authority, here = trustme.CA(), folder / "media"
-    here.mkdir()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
-    own, theirs = authority.issue_cert("localhost"), authority.issue_cert(MEDIA_HOST)
-    own.cert_chain_pems[0].write_to_path(folder / "own.pem")
-    own.private_key_pem.write_to_path(folder / "own.key")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    theirs.configure_cert(context)
-    prepare(here, material)
-    settings = {
-        "AUTH": "keys",
-        "TLS_CERT": str(folder / "own.pem"),
-        "TLS_KEY": str(folder / "own.key"),
-        "CA_FILE": str(folder / "ca.pem"),
-        "RESOLVE": f"{MEDIA_HOST}=127.0.0.1",
-        "URL_ALLOWLIST": "127.0.0.1/32",
-    }
-    gateway = GatewayProcess(folder / "gateway", settings, workers=2)
-    with serving(here, tls=context, name=MEDIA_HOST) as media:
-        try:
-            gateway.start(wait_for_workers=False)
-            yield House(gateway, media, folder / "ca.pem", folder, make_key(gateway, folder))
-        finally:
-            gateway.end()
-
-
-def prepare(here: Path, material: Any) -> None:
-    """The pictures that the samples name, and others."""
-    for name, source in (("face.jpg", material.face(1300)), ("target.jpg", material.still)):
-        Image.open(source).convert("RGB").save(here / name, quality=95)
-    shutil.copyfile(material.clip, here / "clip.mp4")
-    shutil.copyfile(material.faceless, here / "nobody.png")
-    # Not every machine has it.
-    shim = here.parent / "uuidgen"
-    shim.write_text(f"#!{sys.executable}\nimport uuid\nprint(uuid.uuid4())\n")
-    shim.chmod(0o755)
-
-
-def make_key(gateway: GatewayProcess, folder: Path) -> str:
-    """As an operator makes it on the machine of the gateway; printed alone on the last line."""
-    done = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "comfygate"),
-            "keys",
-            "create",
-            "--name",
-            "tester",
-            "--rate",
-            "10000",
-            "--credits",
-            "1000",
-        ],
-        cwd=folder,
-        env={**os.environ, "GATEWAY_DATA_DIR": str(gateway.data_dir), "GATEWAY_CA_FILE": str(folder / "ca.pem")},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_SECONDS,
-        check=True,
-    )
-    return done.stdout.splitlines()[-1]
+    pair = groups.group(folder / "pair.jpg")
+    others = {"clip.mp4": material.clip, "nobody.png": material.faceless, "pair.jpg": pair}
+    with opened(folder, face=material.face(1300), target=material.still, others=others) as house:
+        yield house
 
 
 async def ended(house: House, swap_id: str) -> dict[str, Any]:
@@ -339,3 +226,105 @@ async def test_what_cannot_be_fetched_is_refused_in_the_same_words_whatever_is_b
 async def test_a_video_as_an_image_is_refused(house):
     answer = await create(house, target_url=house.url("clip.mp4"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+# ------------------------------------------------------------------------------------------------------------- faces
+
+
+async def test_faces_are_counted_and_each_gets_a_photo_of_its_own(house):
+    async with house.client() as client:
+        taken = await client.post("/api/v1/face-detect", json={"target_url": house.url("pair.jpg")})
+        assert taken.status_code == HTTPStatus.ACCEPTED, taken.text
+        assert (taken.json()["status"], "opencv" in taken.json()["note"]) == ("queued", True)
+
+        async def look() -> Any:
+            snapshot = (await client.get(taken.json()["poll_url"])).json()
+            return snapshot if snapshot["status"] in {"done", "failed"} else None
+
+        found = await wait_until(look, what="the faces")
+        listed = (await client.get("/api/v1/swaps?limit=100")).json()["data"]
+        as_swap = await client.get(f"/api/v1/swaps/{taken.json()['task_id']}")
+    assert (found["faces_detected"], [face["index"] for face in found["faces"]]) == (2, [0, 1]), found
+    areas = [face["bounding_box"]["width"] * face["bounding_box"]["height"] for face in found["faces"]]
+    assert areas == sorted(areas, reverse=True)
+    assert found["completed_at"] >= found["created_at"]
+    assert taken.json()["task_id"] not in {swap["id"] for swap in listed}
+    assert as_swap.status_code == HTTPStatus.NOT_FOUND
+    mappings = [{"face_index": face["index"], "source_url": house.url("face.jpg")} for face in found["faces"]]
+    answer = await create(
+        house, type="multi_face_image", source_url=None, target_url=house.url("pair.jpg"), face_swaps=mappings
+    )
+    assert answer.status_code == HTTPStatus.CREATED, answer.text
+    swap = await ended(house, answer.json()["id"])
+    assert (swap["type"], swap["status"]) == ("multi_face_image", "done"), swap
+    async with house.client() as client:
+        file = await client.get(swap["result_url"])
+    after = np.asarray(Image.open(io.BytesIO(file.content)).convert("RGB")).astype(int)
+    before = np.asarray(ImageOps.exif_transpose(Image.open(house.folder / "media" / "pair.jpg")).convert("RGB"))
+    moved = np.abs(after - before.astype(int)).max(axis=2)
+    for face in found["faces"]:
+        x, y, width, height = (int(face["bounding_box"][side]) for side in ("x", "y", "width", "height"))
+        assert moved[y : y + height, x : x + width].max() > 40, face
+
+
+# ----------------------------------------------------------------------------------------------------------- credits
+
+
+async def total(client: httpx.AsyncClient) -> int:
+    return (await client.get("/api/v1/me")).json()["credits"]["total"]
+
+
+async def test_what_is_done_costs_and_what_fails_is_given_back(house):
+    key = make_key(house.gateway, house.folder, "payer", 5)
+    body = {"type": "image", "source_url": house.url("face.jpg"), "target_url": house.url("target.jpg")}
+    async with house.client(key) as client:
+        done = (await client.post("/api/v1/swaps?wait=true", json=body)).json()
+        assert (done["status"], done["credit_cost"], await total(client)) == ("done", 1, 4)
+        failing = body | {"target_url": house.url("nobody.png")}
+        failed = (await client.post("/api/v1/swaps?wait=true", json=failing)).json()
+        assert (failed["status"], failed["credit_cost"], await total(client)) == ("failed", 1, 4)
+        # What somebody else's key started is nobody's here.
+        assert {swap["id"] for swap in (await client.get("/api/v1/swaps")).json()["data"]} == {
+            done["id"],
+            failed["id"],
+        }
+
+
+async def test_twenty_who_spend_ten_credits_at_once_get_ten_swaps(house):
+    key = make_key(house.gateway, house.folder, "spender", 10)
+    body = {"type": "image", "source_url": house.url("face.jpg"), "target_url": house.url("target.jpg")}
+    async with house.client(key) as client:
+        answers = await asyncio.gather(*(client.post("/api/v1/swaps", json=body) for _ in range(20)))
+        swaps = (await client.get("/api/v1/swaps?limit=100")).json()["data"]
+        for swap in swaps:
+            await client.delete(f"/api/v1/swaps/{swap['id']}")
+    assert sorted(answer.status_code for answer in answers) == [201] * 10 + [402] * 10
+    assert {answer.json()["error"]["code"] for answer in answers if answer.is_error} == {"insufficient_credits"}
+    assert len(swaps) == 10
+
+
+async def test_a_kill_between_the_claim_and_the_job_costs_the_next_try_a_lease_at_most(tmp_path, material):
+    """With a lease of three seconds in place of sixty; nothing else differs."""
+    first = "from gateway import idempotency; idempotency.LEASE_SECONDS = 3.0; idempotency.RENEW_SECONDS = 1.0"
+    once = {"Idempotency-Key": "try-again"}
+    with opened(tmp_path, face=material.face(1310), target=material.still, others={}, first=first) as house:
+        body = {"type": "image", "source_url": house.url("slow/face.jpg"), "target_url": house.url("target.jpg")}
+        house.media.go.clear()
+        async with house.client() as client:
+            cut = asyncio.create_task(client.post("/api/v1/swaps", json=body, headers=once))
+            await wait_until(lambda: "/slow/face.jpg" in house.media.asked, what="the fetch")
+            assert house.gateway.rows("SELECT count(*) FROM claims WHERE status IS NULL") == [(1,)]
+            house.gateway.kill()
+            await asyncio.gather(cut, return_exceptions=True)
+        assert cut.exception() is not None
+        house.media.go.set()
+        house.gateway.start(wait_for_workers=False)
+        async with house.client() as client:
+            made = await client.post("/api/v1/swaps", json=body, headers=once)
+            again = await client.post("/api/v1/swaps", json=body, headers=once)
+            other = await client.post("/api/v1/swaps", json=body | {"target_face_index": 1}, headers=once)
+        assert (made.status_code, again.content) == (HTTPStatus.CREATED, made.content)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert (other.status_code, other.json()["error"]["code"]) == (400, "validation_error")
+        assert house.gateway.rows("SELECT count(*) FROM jobs") == [(1,)]
+        assert house.gateway.rows("SELECT count(*) FROM ledger WHERE kind = 'hold'") == [(1,)]
