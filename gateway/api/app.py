@@ -13,6 +13,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import uuid4
@@ -198,11 +199,10 @@ class _Http:
         if self._endpoint.access is not Access.PUBLIC:
             self._gatekeeper.doors.require_reader(request.headers)
         knock = Knock.of(scope, takes_ticket=self._endpoint.takes_ticket)
-        caller = await self._gatekeeper.caller(self._endpoint.access, knock)
+        count = partial(self._window.admit, scope)
+        caller = await self._gatekeeper.caller(self._endpoint.access, knock, count=count)
         if caller is not None and caller.key is not None:
             never_keep(scope)
-        if self._endpoint.access is not Access.PUBLIC:
-            self._window.limits.admit(caller, scope, self._window.service.clock.monotonic())
         call = Call(self._window, caller)
         if self._endpoint.holds is Holds.NOTHING:
             await (await self._endpoint.handler(request, call))(scope, receive, send)
@@ -228,8 +228,8 @@ class _Socket:
         websocket = WebSocket(scope, receive, _agreeing(scope, send))
         self._gatekeeper.doors.require_socket_origin(websocket.headers)
         try:
-            caller = await self._gatekeeper.caller(self._endpoint.access, Knock.of(scope, takes_ticket=True))
-            self._window.limits.admit(caller, scope, self._window.service.clock.monotonic())
+            knock, count = Knock.of(scope, takes_ticket=True), partial(self._window.admit, scope)
+            caller = await self._gatekeeper.caller(self._endpoint.access, knock, count=count)
         except (UnauthorizedError, RateLimitedError) as error:
             if "origin" not in websocket.headers:
                 raise

@@ -67,8 +67,11 @@ def amounts_body(amounts: Amounts) -> dict[str, int]:
 
 
 async def get_credits(request: Request, call: Call) -> Response:
-    """``GET /-/credits/{user}``."""
-    return json_response(statement_body(await call.service.credits.statement(request.path_params["user"])))
+    """``GET /-/credits?user=<name>``."""
+    names = request.query_params.getlist("user")
+    if len(names) != 1:
+        raise InvalidInputError("user is the name of a user.", field="user")
+    return json_response(statement_body(await call.service.credits.statement(names[0])))
 
 
 async def post_credits(request: Request, call: Call) -> Response:
@@ -78,6 +81,6 @@ async def post_credits(request: Request, call: Call) -> Response:
 
 
 ENDPOINTS: Final = (
-    Endpoint("GET", "/-/credits/{user}", get_credits, Access.ADMIN),
+    Endpoint("GET", "/-/credits", get_credits, Access.ADMIN),
     Endpoint("POST", "/-/credits", post_credits, Access.ADMIN),
 )

@@ -5,7 +5,7 @@ The rules are those of ``auth.Doors``; here is the one question that needs the s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -59,6 +59,10 @@ def _ticket_in(query: bytes) -> str | None:
     return None if given is None else given[0] if len(given) == 1 else ""
 
 
+def _count_nothing(_caller: Caller | None) -> None:
+    """Nobody has a limit."""
+
+
 class Gatekeeper:
     """Stands in front of every endpoint.
 
@@ -75,13 +79,20 @@ class Gatekeeper:
         self._tickets = tickets
         self._knocks = Knocks(clock)
 
-    async def caller(self, access: Access, knock: Knock) -> Caller | None:
+    async def caller(
+        self, access: Access, knock: Knock, *, count: Callable[[Caller | None], None] = _count_nothing
+    ) -> Caller | None:
         """Who calls an endpoint of this access; None where a public one was asked by a stranger in keys mode.
+
+        Args:
+            access: of the endpoint.
+            knock: the request.
+            count: told who asks for what is not public, before it is decided whether that may be had; it may refuse.
 
         Raises:
             UnauthorizedError: a key is needed and none was shown, or it is malformed; or the ticket opens nothing.
             InvalidKeyError: the key opens nothing.
-            RateLimitedError: too many wrong ones came from there.
+            RateLimitedError: too many wrong ones came from there, or what ``count`` refuses.
             ForbiddenError: the key may not do this.
         """
         shown = self._shown(access, knock)
@@ -89,6 +100,8 @@ class Gatekeeper:
             found: Caller | None = await self._by_ticket(knock, has_shown=shown is not None)
         else:
             found = await self._by_key(access, knock, shown)
+        if access is not Access.PUBLIC:
+            count(found)
         self.doors.require_access(access, found, has_shown=shown is not None or knock.ticket is not None)
         return found
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 from starlette.websockets import WebSocket
 
 from gateway.api import sse
@@ -70,6 +71,10 @@ class Window:
     slots: Slots = field(default_factory=Slots)
     limits: Limits = field(default_factory=Limits)
     _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
+
+    def admit(self, scope: Scope, caller: Caller | None) -> None:
+        """Count a request of a caller who has limits. Raises RateLimitedError."""
+        self.limits.admit(caller, scope, self.service.clock.monotonic())
 
     def told_once(self, frames: Callable[..., tuple[Frame, ...]]) -> ToldOnce:
         """A dialect's third function, shared by all streams; it is given our ``link_prefix`` as ``prefix``."""

@@ -82,7 +82,7 @@ class _There:
         return await self._client.admin("POST", "/-/credits", body)
 
     async def statement(self, user: str) -> Any:
-        return await self._client.admin("GET", f"/-/credits/{quote(user, safe='')}")
+        return await self._client.admin("GET", f"/-/credits?user={quote(user, safe='')}")
 
     async def page(self, what: str, after: str) -> Any:
         return await self._client.admin("GET", f"/-/{what}" + (f"?after={quote(after, safe='')}" if after else ""))

@@ -84,7 +84,7 @@ def show_purses(told: Any) -> None:
     """Print what a user has to spend."""
     held = told["credits"]
     print(
-        f"{told['user']} has {held['total']} credits: {held['subscription']} subscription, {held['monthly']} monthly "
+        f"{told['user']} has {held['total']} credit{'' if held['total'] == 1 else 's'}: {held['subscription']} subscription, {held['monthly']} monthly "
         f"({told['monthly_grant']} on each 1st), {held['permanent']} permanent"
     )
 

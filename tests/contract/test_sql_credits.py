@@ -422,6 +422,18 @@ async def test_answer_is_forgotten_after_a_day_and_its_row_by_the_sweep(store):
     assert await store.claims.sweep(now=NOV + 86_400) == 0
 
 
+@pytest.mark.parametrize("everything", [True, False])
+async def test_answer_is_forgotten_with_its_job_when_somebody_asks_for_that(store, everything):
+    other = replace(WANTED, scope="k-bob")
+    for wanted, number, owner in ((WANTED, 1, "k-ann"), (other, 2, "k-bob")):
+        await claim(store, wanted=wanted)
+        await create(store, number, owner=owner, price=0, promise=promise(wanted=wanted))
+        await store.request_cancel(f"job-{number}", LIVE, now=NOV + 1)
+    await (store.purge_owner("k-ann") if everything else store.purge_job("job-1"))
+    assert await look(store) is Free.FREE
+    assert isinstance(await look(store, wanted=other), Answer)
+
+
 async def test_database_itself_keeps_no_answer_but_a_good_one(store):
     row = {"scope": "s", "key": "k", "fingerprint": "f", "token": "t", "lease_until": 1.0, "expires_at": 1.0}
     for answer in ({"status": 402, "body": b"", "job_id": "j"}, {"status": 201, "body": None, "job_id": "j"}):

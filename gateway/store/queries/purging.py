@@ -13,6 +13,7 @@ from gateway.store.queries import change
 from gateway.store.queries.assets import forget_assets
 from gateway.store.queries.outbox import forget_owner
 from gateway.store.schema import assets, blobs, job_inputs, jobs
+from gateway.store.schema_credits import claims
 
 #: Jobs in one transaction. Each takes its events, tasks and attempts along: some dozens of rows.
 BATCH_JOBS = 50
@@ -54,6 +55,8 @@ def _purge(connection: Connection, old: Sequence[str]) -> Purged:
     which = {"old": old}
     rows = [*connection.execute(_RESULTS, which), *connection.execute(_INPUTS, which)]
     gone = forget_assets(connection, _THESE, {"these": [row.id for row in rows]}) if rows else 0
+    # Answers that are told again hold what the client said of its job.
+    change(connection, _DELETE_ANSWER, [{"gone": job_id} for job_id in old])
     change(connection, _DELETE_JOB, [{"gone": job_id} for job_id in old])
     return Purged(jobs=len(old), assets=gone, blobs=_forget_blobs(connection, {row.blob for row in rows}))
 
@@ -96,6 +99,11 @@ _ASSETS_OF = (
 _THESE = select(assets.c.id, assets.c.blob).where(assets.c.id.in_(bindparam("these", expanding=True)))
 _UNUSED = select(blobs.c.hash, blobs.c.touched_at).where(
     blobs.c.hash.in_(bindparam("hashes", expanding=True)), ~exists().where(assets.c.blob == blobs.c.hash)
+)
+# By the scope too, which its index begins with: the scope of a claim is the owner of its job.
+_DELETE_ANSWER = delete(claims).where(
+    claims.c.scope == select(jobs.c.owner).where(jobs.c.id == bindparam("gone")).scalar_subquery(),
+    claims.c.job_id == bindparam("gone"),
 )
 _DELETE_JOB = delete(jobs).where(jobs.c.id == bindparam("gone"))
 _DELETE_BLOB = delete(blobs).where(blobs.c.hash == bindparam("gone"))

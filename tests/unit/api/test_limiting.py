@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gateway.engine.accounts import NewKey
-from tests.tools.asgi import TOKEN, ask, form, make
+from tests.tools.asgi import TOKEN, Socket, ask, form, make
 
 TARGET = b"\x89PNG\r\n\x1a\n" + b"target"
 
@@ -70,6 +70,21 @@ async def test_what_opens_without_a_key_and_what_asks_for_no_method_of_ours_is_n
         assert (await ask(app, "GET", "/health/ready", x_api_key=key)).status == 200
         assert (await ask(app, "PATCH", "/-/jobs", x_api_key=key)).status == 405
     assert left(await ask(app, "GET", "/-/jobs", x_api_key=key)) == (2, 60)
+
+
+async def test_what_a_key_may_not_do_is_counted_too(house):
+    app, _, key, _ = house
+    answers = [await ask(app, "GET", "/-/keys", x_api_key=key) for _ in range(4)]
+    assert [answer.status for answer in answers] == [403, 403, 403, 429]
+    assert [left(answer) for answer in answers] == [(2, 60), (1, 60), (0, 60), (0, 60)]
+
+
+async def test_socket_is_counted_as_any_request(house):
+    app, _, key, _ = house
+    for _ in range(3):
+        await ask(app, "GET", "/-/jobs", x_api_key=key)
+    async with Socket(app, "/face-swap-ws", x_api_key=key) as socket:
+        assert (socket.first["type"], socket.first.get("status")) == ("websocket.http.response.start", 429)
 
 
 async def test_wrong_keys_touch_nobodys_quota(house):
