@@ -153,7 +153,7 @@ class Media(Protocol):
         """Write a copy without the upstream's private metadata, pixels untouched; its facts.
 
         ``like`` is the target: a video gets its timing and its sound, a GIF its delays and its loop, as far as
-        ``keeps`` names them.
+        ``keeps`` names them; a PNG gets the colour profile of a still.
         """
         ...
 

@@ -172,9 +172,11 @@ class Collector:
         return await self._commit(job, facts, cleaned)
 
     def _like(self, job: Job, spec: OutputSpec) -> Path | None:
-        """The moving target whose timing or sound the result is promised to have."""
+        """The target whose timing or sound the result is promised to have, or whose colours it has anyway."""
         target = job.inputs.get(spec.of or "")
-        if target is None or target.facts.kind is MediaKind.IMAGE or not spec.keeps & {Keeps.FPS, Keeps.AUDIO}:
+        if target is None:
+            return None
+        if target.facts.kind is not MediaKind.IMAGE and not spec.keeps & {Keeps.FPS, Keeps.AUDIO}:
             return None
         return self._blobs.path(target.blob)
 

@@ -174,7 +174,7 @@ def _clean(task: Task) -> dict[str, Any]:
             # Frames at the same times have the same rate, whatever either header declares.
             facts = replace(facts, fps=taken.fps, duration_seconds=taken.duration_seconds)
         return {"facts": facts.to_json(), "given_up": taken.given_up}
-    given_up = cleaning.clean_picture(path, kind, out, like)
+    given_up = cleaning.clean_picture(path, kind, out, like, _profile(task))
     measure = stills.probe_gif if kind.kind is MediaKind.GIF else stills.result_facts
     return {"facts": measure(out, kind, limits).to_json(), "given_up": given_up}
 
@@ -188,6 +188,15 @@ def _like(task: Task) -> remuxing.Like | None:
     if kind.kind is MediaKind.IMAGE:
         return None
     return remuxing.Like(path, kind, frozenset(Keeps(keep) for keep in task["keeps"]))
+
+
+def _profile(task: Task) -> bytes | None:
+    """The colour profile of the target, when the task names one that is a still."""
+    if task["like"] is None:
+        return None
+    path = Path(task["like"])
+    kind = _sniff_file(path)
+    return stills.colour_profile(path, kind) if kind.kind is MediaKind.IMAGE else None
 
 
 _TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {

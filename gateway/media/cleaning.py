@@ -2,11 +2,14 @@
 
 Runs in the child process only. ComfyUI a125cd84 puts the whole prompt, names of inputs included, into text chunks of a
 PNG and into the EXIF of a WebP. Pictures are copied bit for bit: files are taken apart into chunks and put together
-again, never decoded and encoded. A GIF gets its target's timing on the way. Videos are the work of ``remuxing.py``.
+again, never decoded and encoded. On the way a GIF gets its target's timing, and a PNG the colour profile of the still that
+it was made of: ComfyUI hands numbers through and says nothing of which colours they mean, so that a photo of a phone, most
+often in Display P3, came back paler than it was. Videos are the work of ``remuxing.py``.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -21,6 +24,9 @@ from gateway.sniffing import MediaType
 _PNG_CHUNKS: Final = frozenset(
     b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB iCCP sBIT bKGD pHYs cICP mDCV cLLI acTL fcTL fdAT".split()
 )
+#: What says which colours the numbers mean. One of them is enough, and what a PNG came with stays.
+_PNG_COLOUR_CHUNKS: Final = frozenset((b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP"))
+_PNG_SIGNATURE_BYTES: Final = 8
 _WEBP_CHUNKS: Final = frozenset((b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP"))
 #: Flags of VP8X that say EXIF and XMP chunks follow (RFC 9649, section 2.7).
 _WEBP_METADATA_FLAGS: Final = 0x08 | 0x04
@@ -33,7 +39,9 @@ _RST0, _RST7 = 0xD0, 0xD7
 _BROKEN: Final = "The result cannot be taken apart: it is damaged."
 
 
-def clean_picture(path: Path, kind: MediaType, out: Path, like: Like | None = None) -> str:
+def clean_picture(
+    path: Path, kind: MediaType, out: Path, like: Like | None = None, profile: bytes | None = None
+) -> str:
     """Write the clean copy of a still or an animation to ``out``; videos are the work of ``remuxing.py``.
 
     Args:
@@ -41,6 +49,7 @@ def clean_picture(path: Path, kind: MediaType, out: Path, like: Like | None = No
         kind: what it is.
         out: where the copy goes.
         like: the target that a GIF takes its delays and its loop from, when that is a GIF too.
+        profile: ICC profile for a PNG that says nothing of its colours.
 
     Returns:
         Why a GIF was left with the timing it came with; "" when nothing was left.
@@ -48,13 +57,15 @@ def clean_picture(path: Path, kind: MediaType, out: Path, like: Like | None = No
     Raises:
         ResultInvalidError: the file does not hold together.
     """
-    cleaners = {"image/png": _clean_png, "image/jpeg": _clean_jpeg, "image/webp": _clean_webp}
+    cleaners = {"image/jpeg": _clean_jpeg, "image/webp": _clean_webp}
     data = path.read_bytes()
     given_up = ""
     pieces: Iterator[bytes | memoryview]
     if kind.kind is MediaKind.GIF:
         gif, given_up = _clean_gif(data, like)
         pieces = gif.written()
+    elif kind.content_type == "image/png":
+        pieces = _clean_png(data, profile)
     else:
         pieces = cleaners[kind.content_type](data)
     try:
@@ -65,21 +76,36 @@ def clean_picture(path: Path, kind: MediaType, out: Path, like: Like | None = No
     return given_up
 
 
-def _clean_png(data: bytes) -> Iterator[bytes]:
-    yield data[:8]
-    at = 8
+def _clean_png(data: bytes, profile: bytes | None) -> Iterator[bytes | memoryview]:
+    chunks = [(name, chunk) for name, chunk in _png_chunks(data) if name in _PNG_CHUNKS]
+    if profile is not None and not any(name in _PNG_COLOUR_CHUNKS for name, _ in chunks):
+        # behind IHDR, before PLTE and IDAT
+        chunks.insert(1, (b"iCCP", _icc_chunk(profile)))
+    yield data[:_PNG_SIGNATURE_BYTES]
+    for _, chunk in chunks:
+        yield chunk
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes | memoryview]]:
+    """Names and whole chunks, nothing copied."""
+    view, at = memoryview(data), _PNG_SIGNATURE_BYTES
     while at < len(data):
         # length, type, payload, checksum
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         name = data[at + 4 : at + 8]
         if end > len(data):
             raise ResultInvalidError(_BROKEN)
-        if name in _PNG_CHUNKS:
-            yield data[at:end]
+        yield name, view[at:end]
         if name == b"IEND":
             return
         at = end
     raise ResultInvalidError(_BROKEN)
+
+
+def _icc_chunk(profile: bytes) -> bytes:
+    """PNG 3rd edition, section 11.3.2.3: a name, the method, and the profile compressed."""
+    body = b"iCCP" + b"ICC profile\0\0" + zlib.compress(profile)
+    return (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
 
 
 def _clean_webp(data: bytes) -> Iterator[bytes]:

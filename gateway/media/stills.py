@@ -27,6 +27,10 @@ _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 _SHORTEST_DELAY_MS: Final = 10
 _DEFAULT_DELAY_MS: Final = 100
 _OPAQUE: Final = 255
+_RGB_MODES: Final = frozenset({"RGB", "RGBA", "P", "PA"})
+_PROFILE_HEADER_BYTES: Final = 128
+#: Those of cameras and screens have a few KiB, or half a MiB with tables.
+_LONGEST_PROFILE: Final = 1024 * 1024
 
 
 @contextmanager
@@ -99,6 +103,21 @@ def probe_gif(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
         has_audio=False,
         video_codec=None,
     )
+
+
+def colour_profile(path: Path, kind: MediaType) -> bytes | None:
+    """The ICC profile that says which colours a still's red, green and blue mean; None where none says so.
+
+    Profiles of grey and of CMYK are about other numbers than those that ``read_upright`` gives.
+    """
+    with open_still(path, kind) as image:
+        profile = image.info.get("icc_profile")
+        is_rgb = image.mode in _RGB_MODES
+    # ICC.1:2022, section 7.2: size, colour space and signature of the header.
+    if not is_rgb or not isinstance(profile, bytes) or not _PROFILE_HEADER_BYTES <= len(profile) <= _LONGEST_PROFILE:
+        return None
+    is_whole = int.from_bytes(profile[:4], "big") == len(profile) and profile[36:40] == b"acsp"
+    return profile if is_whole and profile[16:20] == b"RGB " else None
 
 
 def read_upright(path: Path, kind: MediaType) -> Pixels:

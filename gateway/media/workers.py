@@ -182,8 +182,8 @@ class MediaWorkers:
             path: the result.
             out: where the copy goes.
             like: the target. A video that has as many frames as it gets its timing and its own sound, bit for bit,
-                where the container takes it; a GIF gets the delays and the loop of a GIF. Anything else stays as it
-                came. None: as it came.
+                where the container takes it; a GIF gets the delays and the loop of a GIF, a PNG the colour profile of a
+                still. Anything else stays as it came. None: as it came.
             keeps: what of it to take: ``FPS`` is the timing, ``AUDIO`` the sound.
 
         Returns:

@@ -66,6 +66,7 @@ async def test_picture_is_enlarged_by_a_model_where_a_worker_has_one(engine):
     gpu.prompt.succeed("5", b"twice:target")
     job = await engine.until("succeeded", job_id)
     assert (job.results[0].facts.width, job.results[0].facts.height) == (1280, 720)
+    assert engine.media.likes == [engine.blobs.path(job.inputs["target"].blob)], "whose colours it has"
     assert await warnings(engine, job_id) == []
 
 

@@ -48,6 +48,8 @@ class FakeMedia:
         self._read = read
         #: (all_frames,) of every comparison.
         self.compared: list[bool] = []
+        #: The target of every copy, as far as one was named.
+        self.likes: list[Path | None] = []
 
     async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
         facts = FACTS.get(self._read(path).partition(b":")[0])
@@ -71,7 +73,8 @@ class FakeMedia:
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
     ) -> MediaFacts:
-        del like, keeps
+        del keeps
+        self.likes.append(like)
         data = self._read(path)
         facts = FACTS.get(data.partition(b":")[0])
         if facts is None:

@@ -596,6 +596,25 @@ async def test_client_that_leaves_within_a_data_uri_leaves_nothing(blobs):
     assert nothing_left(blobs)
 
 
+async def test_others_get_their_turn_while_a_lifted_body_that_came_at_once_is_read(blobs):
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    pieces = 30
+    body = json.dumps({"a": "x" * pieces * 64 * 1024}).encode()
+    lifter = uploads.Lifter("w", max_uris=1, max_uri_bytes=1, max_rest_bytes=2 * len(body))
+    waiting = asyncio.create_task(other(), name="other")
+    async with uploads.IncomingFiles(blobs, LIMITS.caps, None) as intake:
+        await uploads._take_lifted(lifter, body, intake)
+    waiting.cancel()
+    assert turns >= pieces
+
+
 async def test_announced_lifted_body_over_the_limit_is_refused_before_a_byte_is_read(blobs):
     sent = request(b"", headers={"content-length": str(40 * 1024**2)})
     with pytest.raises(TooLargeError, match="36 MiB"):

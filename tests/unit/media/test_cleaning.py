@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image, ImageCms, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
 from gateway.audit import KEEPS_ALL, Keeps
 from gateway.errors import ResultInvalidError
-from gateway.media import cleaning
+from gateway.media import child, cleaning
+from gateway.media.limits import Limits
 from gateway.media.remuxing import Like
 from gateway.sniffing import GIF, JPEG, PNG, WEBP
 from tests.tools import gifs
@@ -43,6 +44,51 @@ def pixels(path):
 @pytest.fixture
 def picture(studio):
     return Image.fromarray(studio.frames(1)[0])
+
+
+def icc(space: str = "RGB ") -> bytes:
+    """A profile, of which only the header matters here."""
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    made[16:20] = space.encode()
+    return bytes(made)
+
+
+def test_a_png_gets_the_colours_of_its_target_and_nothing_else_changes(studio, clean, picture):
+    path = studio.folder / "x.png"
+    picture.save(path)
+    out = studio.folder / "out.png"
+    cleaning.clean_picture(path, PNG, out, profile=icc())
+    np.testing.assert_array_equal(pixels(out), pixels(path))
+    with Image.open(out) as cleaned:
+        cleaned.load()
+        assert cleaned.info == {"icc_profile": icc()}
+
+
+def test_the_colours_are_those_of_the_target_that_the_task_names(studio, picture):
+    path, target, out = (studio.folder / name for name in ("x.png", "target.jpg", "out.png"))
+    picture.save(path)
+    picture.save(target, icc_profile=icc())
+    task = {"do": "clean", "path": str(path), "out": str(out), "keeps": [], "limits": Limits().to_json()}
+    assert "done" in child.answer({**task, "like": str(target)})
+    with Image.open(out) as cleaned:
+        assert cleaned.info == {"icc_profile": icc()}
+    assert "done" in child.answer({**task, "like": None})
+    with Image.open(out) as cleaned:
+        assert cleaned.info == {}
+
+
+@pytest.mark.parametrize("more", [{"icc_profile": icc()[:-1] + b"x"}, {"gamma": 0.5}])
+def test_a_png_that_says_which_colours_it_has_keeps_them(studio, picture, more):
+    path, out = studio.folder / "x.png", studio.folder / "out.png"
+    info = PngInfo()
+    if "gamma" in more:
+        info.add(b"gAMA", (50000).to_bytes(4, "big"))
+        picture.save(path, pnginfo=info)
+    else:
+        picture.save(path, **more)
+    cleaning.clean_picture(path, PNG, out, profile=icc())
+    with Image.open(out) as cleaned:
+        assert cleaned.info == more
 
 
 def test_a_png_loses_its_prompt_and_keeps_its_pixels(studio, clean, picture):

@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.media import stills
 from gateway.media.limits import Limits
-from gateway.sniffing import JPEG, PNG
+from gateway.sniffing import JPEG, PNG, WEBP
 
 PICTURE = Image.fromarray(np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8))
 
@@ -26,6 +26,30 @@ def test_facts_of_a_still(studio, probe, suffix, kind):
     path = studio.folder / f"anything{suffix}"
     PICTURE.save(path)
     assert facts(probe(path)) == MediaFacts(MediaKind.IMAGE, kind, suffix, 60, 40, 1, None, None, False, None)
+
+
+def icc(space=b"RGB ", size=None, signature=b"acsp"):
+    made = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    made[16:20], made[36:40] = space, signature
+    made[:4] = (len(made) if size is None else size).to_bytes(4, "big")
+    return bytes(made)
+
+
+@pytest.mark.parametrize("kind", [JPEG, PNG, WEBP])
+def test_profile_of_a_still_is_told(studio, kind):
+    path = studio.folder / f"photo{kind.suffix}"
+    PICTURE.save(path, icc_profile=icc())
+    assert stills.colour_profile(path, kind) == icc()
+
+
+@pytest.mark.parametrize(("mode", "profile"), [
+    ("RGB", None), ("CMYK", icc(b"CMYK")), ("L", icc(b"GRAY")), ("L", icc()), ("RGB", icc(b"Lab ")),
+    ("RGB", icc(size=7)), ("RGB", icc(signature=b"none")), ("RGB", b"x" * 100), ("RGB", icc() + b"x" * 1024 * 1024),
+])  # fmt: skip
+def test_profile_of_other_numbers_or_a_broken_one_is_none(studio, mode, profile):
+    path = studio.folder / "photo.jpg"
+    PICTURE.convert(mode).save(path, icc_profile=profile)
+    assert stills.colour_profile(path, JPEG) is None
 
 
 @pytest.mark.parametrize(("suffix", "mode", "least", "expected"), [
