@@ -17,7 +17,7 @@ from gateway.api.dialects.swaps_v1.waiting import WAIT_SECONDS, until_ended
 from gateway.api.facade import Done
 from gateway.api.once import once, once_response, wanted_of
 from gateway.api.problems import json_response, to_json
-from gateway.api.shown import is_job_id
+from gateway.api.shown import is_job_id, lookup_id
 from gateway.api.uploads import receive_json
 from gateway.api.url_inputs import UrlInput, check_urls, with_urls
 from gateway.api.window import Call, HttpHandler
@@ -36,8 +36,6 @@ from gateway.strictjson import JsonValue
 
 STILL_SECONDS: Final = 25.0
 VIDEO_SECONDS: Final = 120.0
-#: Asked for in the place of what is no id, so that a malformed one costs what a missing one costs.
-NOBODY: Final = "00000000-0000-7000-8000-000000000000"
 
 
 def unless_disabled(handler: HttpHandler) -> HttpHandler:
@@ -205,7 +203,7 @@ async def _job(request: Request, call: Call, task: str) -> Job:
     """The key's job that does this task. Raises NotFoundError, the same for all that it is not."""
     text = request.path_params["id"]
     try:
-        job = await call.service.job(text if is_job_id(text) else NOBODY, call.known.owner)
+        job = await call.service.job(lookup_id(text), call.known.owner)
     except NotFoundError:
         job = None
     if job is None or job.task != task:

@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.job import JobState
 from gateway.store.executors import InlineExecutor
-from gateway.store.queries import assets, jobs, purging, queue, sweeping, trails
+from gateway.store.queries import assets, claims, jobs, ledger, purging, queue, sweeping, trails
 from gateway.store.schema import metadata
 
 TABLES = {*metadata.tables, "other", "beyond", "head", "other_inputs", "other_jobs"}
@@ -36,6 +36,13 @@ def plan_of(statement, parameters):
         (sweeping._EXPIRED, {"now": 1.0}, "ix_assets_expiry"),
         (sweeping._OLD_JOBS, {"before": 1.0}, "ix_jobs_ended"),
         (trails._FORGET, {"before": 1.0}, "sqlite_autoindex_outages_1 (at<?)"),
+        (ledger._HOLD, {"wanted": "j"}, "ix_ledger_hold"),
+        (ledger._ENTRIES, {"wanted": "u", "most": 5}, "ix_ledger_user (user_id=?)"),
+        (ledger._PAYER, {"wanted": "k"}, "sqlite_autoindex_api_keys_1 (id=?)"),
+        (ledger._PURSES, {"wanted": "u"}, "sqlite_autoindex_purses_1 (user_id=?)"),
+        (claims._CLAIM, {"scope_": "s", "key_": "k"}, "PRIMARY KEY (scope=? AND key=?)"),
+        (claims._SWEEP, {"now": 1.0}, "ix_claims_expiry (expires_at<?)"),
+        (purging._DELETE_ANSWER, {"gone": "j"}, "PRIMARY KEY (scope=?)"),
         (purging._ASSETS_OF, {"owner": "local"}, "ix_assets_owner"),
         (assets._LOOSE_BLOBS, {"before": 1.0}, "ix_blobs_loose"),
         (assets._BY_LINK, {"wanted": "l", "now": 1.0}, "sqlite_autoindex_assets"),
@@ -83,3 +90,11 @@ async def test_statement_with_a_list_walks_its_index_and_never_a_table(statement
 @pytest.mark.parametrize("statement", [queue._HEADS, queue._AHEAD, queue._LAST_PLACE, jobs._SAVE_PROGRESS])
 def test_statement_is_postgresql_too(statement):
     assert "queued" in str(statement.compile(dialect=postgresql.dialect())) or statement is jobs._SAVE_PROGRESS
+
+
+def test_purses_are_locked_where_there_can_be_two_writers():
+    locked = ledger._LOCKED_PURSES
+    assert "FOR UPDATE" in str(locked.compile(dialect=postgresql.dialect()))
+    assert "FOR UPDATE" not in str(locked.compile(dialect=sqlite.dialect()))
+    for statement in (ledger._ADD_PURSES, claims._PUT):
+        assert "ON CONFLICT" in str(statement["postgresql"].compile(dialect=postgresql.dialect()))
