@@ -100,6 +100,12 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         self._resolver = resolver
         self._dialer = dialer
         self._dns_timeout_seconds = dns_timeout_seconds
+        self._opened: list[httpcore2.AsyncNetworkStream] = []
+
+    async def hang_up(self) -> None:
+        """Close what is still open. httpcore2 forgets a connection that is canceled within its TLS handshake."""
+        while self._opened:
+            await self._opened.pop().aclose()
 
     async def connect_tcp(
         self,
@@ -124,6 +130,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             except (httpcore2.NetworkError, httpcore2.TimeoutException, OSError) as error:
                 log.info("url_hop", host=host, port=port, address=address, verdict=f"no answer: {type(error).__name__}")
             else:
+                self._opened.append(stream)
                 log.info("url_hop", host=host, port=port, address=address, verdict=str(verdict))
                 return stream
         raise SourceUnreachableError(UNREACHABLE)

@@ -183,8 +183,9 @@ class UrlFetcher:
     async def _ask(self, url: SafeUrl) -> AsyncIterator[httpcore2.Response]:
         """One hop: a connection of its own, one GET, no state that another request could see."""
         limits = self._limits
+        backend = self._backend(url)
         pool = httpcore2.AsyncConnectionPool(
-            ssl_context=self._tls, max_connections=1, max_keepalive_connections=0, network_backend=self._backend(url)
+            ssl_context=self._tls, max_connections=1, max_keepalive_connections=0, network_backend=backend
         )
         patience = limits.slow_start_seconds
         timeouts = {"connect": limits.connect_timeout_seconds, "read": patience, "write": patience, "pool": patience}
@@ -200,15 +201,18 @@ class UrlFetcher:
             },
             extensions={"timeout": timeouts},
         )
-        async with pool:
-            try:
-                response = await pool.handle_async_request(request)
-            except (*_HTTPCORE_ERRORS, OSError, ValueError) as error:  # ValueError: a name that TLS cannot spell
-                raise SourceUnreachableError(UNREACHABLE) from error
-            try:
-                yield response
-            finally:
-                await response.aclose()
+        try:
+            async with pool:
+                try:
+                    response = await pool.handle_async_request(request)
+                except (*_HTTPCORE_ERRORS, OSError, ValueError) as error:  # ValueError: a name that TLS cannot spell
+                    raise SourceUnreachableError(UNREACHABLE) from error
+                try:
+                    yield response
+                finally:
+                    await response.aclose()
+        finally:
+            await backend.hang_up()
 
     def _backend(self, url: SafeUrl) -> GuardedBackend:
         return GuardedBackend(

@@ -399,6 +399,35 @@ async def test_body_slower_than_the_least_rate_is_given_up_after_its_slow_start(
     await bench.unreachable(slow())
 
 
+@pytest.mark.parametrize("ends", ["deadline", "cancel"])
+async def test_whoever_stalls_in_the_handshake_is_hung_up_on(bench, ends):
+    """A connection that nobody closes would be kept for ever: the other side need not even answer."""
+    connected, hung_up = asyncio.Event(), asyncio.Event()
+
+    async def stall(reader, writer):
+        connected.set()
+        while await reader.read(4096):
+            pass
+        hung_up.set()
+        writer.close()
+
+    server = await asyncio.start_server(stall, "127.0.0.1", 0)
+    bench.origin.port = server.sockets[0].getsockname()[1]
+    fetcher = bench.fetcher()
+    checked = fetcher.check("https://files.example.com/a.png", field="image_url")
+    seconds = 0.05 if ends == "deadline" else 60
+    fetching = asyncio.create_task(
+        fetcher.fetch(checked, caps=CAPS, field="image_url", deadline_seconds=seconds), name="fetching"
+    )
+    async with asyncio.timeout(10):
+        await connected.wait()
+        if ends == "cancel":
+            fetching.cancel()
+        await asyncio.gather(fetching, return_exceptions=True)
+        await hung_up.wait()
+    server.close()
+
+
 async def test_video_has_the_longer_deadline(bench):
     caps = {MediaKind.VIDEO: 1000}
     await bench.unreachable(drip(b""), caps=caps, image_deadline_seconds=60, video_deadline_seconds=0.02)
