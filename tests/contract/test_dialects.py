@@ -12,6 +12,7 @@ import base64
 import json
 import os
 import random
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,7 +25,7 @@ import pytest
 from gateway import errors
 from gateway.api.dialects import DIALECTS
 from gateway.api.dialects.swaps_v1 import refusals
-from gateway.api.window import Dialect, Endpoint
+from gateway.api.window import Dialect, Endpoint, Holds
 from gateway.engine.service import HealthStatus
 from gateway.engine.task_types import TaskType
 from gateway.errors import GatewayError
@@ -72,6 +73,19 @@ async def test_golden(case: dict[str, Any]):
     if answer.status >= HTTPStatus.BAD_REQUEST:
         assert service.blobs.stored == before, "a refusal left bytes behind"
         assert service.submissions == []
+    if service.submissions:
+        assert holds(case["request"]) is Holds.SLOT, "files are taken in without a slot"
+
+
+def holds(request: dict[str, Any]) -> Holds:
+    """What the endpoint occupies that a request is for."""
+    path = request["path"].partition("?")[0]
+    everywhere = (endpoint for dialect in SPOKEN for endpoint in dialect.endpoints if isinstance(endpoint, Endpoint))
+    for endpoint in everywhere:
+        pattern = re.sub(r"\{\w+\}", "[^/]+", endpoint.path)
+        if endpoint.method == request["method"] and re.fullmatch(pattern, path):
+            return endpoint.holds
+    pytest.fail(f"nobody answers at {path}")
 
 
 def prepare(service: FakeService, step: dict[str, Any]) -> None:
