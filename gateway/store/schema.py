@@ -112,6 +112,8 @@ jobs = Table(
     CheckConstraint("last_event > 0", name="last_event"),
     # Listing an owner's jobs, with or without a filter: one short walk per state, merged.
     Index("ix_jobs_owner", "owner", "state", "created_at", "id"),
+    # The same of one task: free ones (face detections) may outnumber the others by far.
+    Index("ix_jobs_task", "owner", "task", "state", "created_at", "id"),
     Index("ix_jobs_state", "state"),
     Index(
         "ix_jobs_ended",

@@ -11,7 +11,7 @@ from gateway.store.queries import assets, claims, jobs, ledger, purging, queue, 
 from gateway.store.schema import metadata
 
 TABLES = {*metadata.tables, "other", "beyond", "head", "other_inputs", "other_jobs"}
-PAGE = {"owner": "local", "most": 5, "seen_at": 1.0, "seen_id": "x"}
+PAGE = {"task": "face_swap", "owner": "local", "most": 5, "seen_at": 1.0, "seen_id": "x"}
 
 
 def plan_of(statement, parameters):
@@ -52,6 +52,16 @@ def plan_of(statement, parameters):
             jobs.page_of(frozenset({JobState.FAILED}), after=True),
             PAGE,
             "ix_jobs_owner (owner=? AND state=? AND (created_at,id)<(?,?))",
+        ),
+        (
+            jobs.page_of(frozenset(JobState), after=False, one_task=True),
+            PAGE,
+            "ix_jobs_task (owner=? AND task=? AND state=?)",
+        ),
+        (
+            jobs.page_of(frozenset(JobState), after=True, one_task=True),
+            PAGE,
+            "ix_jobs_task (owner=? AND task=? AND state=? AND (created_at,id)<(?,?))",
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
