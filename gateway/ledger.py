@@ -150,7 +150,7 @@ def hold(account: Account, amount: int) -> tuple[Account, Entry]:
         raise ValueError("what costs nothing is not held")
     balance = account.balance
     if balance.total < amount:
-        raise InsufficientCreditsError(f"This costs {amount} credits, and {balance.total} are left.")
+        raise InsufficientCreditsError(f"Not enough credits: this costs {amount}, and the balance is {balance.total}.")
     subscription = min(balance.subscription, amount)
     monthly = min(balance.monthly, amount - subscription)
     taken = Amounts(subscription, monthly, amount - subscription - monthly)

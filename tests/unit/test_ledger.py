@@ -50,7 +50,7 @@ def test_what_ends_soonest_is_spent_first():
 
 def test_last_credit_can_be_spent_and_none_beyond():
     assert hold(account(1, 1, 1), 3)[0].balance == Amounts()
-    with pytest.raises(InsufficientCreditsError):
+    with pytest.raises(InsufficientCreditsError, match="this costs 4, and the balance is 3"):
         hold(account(1, 1, 1), 4)
 
 
