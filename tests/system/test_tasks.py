@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from tests.tools.waiting import wait_until
 
@@ -20,6 +20,8 @@ pytestmark = pytest.mark.system
 STOOD_IN = "Enlarged by Lanczos resampling: no worker had an upscale model."
 SIZE = (90, 60)
 LAID_ON_ITS_SIDE = 6
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+MADE_OPAQUE = "Transparency was not kept: where the picture was transparent, the colours hidden there show."
 
 
 def scene() -> Image.Image:
@@ -31,7 +33,7 @@ def scene() -> Image.Image:
 def from_a_phone(path: Path) -> Path:
     exif = Image.Exif()
     exif[0x0112] = LAID_ON_ITS_SIDE
-    scene().transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+    scene().transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, icc_profile=PROFILE, quality=95)
     return path
 
 
@@ -91,12 +93,14 @@ async def test_a_picture_comes_back_as_many_times_as_large_upright_and_says_how(
             client, await ask(client, "image_upscale", image_url=data_uri(source), scale_factor=factor)
         )
         content = (await client.get(told["result_info"])).content
-    assert (told["template"], told["warnings"]) == ("image_upscale_lanczos", [STOOD_IN])
+    opaque = [MADE_OPAQUE] if make is with_transparency else []
+    assert (told["template"], told["warnings"]) == ("image_upscale_lanczos", [STOOD_IN, *opaque])
     assert "/image_upscale_" in told["result_info"]
     upright = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
     with Image.open(io.BytesIO(content)) as result:
         assert (result.format, result.size) == ("PNG", (upright.width * factor, upright.height * factor))
-        assert result.info == {}, "nothing of the workflow is left in it"
+        colours = {"icc_profile": PROFILE} if make is from_a_phone else {}
+        assert result.info == colours, "nothing of the workflow is left in it"
         wanted = upright.resize(result.size, Image.Resampling.LANCZOS)
         assert np.array_equal(np.asarray(result), np.asarray(wanted))
 
