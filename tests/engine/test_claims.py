@@ -88,6 +88,29 @@ async def test_fifty_at_once_make_one_job_for_one_charge_and_get_one_answer(hous
     assert await house.balance() == 99
 
 
+class Slow:
+    """A store of claims that takes its time, as one in a thread does."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        async def later(*arguments, **named):
+            await asyncio.sleep(0)
+            result = await getattr(self._store, name)(*arguments, **named)
+            await asyncio.sleep(0)
+            return result
+
+        return later
+
+
+async def test_one_leads_also_when_all_have_looked_before_the_first_has_claimed(house):
+    house.claims = Claims(Slow(house.store.claims), house.clock, lambda: "token")
+    house.gate.set()
+    outcomes = await asyncio.gather(*(house.once() for _ in range(50)))
+    assert (len({outcome.answer for outcome in outcomes}), house.made) == (1, 1)
+
+
 async def test_waiters_take_no_place_and_a_replay_needs_none(house):
     first = house.begin()
     waiters = [house.begin() for _ in range(9)]

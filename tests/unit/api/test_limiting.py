@@ -142,6 +142,22 @@ async def test_one_create_too_many_at_once_is_refused_and_the_places_come_back()
     assert (await create(app, key)).status == 200
 
 
+@pytest.mark.parametrize("path", ["/swap_image/", "/submit_task"])
+async def test_creates_of_all_dialects_share_the_places(path):
+    app, service = make(auth="keys")
+    key = (await service.accounts.create_key(NewKey("laptop", concurrency=1))).text
+    service.fetch_gate = asyncio.Event()
+    first = asyncio.ensure_future(create(app, key))
+    for _ in range(200):
+        await asyncio.sleep(0)
+    answer = await ask(app, "POST", path, b"{}", x_api_key=key, content_type="application/json")
+    assert answer.status == 429
+    service.fetch_gate.set()
+    await first
+    answer = await ask(app, "POST", path, b"{}", x_api_key=key, content_type="application/json")
+    assert answer.status in {400, 415, 422}
+
+
 async def test_clients_that_leave_give_their_places_back():
     app, service = make(auth="keys")
     key = (await service.accounts.create_key(NewKey("laptop", concurrency=2))).text
