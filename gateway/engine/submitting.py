@@ -140,8 +140,11 @@ class Intake:
         able = self._catalog.for_task(submission.task, target)
         given = submission.parameters.keys()
         if strangers := given - {name for template in able for name in template.settable}:
-            stranger = min(strangers)[:64]
-            raise InvalidInputError(f"There is no parameter {stranger!r}.", field=stranger)
+            stranger = min(strangers)
+            where = (
+                f" for a target of kind {target.value}" if target and self._is_known(submission.task, stranger) else ""
+            )
+            raise InvalidInputError(f"There is no parameter {stranger[:64]!r}{where}.", field=stranger[:64])
         # Where none knows all of them, the first one says which it does not know.
         candidates = [template for template in able if given <= template.settable] or able[:1]
         if submission.must_be_runnable:
@@ -150,6 +153,9 @@ class Intake:
         fitting = (template for template in candidates if self._pool.fits_now(template.requirement, Need(template, {})))
         usual = candidates[-1] if candidates[-1].stand_in else candidates[0]
         return next(fitting, usual)
+
+    def _is_known(self, task: str, parameter: str) -> bool:
+        return any(parameter in template.settable for template in self._catalog.templates() if template.task == task)
 
     def _refuse_what_none_can_run(self, task: str, candidates: Sequence[Template], narrowing: Sequence[str]) -> None:
         """Args: narrowing: parameters of the job for whose sake not all templates of the task are candidates."""

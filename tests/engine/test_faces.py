@@ -280,3 +280,15 @@ async def test_a_video_that_lost_its_sound_is_no_success(engine):
     gpu.prompt.start()
     gpu.prompt.succeed(engine.result_node("faceswap_video"), b"silent:swapped")
     assert "audio" in (await engine.until("failed", job_id)).error_message
+
+
+async def test_parameter_of_another_kind_of_target_is_said_to_be_one(engine):
+    await engine.start(engine.new_upstream())
+    with pytest.raises(InvalidInputError) as caught:
+        await engine.submit(parameters={"keep_audio": False})
+    assert (caught.value.message, caught.value.field) == (
+        "There is no parameter 'keep_audio' for a target of kind image.",
+        "keep_audio",
+    )
+    with pytest.raises(InvalidInputError, match=r"^There is no parameter 'sound'\.$"):
+        await engine.submit(parameters={"sound": False})

@@ -34,6 +34,12 @@ def capabilities(object_info):
     return Capabilities({name: allowed_values(entry) for name, entry in object_info.items()}, None, object_info)
 
 
+@pytest.mark.parametrize("name", sorted(folder.name for folder in shipped_workflows().iterdir() if folder.is_dir()))
+def test_who_sends_a_text_of_another_form_is_told_the_form(name):
+    for parameter in shipped(name).parameters.values():
+        assert (parameter.entry.pattern is None) == (parameter.entry.pattern_means is None), parameter.name
+
+
 @pytest.mark.parametrize("name", ["faceswap_gif", "faceswap_image", "faceswap_video", "image_upscale_lanczos"])
 def test_embedded_worker_can_run_what_it_is_for(name, worker):
     assert check(shipped(name), worker) == []
