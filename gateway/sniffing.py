@@ -36,6 +36,8 @@ GIF: Final = MediaType(MediaKind.GIF, "image/gif", ".gif")
 MP4: Final = MediaType(MediaKind.VIDEO, "video/mp4", ".mp4")
 QUICKTIME: Final = MediaType(MediaKind.VIDEO, "video/quicktime", ".mov")
 WEBM: Final = MediaType(MediaKind.VIDEO, "video/webm", ".webm")
+#: All of them, for sentences.
+KINDS_TOLD: Final = "JPEG, PNG, WebP, GIF, MP4, QuickTime and WebM"
 
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", JPEG),

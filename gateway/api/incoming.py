@@ -23,7 +23,7 @@ from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
 from gateway.interfaces import Blob, BlobWriter
 from gateway.safety import spell_bytes
-from gateway.sniffing import HEAD_BYTES, MediaType, sniff
+from gateway.sniffing import HEAD_BYTES, KINDS_TOLD, MediaType, sniff
 
 
 class UploadBlobs(Protocol):
@@ -191,7 +191,9 @@ class IncomingFiles:
     async def _recognise(self, file: _Arriving) -> None:
         """The first bytes are there: is it something we take? Only then is anything written."""
         file.media_type = sniff(file.head[:HEAD_BYTES])
-        if file.media_type is None or file.media_type.kind not in self._caps:
+        if file.media_type is None:
+            raise UnsupportedMediaError(f"The file in {file.field!r} is none of {KINDS_TOLD}.", field=file.field)
+        if file.media_type.kind not in self._caps:
             raise UnsupportedMediaError(
                 f"The file in {file.field!r} is not of a kind that is accepted here.", field=file.field
             )

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis.strategies import binary
 
+from gateway import sniffing
 from gateway.audit import MediaKind
 from gateway.sniffing import GIF, HEAD_BYTES, JPEG, MP4, PNG, QUICKTIME, WEBM, WEBP, sniff
 
@@ -78,3 +79,9 @@ def test_no_bytes_raise(head):
     sniff(head)
     sniff(b"\0\0\0\x20ftyp" + head)
     sniff(b"\x1a\x45\xdf\xa3" + head)
+
+
+def test_the_sentence_of_kinds_names_each():
+    kinds = [value for value in vars(sniffing).values() if isinstance(value, sniffing.MediaType)]
+    told = sniffing.KINDS_TOLD.replace(" and ", ", ").lower().split(", ")
+    assert told == [kind.content_type.partition("/")[2] for kind in kinds]
