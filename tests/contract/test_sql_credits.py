@@ -434,6 +434,22 @@ async def test_answer_is_forgotten_with_its_job_when_somebody_asks_for_that(stor
     assert isinstance(await look(store, wanted=other), Answer)
 
 
+async def test_answer_that_outlived_its_job_is_forgotten_with_all_of_its_owner(store):
+    other, in_flight = replace(WANTED, scope="k-bob"), replace(WANTED, key="order-8")
+    for wanted, number, owner in ((WANTED, 1, "k-ann"), (other, 2, "k-bob")):
+        await claim(store, wanted=wanted)
+        await create(store, number, owner=owner, price=0, promise=promise(wanted=wanted))
+        await store.request_cancel(f"job-{number}", LIVE, now=NOV + 1)
+    await claim(store, wanted=in_flight)
+    await store.sweep(job_retention_seconds=1, blob_grace_seconds=1, now=NOV + 10)
+    assert await store.job("job-1") is None
+    assert isinstance(await look(store), Answer)
+    await store.purge_owner("k-ann")
+    assert await look(store) is Free.FREE
+    assert isinstance(await look(store, wanted=other), Answer)
+    assert isinstance(await look(store, wanted=in_flight), InFlight), "it is its holder's to finish"
+
+
 async def test_database_itself_keeps_no_answer_but_a_good_one(store):
     row = {"scope": "s", "key": "k", "fingerprint": "f", "token": "t", "lease_until": 1.0, "expires_at": 1.0}
     for answer in ({"status": 402, "body": b"", "job_id": "j"}, {"status": 201, "body": None, "job_id": "j"}):

@@ -133,6 +133,17 @@ async def test_the_best_detector_of_each_worker_is_known_beforehand(engine):
     assert real.prompt.graph[FACES_NODE]["inputs"]["detector"] == "reactor"
 
 
+async def test_a_detection_that_names_its_detector_waits_for_a_worker_that_has_it(engine):
+    real = offering(engine.new_upstream("gpu-1"), "GatewayFaceDetect", detector=("opencv", "reactor"))
+    worker = offering(engine.new_upstream("local", engine="preview"), "GatewayFaceDetect", detector=("opencv",))
+    await engine.start(real, worker)
+    for _ in range(2):
+        await detect(engine, parameters={"detector": "reactor"})
+    await engine.settle()
+    assert real.prompt.graph[FACES_NODE]["inputs"]["detector"] == "reactor"
+    assert worker.prompts == {}
+
+
 async def test_a_pool_without_the_node_can_refuse_detection(engine):
     gpu = engine.new_upstream()
     classes = {name: inputs for name, inputs in gpu.known.classes.items() if name != "GatewayFaceDetect"}

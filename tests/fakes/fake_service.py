@@ -199,6 +199,8 @@ class FakeService:
         self.refusal: GatewayError | None = None
         self.fetch_refusal: GatewayError | None = None
         self.vet_refusal: GatewayError | None = None
+        #: By which detectors faces would be found.
+        self.found_by: tuple[str, ...] = ("opencv",)
         #: What every detection found.
         self.report: FaceReport | None = None
         #: Ids of queued jobs whose inputs are on their way to an upstream.
@@ -430,7 +432,7 @@ class FakeService:
         return self.report if job.state is JobState.SUCCEEDED else None
 
     def detectors(self) -> Sequence[str]:
-        return ("opencv",)
+        return self.found_by
 
     def is_preparing(self, job: Job) -> bool:
         return job.state is JobState.QUEUED and job.id in self.preparing

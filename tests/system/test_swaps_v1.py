@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import itertools
 import json
 import shutil
 import sys
@@ -301,6 +302,33 @@ async def test_twenty_who_spend_ten_credits_at_once_get_ten_swaps(house):
     assert sorted(answer.status_code for answer in answers) == [201] * 10 + [402] * 10
     assert {answer.json()["error"]["code"] for answer in answers if answer.is_error} == {"insufficient_credits"}
     assert len(swaps) == 10
+
+
+async def test_fifty_who_send_the_same_create_at_once_get_one_swap_and_fifty_equal_answers(house):
+    key = make_key(house.gateway, house.folder, "repeater", 50)
+    body = {"type": "image", "source_url": house.url("slow/face.jpg"), "target_url": house.url("target.jpg")}
+    once, asked = {"Idempotency-Key": "order-7"}, len(house.media.asked)
+    house.media.go.clear()
+    async with house.client(key) as client:
+        creates = [asyncio.create_task(client.post("/api/v1/swaps", json=body, headers=once)) for _ in range(50)]
+        looks = itertools.count(1)
+
+        async def are_all_here() -> bool:
+            left = (await client.get("/api/v1/me")).json()["rate_limit"]
+            return left["limit"] - left["remaining"] == len(creates) + next(looks)
+
+        await wait_until(are_all_here, what="fifty requests, none of which can have been answered")
+        house.media.go.set()
+        answers = await asyncio.gather(*creates)
+        await client.delete(f"/api/v1/swaps/{answers[0].json()['id']}")
+    assert {answer.status_code for answer in answers} == {HTTPStatus.CREATED}
+    assert len({answer.content for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert house.media.asked[asked:].count("/slow/face.jpg") == 1
+    [(key_id, user_id)] = house.gateway.rows("SELECT id, user_id FROM api_keys WHERE name = 'repeater'")
+    assert house.gateway.rows("SELECT count(*) FROM jobs WHERE owner = ?", key_id) == [(1,)]
+    holds = "SELECT permanent FROM ledger WHERE kind = 'hold' AND user_id = ?"
+    assert house.gateway.rows(holds, user_id) == [(-1,)]
 
 
 async def test_a_kill_between_the_claim_and_the_job_costs_the_next_try_a_lease_at_most(tmp_path, material):

@@ -46,6 +46,7 @@ def purge_owner(connection: Connection, owner: str) -> Purged:
     if old:
         return _purge(connection, old)
     forget_owner(connection, owner)
+    change(connection, _DELETE_ANSWERS, {"owner": owner})
     rows = connection.execute(_ASSETS_OF, {"owner": owner}).all()
     gone = forget_assets(connection, _THESE, {"these": [row.id for row in rows]}) if rows else 0
     return Purged(jobs=0, assets=gone, blobs=_forget_blobs(connection, {row.blob for row in rows}))
@@ -105,5 +106,7 @@ _DELETE_ANSWER = delete(claims).where(
     claims.c.scope == select(jobs.c.owner).where(jobs.c.id == bindparam("gone")).scalar_subquery(),
     claims.c.job_id == bindparam("gone"),
 )
+# Of jobs that retention took before their answers' day was over. A claim in flight holds nothing of what was sent.
+_DELETE_ANSWERS = delete(claims).where(claims.c.scope == bindparam("owner"), claims.c.status.is_not(None))
 _DELETE_JOB = delete(jobs).where(jobs.c.id == bindparam("gone"))
 _DELETE_BLOB = delete(blobs).where(blobs.c.hash == bindparam("gone"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.api.auth import Caller
@@ -15,6 +15,8 @@ from gateway.job import Job, JobState
 
 TASK: Final = "face_detect"
 ROLE: Final = "target"
+#: Parameter of the task's templates: who finds the faces.
+DETECTOR: Final = "detector"
 #: The document knows these four. A queued one is queued, wherever its picture is.
 STATE_WORDS: Final[Mapping[JobState, str]] = {
     JobState.QUEUED: "queued",
@@ -29,8 +31,18 @@ CANCELED_SENTENCE: Final = "Canceled by request"
 _NUMBERING: Final = "Faces are numbered by the area of their box, the largest first, ties left to right"
 
 
-def submission(given: UrlInput, fetched: Mapping[str, SubmittedFile], caller: Caller) -> Submission:
-    """What the engine is asked for. Args: fetched: the picture, in its role."""
+def submission(
+    given: UrlInput, fetched: Mapping[str, SubmittedFile], caller: Caller, detector: str | None
+) -> Submission:
+    """What the engine is asked for.
+
+    Args:
+        given: where the picture came from.
+        fetched: the picture, in its role.
+        caller: who asks.
+        detector: by whom faces are to be found, as the answer says: in a pool of several kinds each worker would take the
+            best one of its own. None leaves it to the worker.
+    """
     return Submission(
         owner=caller.owner,
         submitter=caller.submitter,
@@ -38,13 +50,14 @@ def submission(given: UrlInput, fetched: Mapping[str, SubmittedFile], caller: Ca
         inputs=fetched,
         accepts={ROLE: given.kinds},
         task=TASK,
+        parameters={} if detector is None else {DETECTOR: detector},
         must_be_runnable=True,
     )
 
 
-def accepted_body(job: Job, poll_url: str, detectors: Sequence[str]) -> dict[str, object]:
-    """The answer to a detection that was taken in. Args: detectors: which of them may be asked."""
-    found_by = f", as found by {' or '.join(detectors)}" if detectors else ""
+def accepted_body(job: Job, poll_url: str, detector: str | None) -> dict[str, object]:
+    """The answer to a detection that was taken in. Args: detector: as ``submission`` was told."""
+    found_by = "" if detector is None else f", as found by {detector}"
     note = f"Poll poll_url until status is done or failed. {_NUMBERING}{found_by}."
     return {"task_id": job.id, "status": STATE_WORDS[JobState.QUEUED], "poll_url": poll_url, "note": note}
 

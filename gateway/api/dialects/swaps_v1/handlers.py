@@ -165,19 +165,21 @@ async def delete_swap(request: Request, call: Call) -> Response:
 @unless_disabled
 async def post_face_detect(request: Request, call: Call) -> Response:
     """``POST /api/v1/face-detect``: 202 once the picture is here and the task stored."""
-    job = await _create_detection(await _json_body(request, call), call)
+    job, detector = await _create_detection(await _json_body(request, call), call)
     poll_url = f"{call.window.link_prefix}/api/v1/face-detect/{job.id}"
-    body = detection.accepted_body(job, poll_url, call.service.detectors())
+    body = detection.accepted_body(job, poll_url, detector)
     return json_response(body, 202, {"Location": poll_url, "Retry-After": "1"})
 
 
-async def _create_detection(body: Mapping[str, JsonValue], call: Call) -> Job:
+async def _create_detection(body: Mapping[str, JsonValue], call: Call) -> tuple[Job, str | None]:
+    """The detection, and by whom faces will be found: the best one that the pool has by now."""
     given = _strict(reading.read_detection(body))
     with refusals.of_urls():
         check_urls(call.service, [given])
     with refusals.in_its_words():
         fetched = await with_urls(call.service, {}, {detection.ROLE: given})
-        return await call.service.submit(detection.submission(given, fetched, call.known))
+        detector = next(iter(call.service.detectors()), None)
+        return await call.service.submit(detection.submission(given, fetched, call.known, detector)), detector
 
 
 @unless_disabled

@@ -341,3 +341,23 @@ async def test_more_creates_than_a_key_may_have_are_refused_before_anything_is_f
     service.fetch_gate.set()
     assert [(await task).status for task in asking] == [201, 201]
     assert (await ask(app, "POST", SWAPS, body, **headers)).status == 201
+
+
+# -------------------------------------------------------------------------------------------------------------- faces
+
+
+@pytest.mark.parametrize(
+    ("found_by", "parameters", "end"),
+    [
+        (("reactor", "opencv"), {"detector": "reactor"}, "left to right, as found by reactor."),
+        (("opencv",), {"detector": "opencv"}, "left to right, as found by opencv."),
+        ((), {}, "left to right."),
+    ],
+)
+async def test_a_detection_is_bound_to_the_detector_that_its_note_names(house, found_by, parameters, end):
+    app, service, headers = house
+    service.found_by = found_by
+    answer = await ask(app, "POST", "/api/v1/face-detect", json.dumps({"target_url": TARGET}).encode(), **headers)
+    assert (answer.status, answer.json["note"].endswith(end)) == (202, True), answer.json
+    [given] = service.submissions
+    assert given.parameters == parameters
