@@ -146,6 +146,7 @@ class _Request:
         elif not self._server.is_up:
             self._later(self._latency(), self._fail, NotSentError("ConnectError"))
         elif random.random() < 0.01 and self._server.was_at_fault_since(self._world.loop.time() - 5.0):
+            self._server.blame("a request goes wrong")
             self._later(self._latency(), self._fail, NoAnswerError("ReadError"))
         else:
             self._later(self._latency(), self._arrive)

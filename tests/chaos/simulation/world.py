@@ -469,14 +469,14 @@ class World:
         self.loop.call_later(action.seconds, server.start)
 
     def _power_cut(self, action: Action) -> None:
-        del action
+        if action.at + CUT_SECONDS > self.plan.peace_at:
+            return  # it would hit some of them only, one by one
         for server in self.servers:
             self.loop.call_later(self.random.uniform(0.0, CUT_SECONDS), self._cut_power, server)
 
     def _cut_power(self, server: SimulatedComfyUI) -> None:
-        if not self.is_at_peace:
-            server.kill()
-            self.loop.call_later(self.random.choice((1.0, 10.0, 50.0)) * self.random.random(), server.start)
+        server.kill()
+        self.loop.call_later(self.random.choice((1.0, 10.0, 50.0)) * self.random.random(), server.start)
 
     def _partition(self, action: Action) -> None:
         server = self.servers[action.subject]
