@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
@@ -26,7 +26,9 @@ from starlette.applications import Starlette
 from uuid_utils.compat import uuid7
 
 from gateway.api.app import create_app
-from gateway.blobs.dialing import SystemResolver, resolve_overrides
+from gateway.api.dialects import DIALECTS
+from gateway.api.told_outside import teller
+from gateway.blobs.dialing import GuardedBackend, SystemResolver, dial, resolve_overrides
 from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.blobs.local import LocalBlobs
 from gateway.clock import SystemClock
@@ -39,6 +41,7 @@ from gateway.data_dir import (
 )
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
+from gateway.engine.courier import Courier
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.maintenance import Maintenance
 from gateway.engine.pool import Pool
@@ -49,17 +52,21 @@ from gateway.engine.service import Service
 from gateway.engine.template_files import workflows_folder
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
+from gateway.engine.webhook_secrets import WebhookSecrets
+from gateway.engine.webhooks import Webhooks
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
 from gateway.interfaces import Clock
 from gateway.job import RetryLimits
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
-from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
+from gateway.safety import Endpoint, SafeUrl, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.upstream_builder import UpstreamBuilder
+from gateway.webhooks.delivery import Deliverer
+from gateway.webhooks.sealing import KEY_FILE, FileSealer, KeyFileError
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +127,22 @@ async def open_gateway(
         yield Gateway(app, service, token, is_new, keeper)
 
 
+class _Bell:
+    """Rings for those who listen, who may be made after it."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[], None]] = []
+
+    def add(self, listener: Callable[[], None]) -> None:
+        """Have it called from now on."""
+        self._listeners.append(listener)
+
+    def __call__(self) -> None:
+        """Ring."""
+        for listener in self._listeners:
+            listener()
+
+
 async def _build(
     stack: AsyncExitStack,
     settings: Settings,
@@ -134,14 +157,10 @@ async def _build(
     catalog = Catalog(workflows_folder(settings.workflows_dir), store, clock)
     await catalog.load()
 
-    wakers: list[Callable[[], None]] = []
-
-    def wake() -> None:
-        for waker in wakers:
-            waker()
-
+    wake, posted = _Bell(), _Bell()
     pool = Pool(clock, on_change=wake)
-    recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake)
+    limits = RetryLimits(settings.max_attempts)
+    recorder = Recorder(store, bus, clock, limits=limits, on_queued=wake, on_message=posted)
     collector = Collector(
         store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id
     )
@@ -150,8 +169,8 @@ async def _build(
         store, blobs, bus, catalog, pool, recorder, collector, timings, clock, stall_seconds=settings.stall_seconds
     )
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock, poison_after=settings.poison_after)
-    wakers.append(dispatcher.wake)
-    tls = await _tls(settings)
+    wake.add(dispatcher.wake)
+    outside = await _outside(settings, listeners, pool)
     builder = UpstreamBuilder(
         settings,
         store,
@@ -159,16 +178,16 @@ async def _build(
         folder,
         on_change=wake,
         live_prompts=runner.live_prompts,
-        tls=tls,
+        tls=outside.tls,
         may_act=holding.verified,
     )
-    fetcher = _fetcher(stack, settings, blobs, listeners, pool, tls)
+    post = await _post_office(settings, folder, store, holding, clock, outside.deliverer(stack, clock), posted)
     service = Service(
         settings=settings,
         store=store,
         blobs=blobs,
         media=media,
-        fetcher=fetcher,
+        fetcher=outside.fetcher(stack, blobs),
         catalog=catalog,
         pool=pool,
         recorder=recorder,
@@ -179,6 +198,7 @@ async def _build(
         standing=dispatcher.standing,
         is_at_work=dispatcher.is_at_work,
         make_upstream=builder.remember,
+        webhooks=post.webhooks,
         new_id=_new_id,
     )
     keeper = Maintenance(store, blobs, recorder, service, timings, clock, job_retention_seconds=settings.job_retention)
@@ -186,6 +206,7 @@ async def _build(
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
     await _set_going(stack, pool, builder, dispatcher, keeper, TemplateWatch(catalog, clock))
+    await _run_beside(stack, post.courier.run(), "webhooks", post.courier.stop)
     stack.callback(service.stopping.set)
     return service
 
@@ -248,30 +269,79 @@ async def _tls(settings: Settings) -> ssl.SSLContext:
         raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
 
 
-def _fetcher(
-    stack: AsyncExitStack,
-    settings: Settings,
-    blobs: LocalBlobs,
-    listeners: tuple[tuple[str, int], ...],
-    pool: Pool,
-    tls: ssl.SSLContext,
-) -> UrlFetcher:
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """How places are reached that clients name."""
+
+    policy: Callable[[], UrlPolicy]
+    #: GATEWAY_RESOLVE.
+    overrides: Mapping[str, Sequence[str]]
+    tls: ssl.SSLContext
+
+    def fetcher(self, stack: AsyncExitStack, blobs: LocalBlobs) -> UrlFetcher:
+        """Fetches inputs."""
+        return UrlFetcher(blobs, policy=self.policy, resolver=self._resolver(stack, 8), tls=self.tls)
+
+    def deliverer(self, stack: AsyncExitStack, clock: Clock) -> Deliverer:
+        """Calls webhooks. Its look-ups are its own: names of receivers that nobody answers for hold up no input."""
+        resolver = self._resolver(stack, 64)
+
+        def backend(url: SafeUrl) -> GuardedBackend:
+            return GuardedBackend(url, self.policy(), resolver=resolver, dialer=dial)
+
+        return Deliverer(policy=self.policy, backend=backend, tls=self.tls, clock=clock)
+
+    def _resolver(self, stack: AsyncExitStack, threads: int) -> SystemResolver:
+        resolver = SystemResolver(self.overrides, threads=threads)
+        stack.callback(resolver.close)
+        return resolver
+
+
+async def _outside(settings: Settings, listeners: tuple[tuple[str, int], ...], pool: Pool) -> _Outside:
     ours = tuple(endpoint for host, port in listeners for endpoint in listener_endpoints(host, port, local_addresses()))
     try:
         fixed = UrlPolicy.from_settings(UrlMode(settings.url_inputs), settings.url_allowlist, ours)
-        resolver = SystemResolver(resolve_overrides(settings.resolve))
+        overrides = resolve_overrides(settings.resolve)
     except InvalidInputError as error:
         raise StartError(f"GATEWAY_{(error.field or '').upper()}: {error.message}") from error
     except ValueError as error:
         raise StartError(f"GATEWAY_RESOLVE takes name=address pairs, separated by commas: {error}") from error
-    stack.callback(resolver.close)
 
     def policy() -> UrlPolicy:
         # Asked at every hop: upstreams come and go, and embedded workers change their port with each start.
         theirs = tuple(_endpoint(view.status.address) for view in pool.views())
         return replace(fixed, refused=(*fixed.refused, *theirs))
 
-    return UrlFetcher(blobs, policy=policy, resolver=resolver, tls=tls)
+    return _Outside(policy, overrides, await _tls(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _PostOffice:
+    courier: Courier
+    webhooks: Webhooks
+
+
+async def _post_office(
+    settings: Settings,
+    folder: Path,
+    store: SqlStore,
+    holding: Keeper,
+    clock: Clock,
+    sender: Deliverer,
+    posted: _Bell,
+) -> _PostOffice:
+    try:
+        sealer = await asyncio.to_thread(FileSealer.beside, folder)
+    except (KeyFileError, OSError) as error:
+        raise StartError(
+            f"The file {KEY_FILE} in {folder} cannot be used: see to its rights or restore it; without the file, which "
+            "may be removed, users need new webhook secrets."
+        ) from error
+    secrets = WebhookSecrets(store.webhooks, sealer, clock)
+    tell = teller(DIALECTS, settings.public_url or "")
+    courier = Courier(store, sender, secrets, clock, tell=tell, may_act=holding.verified)
+    posted.add(courier.wake)
+    return _PostOffice(courier, Webhooks(store.webhooks, secrets, sender, clock, _new_id, on_message=courier.wake))
 
 
 def local_url(host: str, port: int, *, is_encrypted: bool) -> str:

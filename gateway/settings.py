@@ -79,12 +79,13 @@ class Settings(BaseSettings):
     v1_enabled: bool = Field(True, description="Serve the v1 REST API below /api/v1; off: 503 there.")
     url_inputs: Literal["off", "allowlist", "public"] = Field(
         "public",
-        description="Which URLs may be given as inputs: none, those of URL_ALLOWLIST, or public addresses too.",
+        description="Which URLs may be given as inputs and webhooks: none, those of URL_ALLOWLIST, or public addresses too.",
     )
     url_allowlist: Names = Field(
-        (), description="CIDRs or host names that URL inputs may reach besides public addresses; any port, http too."
+        (),
+        description="CIDRs or host names that URL inputs and webhooks may reach besides public addresses; any port, http too.",
     )
-    resolve: Names = Field((), description="name=address pairs that stand before DNS for URL inputs.")
+    resolve: Names = Field((), description="name=address pairs that stand before DNS for URL inputs and webhooks.")
     ca_file: Path | None = Field(None, description="PEM bundle trusted besides the system's for outgoing https.")
     max_upload: ByteSize = Field(ByteSize(1100 * 1024**2), gt=0, description="Largest request body.")
     max_json: ByteSize = Field(ByteSize(1024**2), gt=0, description="Largest JSON body, data URIs in it not counted.")

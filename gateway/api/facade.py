@@ -22,12 +22,15 @@ from gateway.engine.service import Health, HealthStatus
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
+from gateway.engine.webhook_secrets import NewSecret
 from gateway.events import Event, Progress
 from gateway.faces import FaceReport
 from gateway.idempotency import Answer, Claim, Wanted
 from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
 from gateway.ledger import Account
+from gateway.outbox import Answer as WebhookAnswer
+from gateway.outbox import Message, MessageState
 
 __all__ = [
     "Accounts",
@@ -50,6 +53,7 @@ __all__ = [
     "TaskType",
     "Told",
     "Wait",
+    "Webhooks",
 ]
 
 
@@ -159,6 +163,30 @@ class Claims(Protocol):
         ...
 
 
+class Webhooks(Protocol):
+    """The owners' side of webhooks."""
+
+    async def messages(
+        self, owner: str, *, state: MessageState | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[Message]:
+        """An owner's messages, newest first."""
+        ...
+
+    async def redeliver(self, message_id: str, owner: str) -> Message:
+        """Have a message sent again, under its id. Raises NotFoundError."""
+        ...
+
+    async def test(
+        self, owner: str, account: str, url: str, body: Callable[[float], bytes]
+    ) -> tuple[str, WebhookAnswer]:
+        """One attempt with a message that means nothing; its id, and what came of it."""
+        ...
+
+    async def new_secret(self, account: str) -> NewSecret:
+        """A new secret, told this once. Raises ConflictError."""
+        ...
+
+
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
 
@@ -188,6 +216,11 @@ class Service(Protocol):
         ...
 
     @property
+    def webhooks(self) -> Webhooks:
+        """What is told to webhooks."""
+        ...
+
+    @property
     def archive(self) -> Archive:
         """Purge and backup."""
         ...
@@ -210,6 +243,10 @@ class Service(Protocol):
 
     def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
         """The verdict on a URL that needs no network. Raises InvalidInputError."""
+        ...
+
+    def check_webhook(self, url: str, *, field: str, https_only: bool = False) -> None:
+        """The verdict on a URL that is called when a job has ended; needs no network. Raises InvalidInputError."""
         ...
 
     async def vet_url(self, url: str, *, field: str) -> None:

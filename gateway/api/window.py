@@ -259,6 +259,8 @@ class Dialect:
     envelope: Envelope
     #: Its word for each state.
     state_words: Mapping[JobState, str]
+    #: (ended job, what absolute links begin with) -> what its own GET says of it; for webhooks. None: it has none.
+    told_outside: Callable[[Job, str], Mapping[str, object]] | None = None
 
     def speaks_at(self, path: str) -> bool:
         """Whether a path is this dialect's, known or not."""

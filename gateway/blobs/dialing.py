@@ -39,11 +39,12 @@ class SystemResolver:
 
     Args:
         overrides: lower-case name -> addresses, asked before the system (GATEWAY_RESOLVE).
+        threads: look-ups at a time.
     """
 
-    def __init__(self, overrides: Mapping[str, Sequence[str]] | None = None) -> None:
+    def __init__(self, overrides: Mapping[str, Sequence[str]] | None = None, *, threads: int = 8) -> None:
         self._overrides = overrides or {}
-        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="resolver")
+        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="resolver")
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """All addresses of a name, in the system's order of preference."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import cyclopts
 
 from gateway import logs
-from gateway.cli import accounts, operating
+from gateway.cli import accounts, operating, webhooks
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.configuration import read_settings
 from gateway.data_dir import StartError
@@ -216,6 +216,7 @@ def install(comfyui_directory: Path) -> None:
 
 operating.register(app)
 accounts.register(app)
+webhooks.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

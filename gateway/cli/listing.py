@@ -111,3 +111,18 @@ def _key_state(key: Any) -> str:
     if key["revoked_at"]:
         return f"revoked {key['revoked_at']}"
     return f"ends {key['expires_at']}" if key["expires_at"] else "good"
+
+
+def show_webhooks(page: Any) -> None:
+    """Print messages, two lines each."""
+    if not page["webhooks"]:
+        print("No messages.")
+    for message in page["webhooks"]:
+        print(f"{message['id']}  {message['type']}  {message['state']}  {_last_attempt(message)}")
+        then = f"; next: {message['next_at']}" if message["next_at"] else ""
+        print(f"    {message['url']}  attempts: {message['attempts']}{then}")
+
+
+def _last_attempt(message: Any) -> str:
+    said = message["last_status"] or (message["reason"] or "").replace("_", " ")
+    return f"last: {said} at {message['last_at']}" if message["last_at"] else str(said)

@@ -13,6 +13,7 @@ import structlog
 from gateway.comfy.messages import OutputFile
 from gateway.interfaces import Bus, Clock, NewJob, Recorded, Report, Store
 from gateway.job import JobState, RetryLimits
+from gateway.outbox import FIELD as WEBHOOK
 
 log = structlog.get_logger(__name__)
 
@@ -22,16 +23,25 @@ class Recorder:
 
     Args:
         on_queued: called when a task has become ready to run, new or anew.
+        on_message: called when a job's end has left a message in the outbox.
     """
 
     def __init__(
-        self, store: Store, bus: Bus, clock: Clock, *, limits: RetryLimits, on_queued: Callable[[], None]
+        self,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        *,
+        limits: RetryLimits,
+        on_queued: Callable[[], None],
+        on_message: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._bus = bus
         self._clock = clock
         self._limits = limits
         self._on_queued = on_queued
+        self._on_message = on_message
 
     @property
     def limits(self) -> RetryLimits:
@@ -85,6 +95,8 @@ class Recorder:
             )
         if job.is_terminal:
             self._bus.forget(job.id)
+            if WEBHOOK in job.extra:
+                self._on_message()
         elif recorded.events and job.state is JobState.QUEUED:
             self._on_queued()
         return recorded

@@ -29,8 +29,10 @@ from gateway.engine.submitting import Intake, NewId, Submission, SubmittedFile
 from gateway.engine.task_types import TaskType, task_types
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.waits import Wait, Waits
+from gateway.engine.webhooks import Webhooks
 from gateway.errors import (
     ConflictError,
+    InvalidInputError,
     NotFoundError,
     ShuttingDownError,
 )
@@ -151,6 +153,7 @@ class Service:
         standing: Callable[[str], Standing | None],
         is_at_work: Callable[[str], bool],
         make_upstream: UpstreamFactory,
+        webhooks: Webhooks,
         new_id: NewId,
     ) -> None:
         self.settings = settings
@@ -160,6 +163,7 @@ class Service:
         self.accounts = Accounts(store.accounts, clock, new_id)
         self.credits = Credits(store.credits, store.accounts, clock)
         self.claims = Claims(store.claims, clock, new_id)
+        self.webhooks = webhooks
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self._store = store
         self._fetcher = fetcher
@@ -222,6 +226,16 @@ class Service:
 
     def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
         """The verdict on a URL input that needs no network. Raises InvalidInputError."""
+        self._fetcher.check(url, field=field, https_only=https_only)
+
+    def check_webhook(self, url: str, *, field: str, https_only: bool = False) -> None:
+        """The verdict on a URL that is called when a job has ended: needs no network, and is asked again at each call.
+
+        Raises:
+            InvalidInputError: by its text, or because this gateway calls nobody.
+        """
+        if self.settings.url_inputs == "off":
+            raise InvalidInputError("This gateway calls no webhooks.", field=field)
         self._fetcher.check(url, field=field, https_only=https_only)
 
     async def vet_url(self, url: str, *, field: str) -> None:

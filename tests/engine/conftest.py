@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from gateway.audit import MediaKind
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
+from gateway.engine.courier import Courier
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.maintenance import Maintenance
 from gateway.engine.pool import Pool
@@ -24,6 +25,8 @@ from gateway.engine.runner import Runner
 from gateway.engine.service import Service
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
+from gateway.engine.webhook_secrets import WebhookSecrets
+from gateway.engine.webhooks import Webhooks
 from gateway.job import RetryLimits
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
@@ -31,6 +34,7 @@ from gateway.template import load_template
 from tests.fakes.blobs import FOLDER, MemoryBlobs
 from tests.fakes.clock import FrozenClock
 from tests.fakes.media import FakeMedia
+from tests.fakes.receivers import PlainSealer, Receivers
 from tests.fakes.upstream import FakeUpstream, capabilities_for
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +81,7 @@ class Engine:
         self.ids = (f"id-{number:06}" for number in itertools.count(1))
         self.workflows = ROOT / "workflows"
         self.loop = None
+        self.receivers = Receivers(self.clock)
 
     def _read(self, path):
         return self.blobs.stored[path.name] if path.parent == FOLDER else path.read_bytes()
@@ -98,7 +103,15 @@ class Engine:
         await self.catalog.load()
         self.pool = Pool(self.clock, on_change=self._wake, chance=lambda: 0.0)
         limits = RetryLimits(self.settings.max_attempts)
-        self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
+        self._build_webhooks()
+        self.recorder = Recorder(
+            self.store,
+            self.bus,
+            self.clock,
+            limits=limits,
+            on_queued=self._wake,
+            on_message=self.courier.wake,
+        )
         self.collector = Collector(
             self.store,
             self.blobs,
@@ -147,6 +160,7 @@ class Engine:
             standing=self.dispatcher.standing,
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
+            webhooks=self.webhooks,
             new_id=lambda: next(self.ids),
         )
         self.keeper = Maintenance(
@@ -157,6 +171,26 @@ class Engine:
             self.timings,
             self.clock,
             job_retention_seconds=self.settings.job_retention,
+        )
+
+    def _build_webhooks(self):
+        self.secrets = WebhookSecrets(self.store.webhooks, PlainSealer(), self.clock)
+        self.courier = Courier(
+            self.store,
+            self.receivers,
+            self.secrets,
+            self.clock,
+            tell=lambda job: job.id.encode(),
+            may_act=self.receivers.may_act,
+            chance=lambda: 0.5,
+        )
+        self.webhooks = Webhooks(
+            self.store.webhooks,
+            self.secrets,
+            self.receivers,
+            self.clock,
+            lambda: next(self.ids),
+            on_message=self.courier.wake,
         )
 
     def _wake(self):

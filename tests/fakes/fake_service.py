@@ -40,6 +40,7 @@ from gateway.settings import Settings
 from tests.fakes.accounts import MemoryAccounts
 from tests.fakes.clock import FrozenClock as MovableClock
 from tests.fakes.credits import MemoryClaims, MemoryCredits
+from tests.fakes.receivers import FakeWebhooks
 
 NOW = 1_750_258_800.0
 #: The one place that URLs lead to.
@@ -223,6 +224,7 @@ class FakeService:
         self.claim_store = MemoryClaims()
         #: Of leases and of those who wait for one, which a test may move.
         self.claim_clock = MovableClock(NOW)
+        self.webhooks = FakeWebhooks()
         self.claims = Claims(self.claim_store, self.claim_clock, lambda: f"token-{next(ids)}")
 
     # ------------------------------------------------------------------------------------------- what a test says
@@ -367,6 +369,9 @@ class FakeService:
             parse_url(url, LISTED, field=field, https_only=https_only)
         except InvalidInputError as error:
             raise type(error)("This URL is not accepted.", field=field) from None
+
+    def check_webhook(self, url: str, *, field: str, https_only: bool = False) -> None:
+        self.check_url(url, field=field, https_only=https_only)
 
     async def vet_url(self, url: str, *, field: str) -> None:
         self.check_url(url, field=field, https_only=True)

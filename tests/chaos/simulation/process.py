@@ -34,6 +34,7 @@ from gateway.store.sql_store import SqlStore
 from gateway.template import Template, load_template
 from gateway.upstreams.remote import RemoteUpstream
 from tests.chaos.simulation.loop import OWNER, SimulatedTask, VirtualClock
+from tests.fakes.receivers import Receivers, webhooks_of
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.world import World
@@ -278,6 +279,7 @@ class Process:
             standing=self.dispatcher.standing,
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
+            webhooks=webhooks_of(self.store, self.clock, Receivers(self.clock)),
             new_id=world.new_id,
         )
 

@@ -27,4 +27,5 @@ DIALECT: Final = Dialect(
     prefixes=("/", "/face-swap", "/face-swap-ws", "/status", "/events", "/download", "/health"),
     envelope=translation.error_body,
     state_words=translation.STATE_WORDS,
+    told_outside=translation.ended_body,
 )

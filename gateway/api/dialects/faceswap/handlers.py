@@ -113,6 +113,7 @@ def _description(prefix: str) -> dict[str, object]:
             "target_image_url": "URL instead of target_image",
             "image": "file: the photo with the face to put in",
             "image_url": "URL instead of image",
+            "webhook_url": "URL that is told when the job has ended",
             "output_name": "what the result is called",
             "return_prompt_id_only": "true: answer at once with a prompt_id",
         },

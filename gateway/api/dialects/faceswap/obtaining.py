@@ -17,6 +17,7 @@ from gateway.api.url_inputs import UrlInput, check_urls, with_urls
 from gateway.api.window import Call
 from gateway.errors import ConcurrencyLimitedError, GatewayError
 from gateway.job import Job
+from gateway.outbox import FIELD as WEBHOOK
 
 #: Comments while inputs are transferred: nothing else shows that the stream is alive.
 TRANSFER_COMMENT_SECONDS = 5.0
@@ -27,6 +28,8 @@ log = structlog.get_logger(__name__)
 def require_urls(service: Service, wanted: SwapRequest) -> None:
     """The verdicts that need no network. Raises InvalidInputError."""
     check_urls(service, _url_inputs(wanted).values())
+    if wanted.webhook_url is not None:
+        service.check_webhook(wanted.webhook_url, field=WEBHOOK)
 
 
 async def obtain(call: Call, wanted: SwapRequest) -> Job:

@@ -3,7 +3,7 @@
 ::
 
     client                                    gateway
-    {video_url, image_url, output_name}  ->   queued, executing, progress …, completed or error, close 1000
+    {video_url, image_url, …}            ->   queued, executing, progress …, completed or error, close 1000
     {"prompt_id": "…"}                   ->   the same, of a job that exists
     {"cancel": true}                     ->   (asks the engine; the end comes as error, code canceled)
 
@@ -30,9 +30,11 @@ from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
 from gateway.errors import BusyError, ConflictError, GatewayError, InvalidInputError, NotFoundError
 from gateway.job import Job
+from gateway.outbox import FIELD as WEBHOOK
 from gateway.strictjson import JsonValue
 
 _FLAT = frozenset({"queued", "completed", "error"})
+_TEXTS = frozenset({"video_url", "image_url", "target_image_url", "output_name", WEBHOOK})
 _PATHS_SENTENCE = (
     "The gateway does not read paths or files here: upload by POST /face-swap with return_prompt_id_only=true, "
     'then attach with {"prompt_id": "…"}.'
@@ -84,7 +86,7 @@ def read_opening(message: Mapping[str, JsonValue]) -> Attach | SwapRequest:
             raise InvalidInputError(_PATHS_SENTENCE, field=name)
     fields: dict[str, str] = {}
     for name, value in message.items():
-        if name not in {"video_url", "image_url", "target_image_url", "output_name"} or value is None:
+        if name not in _TEXTS or value is None:
             continue
         if not isinstance(value, str):
             raise InvalidInputError(f"The field {name!r} must be a text.", field=name)

@@ -24,6 +24,7 @@ from gateway.audit import MediaKind
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.events import Event, EventKind, Progress
 from gateway.job import Job, JobState
+from gateway.outbox import FIELD as WEBHOOK
 
 NAME: Final = "faceswap"
 STATE_WORDS: Final[Mapping[JobState, str]] = {
@@ -94,6 +95,8 @@ class SwapRequest:
     kinds: Mapping[str, frozenset[MediaKind]] = field(default_factory=dict)
     output_name: str | None = None
     wants_id_only: bool = False
+    #: Called when the job has ended.
+    webhook_url: str | None = None
 
 
 def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -> SwapRequest:
@@ -126,6 +129,7 @@ def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -
         kinds=kinds,
         output_name=fields.get("output_name") or None,
         wants_id_only=_truth(fields.get("return_prompt_id_only", ""), "return_prompt_id_only"),
+        webhook_url=fields.get(WEBHOOK, "").strip() or None,
     )
 
 
@@ -162,6 +166,7 @@ def submission(wanted: SwapRequest, inputs: Mapping[str, SubmittedFile], caller:
         inputs=inputs,
         accepts=wanted.kinds,
         output_name=wanted.output_name,
+        extra={} if wanted.webhook_url is None else {WEBHOOK: wanted.webhook_url},
     )
 
 
@@ -193,6 +198,11 @@ def status_body(job: Job, snapshot: Progress | None, position: int | None, prefi
         "engine": job.engine,
         "warnings": list(job.warnings),
     }
+
+
+def ended_body(job: Job, base: str) -> dict[str, object]:
+    """The answer of ``/status`` about a job that has ended, for webhooks. Args: base: what links begin with."""
+    return status_body(job, None, None, base)
 
 
 def _status_percentage(job: Job, snapshot: Progress | None) -> float:

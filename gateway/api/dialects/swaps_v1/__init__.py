@@ -27,4 +27,5 @@ DIALECT: Final = Dialect(
     prefixes=("/api/v1",),
     envelope=refusals.error_body,
     state_words=translation.STATE_WORDS,
+    told_outside=translation.ended_body,
 )

@@ -142,6 +142,11 @@ def swap_body(job: Job, snapshot: Progress | None, base: str, *, is_preparing: b
     }
 
 
+def ended_body(job: Job, base: str) -> dict[str, object]:
+    """A PublicSwap that has ended, for webhooks. Args: base: what absolute links begin with."""
+    return swap_body(job, None, base, is_preparing=False)
+
+
 def me_body(user: User, account: Account, quota: Quota) -> dict[str, object]:
     """Who the key belongs to, what there is to spend, and how much may still be asked."""
     balance = account.balance

@@ -1,0 +1,250 @@
+"""Empties the outbox of webhooks: sends what is due, keeps what came of it, and lets nobody wait for the dead.
+
+One loop looks for what is due and starts one task per attempt. An endpoint that does not answer takes two places at most,
+its owner a quarter of all, and a host that failed several times in a row gets one message at a time, after a rest
+(``outbox.HostBreaker``); so whoever answers is asked at once, whatever others do.
+
+An attempt is made only while the data directory is ours: a gateway that was taken over sends nothing. It is written when
+it is over. A process that is killed in between sends the same message again, under the same id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from gateway.engine.webhook_secrets import WebhookSecrets
+from gateway.errors import BusyError, ShuttingDownError
+from gateway.interfaces import Clock, Store, WebhookSender
+from gateway.job import Job
+from gateway.outbox import Answer, Delivery, HostBreaker, Message, Reason, judge
+
+log = structlog.get_logger(__name__)
+
+#: Attempts under way at once: sockets that wait, mostly.
+MAX_UNDER_WAY: Final = 512
+MAX_PER_OWNER: Final = MAX_UNDER_WAY // 4
+MAX_PER_ENDPOINT: Final = 2
+#: Endpoints looked at in one go, beside those that are being asked.
+WINDOW: Final = 64
+#: To hosts whose last attempt failed, all together.
+MAX_DOUBTED: Final = 64
+#: Nothing is known to need this tick; it bounds how long an event that we failed to foresee can hold up a message.
+TICK_SECONDS: Final = 60.0
+#: After a fault of our own, a full disk for example.
+AGAIN_SECONDS: Final = 5.0
+#: Hosts that are remembered; those that answer are not.
+MAX_HOSTS: Final = 4096
+
+Tell = Callable[[Job], bytes]
+"""A job's message, as bytes."""
+
+
+class Courier:
+    """The outbox's motor. ``run`` until ``stop``.
+
+    Args:
+        store: where the outbox is.
+        sender: carries one message.
+        secrets: what messages are signed with.
+        clock: time.
+        tell: makes the body of a job's message.
+        may_act: comes back while the data directory is ours. Raises BusyError, ShuttingDownError.
+        chance: gives a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sender: WebhookSender,
+        secrets: WebhookSecrets,
+        clock: Clock,
+        *,
+        tell: Tell,
+        may_act: Callable[[], Awaitable[None]],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._secrets = secrets
+        self._clock = clock
+        self._tell = tell
+        self._may_act = may_act
+        self._chance = chance
+        self._wake = asyncio.Event()
+        self._under_way: dict[str, tuple[Message, asyncio.Task[None]]] = {}
+        #: By host and port, those that did not answer of late.
+        self._hosts: OrderedDict[str, HostBreaker] = OrderedDict()
+        self._is_stopping = False
+
+    def wake(self) -> None:
+        """There is something new in the outbox."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send what is due until stopped."""
+        while not self._is_stopping:
+            self._wake.clear()
+            try:
+                seconds = await self._round()
+            except ShuttingDownError:
+                return  # nothing can be stored any more
+            except Exception as error:  # the store is in trouble: the outbox waits, everything else goes on
+                log.error("webhook_round_failed", exc_info=error)
+                seconds = AGAIN_SECONDS
+            await self._pause(seconds)
+
+    async def stop(self) -> None:
+        """Break off what is under way; it is sent again by whoever comes next."""
+        self._is_stopping = True
+        self._wake.set()
+        tasks = [task for _, task in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        if self._wake.is_set():
+            return
+        woken = asyncio.create_task(self._wake.wait(), name="courier: woken")
+        over = asyncio.create_task(self._sleep(seconds), name="courier: over")
+        try:
+            await asyncio.wait((woken, over), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            woken.cancel()
+            over.cancel()
+            await asyncio.gather(woken, over, return_exceptions=True)
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._clock.sleep(seconds)
+
+    # -------------------------------------------------------------------------------------------------------- one round
+
+    async def _round(self) -> float:
+        """Start what is due; seconds until there is something to look for."""
+        while len(self._under_way) < MAX_UNDER_WAY:
+            found = await self._store.webhooks.due(
+                now=self._clock.now(),
+                without_owners=self._full_owners(),
+                without_endpoints=self._full_endpoints(),
+                # What is under way is still due: it must not take the places of what is not.
+                limit=len(self._under_way) + WINDOW,
+                each=MAX_PER_ENDPOINT,
+            )
+            if not sum([await self._take(message) for message in found]):
+                break
+        busy = {message.endpoint for message, _ in self._under_way.values()}
+        at = await self._store.webhooks.next_due(without_owners=self._full_owners(), without_endpoints=busy)
+        return TICK_SECONDS if at is None else min(max(at - self._clock.now(), 0.0), TICK_SECONDS)
+
+    async def _take(self, message: Message) -> bool:
+        """Start an attempt, or let its endpoint be; whether anything has changed by that."""
+        if message.id in self._under_way:
+            return False
+        if len(self._under_way) >= MAX_UNDER_WAY or self._is_full(message):
+            return False
+        host = host_of(message.url)
+        until = self._resting_until(host)
+        if until is not None:
+            await self._store.webhooks.postpone(message.endpoint, until=self._clock.now() + until)
+            return True
+        task = asyncio.create_task(self._attempt(message, host), name=f"webhook to {host}")
+        self._under_way[message.id] = (message, task)
+        return True
+
+    def _is_full(self, message: Message) -> bool:
+        return message.endpoint in self._full_endpoints() or message.owner in self._full_owners()
+
+    def _full_endpoints(self) -> set[int]:
+        counts = Counter(message.endpoint for message, _ in self._under_way.values())
+        return {endpoint for endpoint, count in counts.items() if count >= MAX_PER_ENDPOINT}
+
+    def _full_owners(self) -> set[str]:
+        counts = Counter(message.owner for message, _ in self._under_way.values())
+        return {owner for owner, count in counts.items() if count >= MAX_PER_OWNER}
+
+    def _resting_until(self, host: str) -> float | None:
+        """Seconds for which a host gets nothing; None when it may be asked now."""
+        breaker = self._hosts.get(host)
+        if breaker is None or not breaker.is_doubted:
+            return None
+        now = self._clock.monotonic()
+        if (until := breaker.resting_until(now)) is not None:
+            return until - now
+        asked = [host_of(message.url) for message, _ in self._under_way.values()]
+        if breaker.is_on_trial and host in asked:
+            return AGAIN_SECONDS
+        is_crowded = sum(other in self._hosts for other in asked) >= MAX_DOUBTED
+        return AGAIN_SECONDS if is_crowded else None
+
+    # ------------------------------------------------------------------------------------------------------ one attempt
+
+    async def _attempt(self, message: Message, host: str) -> None:
+        try:
+            answer = await self._send(message)
+            if answer is not None:
+                self._note(host, answer)
+                await self._record(message, host, answer)
+        except ShuttingDownError:
+            self._is_stopping = True  # taken over: whoever has the outbox now sends it
+        except BusyError:
+            await self._clock.sleep(AGAIN_SECONDS)
+        except Exception as error:  # a task's edge: what is wrong with one message must not end the loop
+            log.error("webhook_failed", host=host, exc_info=error)
+            await self._clock.sleep(AGAIN_SECONDS)
+        finally:
+            self._under_way.pop(message.id, None)
+            self._wake.set()
+
+    async def _send(self, message: Message) -> Answer | None:
+        """What came of it; None when there is nothing to be told any more."""
+        job = await self._store.job(message.job_id)
+        if job is None:
+            return None
+        try:
+            body = self._tell(job)
+        except Exception as error:  # else it would be due at once again, for ever
+            log.error("webhook_body_failed", dialect=job.dialect, exc_info=error)
+            return Answer(Reason.INTERNAL)
+        secrets = await self._secrets.of(message.account)
+        await self._may_act()
+        return await self._sender.send(Delivery(message.url, message.id, int(self._clock.now()), body, secrets))
+
+    def _note(self, host: str, answer: Answer) -> None:
+        if answer.is_fault:
+            breaker = self._hosts.setdefault(host, HostBreaker())
+            breaker.fault(self._clock.monotonic())
+            self._hosts.move_to_end(host)
+            if len(self._hosts) > MAX_HOSTS:
+                self._hosts.popitem(last=False)
+        elif answer.status is not None:
+            self._hosts.pop(host, None)
+
+    async def _record(self, message: Message, host: str, answer: Answer) -> None:
+        now = self._clock.now()
+        verdict = judge(message.attempts, answer, now, self._chance)
+        is_new = await self._store.webhooks.record(message, answer, verdict, now=now)
+        log.info(
+            "webhook_attempt",
+            host=host,
+            attempt=message.attempts + 1,
+            outcome=answer.reason.value,
+            status=answer.status,
+            then=type(verdict).__name__.lower() if is_new else "nothing",
+        )
+
+
+def host_of(url: str) -> str:
+    """Host and port of a URL, for the log and the breaker; its path and query may be secrets."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return ""
+    return f"{parts.hostname or ''}:{port}"
