@@ -394,9 +394,12 @@ class Checker:
     def _killed_by(self, job_id: str) -> set[tuple[float, str]]:
         return {(death.at, death.server) for death in self.deaths if death.job_id == job_id}
 
-    def _may_be_poisoned(self, job_id: str) -> bool:
-        """Whether enough upstreams have died of it for which nothing else that the gateway saw can be blamed."""
-        own = self._killed_by(job_id)
+    def _may_be_poisoned(self, job_id: str, tried: list[Any]) -> bool:
+        """Whether enough upstreams have died under it for which nothing else that the gateway saw can be blamed.
+
+        Of it, or of a blow that came just then to that one alone: from outside the two look alike.
+        """
+        own = self._killed_by(job_id) | self._killed_under(tried)
         lost = [(at, server.name) for server in self.world.servers for at in server.killed_at]
         blamed = {
             name
@@ -407,6 +410,16 @@ class Checker:
             or any(abs(at - then) < APART_SECONDS for then, _ in self.world.own_faults)
         }
         return len(blamed) >= self.world.plan.poison_after > 0
+
+    def _killed_under(self, tried: list[Any]) -> set[tuple[float, str]]:
+        servers = {server.name: server for server in self.world.servers}
+        return {
+            (at, attempt.upstream)
+            for attempt in tried
+            if attempt.upstream in servers and attempt.ended_at is not None
+            for at in servers[attempt.upstream].killed_at
+            if attempt.dispatched_at <= NOON + at <= attempt.ended_at
+        }
 
     def _result(self, row: Any, last: Any) -> None:
         results = self.seen[row.id].job.results
@@ -433,7 +446,7 @@ class Checker:
                 "accepts a part" in what for server in self.world.servers for _, what in server.faults
             ),
             UpstreamLostError.code: losses >= self.world.plan.max_attempts,
-            PoisonedError.code: self._may_be_poisoned(row.id),
+            PoisonedError.code: self._may_be_poisoned(row.id, tried),
         }
         if not causes.get(row.error_code, False):
             self.fail(
