@@ -1,4 +1,4 @@
-"""``comfygate demo``: a whole gateway with its CPU worker, and one swap through its HTTP API."""
+"""``comfygate demo``: a whole gateway with its CPU worker, one swap through its HTTP API, and a key for the v1 API."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 from gateway import serving
-from gateway.cli import demo_media
+from gateway.cli import demo_media, demo_v1
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.submitting import submit_files
 from gateway.data_dir import StartError
+from gateway.errors import GatewayError
+from gateway.main import Gateway
 from gateway.settings import from_mapping
 
 RESULT = "result.mp4"
@@ -32,9 +33,9 @@ def run(directory: Path, port: int, *, once: bool) -> None:
     )
     show: list[asyncio.Task[None]] = []
 
-    def on_ready(_: Any, url: str) -> None:
+    def on_ready(gateway: Gateway, url: str) -> None:
         print(f"comfygate listens on {url}", flush=True)
-        show.append(asyncio.create_task(_swap(url, target, face, directory / RESULT, once=once), name="demo"))
+        show.append(asyncio.create_task(_show(gateway, url, target, face, directory / RESULT, once=once), name="demo"))
 
     serving.run(settings, on_ready=on_ready, waits=False)
     for task in show:
@@ -55,6 +56,13 @@ def _inputs(directory: Path) -> tuple[Path, Path]:
         ) from error
 
 
+async def _show(gateway: Gateway, url: str, target: Path, face: Path, result: Path, *, once: bool) -> None:
+    await _swap(url, target, face, result, once=once)
+    if not once:
+        await _tell_key(gateway, url)
+        print(f"The server stays up: open {url} or press Ctrl+C.", flush=True)
+
+
 async def _swap(url: str, target: Path, face: Path, result: Path, *, once: bool) -> None:
     print(f"Putting the face of {face} into {target}", flush=True)
     failed = True
@@ -62,8 +70,6 @@ async def _swap(url: str, target: Path, face: Path, result: Path, *, once: bool)
         saved = await submit_files(GatewayClient(url), target, face, result)
         failed = False
         print(f"Swapped: {saved.resolve()}", flush=True)
-        if not once:
-            print(f"The server stays up: open {url} or press Ctrl+C.", flush=True)
     except ClientError as error:
         if not once:
             print(f"comfygate: {error}", flush=True)
@@ -71,3 +77,17 @@ async def _swap(url: str, target: Path, face: Path, result: Path, *, once: bool)
     finally:
         if once or failed:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _tell_key(gateway: Gateway, url: str) -> None:
+    """Print it; that it cannot be had is no reason to stop the server."""
+    try:
+        key = await demo_v1.fresh_key(gateway.service.accounts, gateway.service.credits)
+    except GatewayError as error:
+        print(f"comfygate: no key for the v1 API: {error}", flush=True)
+        return
+    print(f"The v1 API wants a key, here too; until the next start of the demo it is this one:\n\n  {key}\n")
+    print(
+        f"It has {demo_v1.CREDITS} credits. The second line fetches two portraits from the web and swaps their faces:\n"
+    )
+    print(f"{demo_v1.lines(url, key)}\n", flush=True)

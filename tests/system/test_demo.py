@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
+import signal
 import socket
+import ssl
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import av
 import numpy as np
 import pytest
+import trustme
+from matplotlib import cbook
+from PIL import Image
+from skimage import data
 
 from comfy_nodes.detection import detect_faces
+from gateway.cli.demo_v1 import FACE_URL, TARGET_URL
+from tests.tools.file_server import FileServer, serving
+from tests.tools.waiting import wait_until_now
 
 pytestmark = pytest.mark.system
 
 DEMO_SECONDS = 120
+PORTLESS = "https://raw.githubusercontent.com"
 COMMAND = [sys.executable, "-m", "gateway", "demo"]
 
 
@@ -132,6 +147,78 @@ def test_gateway_and_worker_are_gone_after_the_demo(demo) -> None:
         except OSError:  # it ended meanwhile, or is somebody else's
             continue
         assert str(demo).encode() not in command, command
+
+
+# ------------------------------------------------------------------------------------------------ what it says while it is up
+
+#: The demo, with a resolver and an authority of its own, because nothing in tests dials beyond this machine.
+_LEFT_UP = """
+import sys
+from pathlib import Path
+from gateway.cli import demo
+plain = demo.from_mapping
+resolve = ("raw.githubusercontent.com=127.0.0.1",)
+more = {"ca_file": sys.argv[1], "resolve": resolve, "url_allowlist": ("127.0.0.1/32",)}
+demo.from_mapping = lambda given: plain({**given, **more})
+demo.run(Path("here"), 0, once=False)
+"""
+
+
+@pytest.fixture
+def portraits(tmp_path) -> Iterator[FileServer]:
+    """The web, as far as the demo's lines name it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("raw.githubusercontent.com").configure_cert(context)
+    photos = {FACE_URL: cbook.get_sample_data("grace_hopper.jpg", asfileobj=False), TARGET_URL: None}
+    for url, photo in photos.items():
+        path = tmp_path / "web" / urlsplit(url).path.lstrip("/")
+        path.parent.mkdir(parents=True)
+        if photo is None:
+            Image.fromarray(data.astronaut()).save(path)
+        else:
+            shutil.copyfile(photo, path)
+    with serving(tmp_path / "web", tls=context, name="raw.githubusercontent.com") as server:
+        yield server
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="cURL is not installed")
+def test_lines_for_the_v1_api_work_as_printed(tmp_path, portraits) -> None:
+    """But for the port of the server that has the portraits: 443 takes rights that tests have not."""
+    said = tmp_path / "said"
+    with said.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _LEFT_UP, str(tmp_path / "ca.pem")],
+            cwd=tmp_path,
+            env=clean_environment(),
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_until_now(
+            lambda: "stays up" in said.read_text() or process.poll() is not None,
+            what="the end of the demo's swap",
+            patience_seconds=DEMO_SECONDS,
+        )
+        text = said.read_text()
+        assert process.poll() is None, text
+        me, swap = (
+            line.replace(PORTLESS, portraits.url) for line in re.findall(r"^curl (?:.*\\\n)*.*$", text, re.MULTILINE)
+        )
+        [key] = re.findall(r"^  (cfg_test_\w+)$", text, re.MULTILINE)
+        assert key in me
+        assert answer_of(me)["credits"]["total"] == 100
+        done = answer_of(swap)
+        assert (done["status"], done["error"], done["credit_cost"]) == ("done", None, 1)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEMO_SECONDS) == 0, said.read_text()
+
+
+def answer_of(line: str) -> dict[str, Any]:
+    told = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=DEMO_SECONDS, check=True)
+    return json.loads(told.stdout)
 
 
 # --------------------------------------------------------------------------------- what cannot work says so in a sentence
