@@ -45,6 +45,9 @@ CANCEL_MESSAGE: Final = "Task successfully cancelled"
 CANCELED_INFO: Final = "Cancelled by request"
 CANCELED_CODE: Final = "canceled"
 MAX_USER_ID: Final = 128
+#: What templates know of and clients of this dialect cannot use: each of its items belongs to a photo of its own, for
+#: which there is no field.
+UNUSABLE: Final = frozenset({"face_swaps"})
 NO_TEMPLATE: Final = "a template that does this"
 
 # ------------------------------------------------------------------------------------------------ request -> submission
@@ -123,6 +126,8 @@ def read_request(body: Mapping[str, JsonValue], files: Mapping[str, ReceivedFile
         for field, value in given.items()
         if value not in files
     }
+    for name in UNUSABLE & params.keys():
+        raise InvalidInputError(f"There is no parameter {name!r}.", field=name)
     known = {"output_name", *(field.name for field in fields)}
     return TaskRequest(
         task_type=task_type,

@@ -131,6 +131,13 @@ def test_a_file_under_a_name_that_takes_none_is_not_dropped_without_a_word():
     assert refused.value.field == "mask"
 
 
+def test_a_parameter_whose_files_have_no_field_here_is_refused_by_its_own_name():
+    """Templates repeat a swap for each of several photos; there is one source_image."""
+    with pytest.raises(InvalidInputError, match="face_swaps") as refused:
+        translation.read_request(body(source_image=PHOTO, target_image=PHOTO, face_swaps=[{"face_index": 0}]), {})
+    assert refused.value.field == "face_swaps"
+
+
 def test_a_task_without_a_template_is_refused_with_what_is_missing():
     translation.refuse_unknown_task("face_swap", TASKS)
     with pytest.raises(TaskUnavailableError) as refused:
