@@ -367,7 +367,7 @@ class Checker:
                 self.fail("poison stops after two", f"{row.id} was sent to {attempt.upstream} after {sorted(blamed)}")
                 return
             death = next((d for d in self.deaths if (d.job_id, d.attempt) == (row.id, attempt.number)), None)
-            if death is not None and self._tells_against(death, attempt):
+            if death is not None and self._tells_against(death, attempt, tried):
                 blamed.add(death.server)
                 if attempt.cause != Cause.DIED:
                     self.fail("a death is noted", f"{row.id} lost {death.server}, and its cause is {attempt.cause}")
@@ -376,14 +376,20 @@ class Checker:
         if len(blamed) >= self.world.plan.poison_after and row.state == JobState.FAILED and row.error_code not in ends:
             self.fail("poison is told", f"{row.id} ended as {row.error_code} after {sorted(blamed)}")
 
-    def _tells_against(self, death: Death, attempt: Any) -> bool:
+    def _tells_against(self, death: Death, attempt: Any, tried: list[Any]) -> bool:
         """Whether nothing else can have been the cause, and the gateway was there to see it."""
         found_at = attempt.ended_at - NOON
         if not death.is_clear or attempt.outcome != TaskEvent.ATTEMPT_LOST:
             return False
         if any(death.at <= at <= found_at for at, _ in self.world.own_faults):
             return False
-        own = self._killed_by(death.job_id)
+        # Of a death that fell into its own absence the gateway only knows that an upstream was lost.
+        seen = {attempt.number for attempt in tried if attempt.cause == Cause.DIED}
+        own = {
+            (other.at, other.server)
+            for other in self.deaths
+            if (other.job_id, other.attempt in seen) == (death.job_id, True)
+        }
         return not any(
             abs(at - death.at) <= APART_SECONDS and what != "started" and (at, server.name) not in own
             for server in self.world.servers
