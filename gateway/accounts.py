@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 import zlib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -161,6 +162,9 @@ def checked_name(name: str, field: str) -> str:
     """A name of a user or key. Raises InvalidInputError."""
     if not 1 <= len(name) <= MAX_NAME_CHARACTERS or not name.isprintable() or name != name.strip():
         raise InvalidInputError(f"The {field} is 1 to {MAX_NAME_CHARACTERS} printable characters.", field=field)
+    if not unicodedata.is_normalized("NFC", name):
+        # Else there could be two that nobody can tell apart, and credits would go to the other.
+        raise InvalidInputError(f"The {field} has letters in parts: write each as one (Unicode's NFC).", field=field)
     return name
 
 

@@ -28,7 +28,7 @@ from gateway.api.problems import json_response
 from gateway.api.shown import timestamp
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call, Endpoint
-from gateway.errors import InvalidInputError
+from gateway.errors import GatewayError, InvalidInputError
 from gateway.ledger import MAX_CREDITS, Purse
 from gateway.strictjson import JsonValue
 
@@ -61,7 +61,7 @@ async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: f
     """Make the key that a body asks for, and tell it; ``credits`` go to its user's permanent purse.
 
     Raises:
-        InvalidInputError: a field cannot be.
+        InvalidInputError: a field cannot be, or the user would have more credits than anybody may.
         NotFoundError: there is no such user.
         ConflictError: the user has a key of that name.
     """
@@ -80,7 +80,12 @@ async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: f
     )
     told = await accounts.create_key(new)
     if given:
-        await credits_of.grant(told.holder.user.name, Purse.PERMANENT, given)
+        try:
+            await credits_of.grant(told.holder.user.name, Purse.PERMANENT, given)
+        except GatewayError:
+            # Its user would have too many. Nobody is told this key, so nobody needs it.
+            await accounts.revoke_key(told.holder.key.id)
+            raise
     return told_body(told)
 
 

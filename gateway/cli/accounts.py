@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ users = cyclopts.App(name="users", help="Who pays: users, each with keys of its 
 keys = cyclopts.App(name="keys", help="Who calls: keys, which a gateway in keys mode wants with every request.")
 credits_of = cyclopts.App(name="credits", help="What users have to spend on jobs.")
 
+_HOUR_SECONDS = 3600
 _DAY_SECONDS = 86_400
 
 
@@ -96,7 +98,9 @@ def create_key(
         "concurrency": concurrency,
         "credits": with_credits,
         "scopes": [word for words in scopes for word in words.split(",") if word] if scopes else None,
-        "expires_in_seconds": None if expires_in_days is None else round(expires_in_days * _DAY_SECONDS),
+        "expires_in_seconds": None
+        if expires_in_days is None
+        else _seconds(expires_in_days, _DAY_SECONDS, "--expires-in-days"),
         "is_test": test or None,
     }
     body: dict[str, JsonValue] = {"name": name, **{field: value for field, value in given.items() if value is not None}}
@@ -162,9 +166,11 @@ def rotate(
     """
     from gateway.cli.book import key_called
 
+    overlap_seconds = _seconds(overlap_hours, _HOUR_SECONDS, "--overlap-hours")
+
     async def work(book: Any) -> Any:
         found = await key_called(book, key, user)
-        return await book.rotate_key(found["id"], {"overlap_seconds": round(overlap_hours * 3600)})
+        return await book.rotate_key(found["id"], {"overlap_seconds": overlap_seconds})
 
     told = _with_book(work, url, token, data_dir)
     until = f"opens for {overlap_hours:g} h more" if overlap_hours else "opens nothing any more"
@@ -213,6 +219,16 @@ def show_credits(user: str, *, url: Url = None, token: Token = None, data_dir: D
     told = _with_book(lambda book: book.statement(user), url, token, data_dir)
     show_purses(told)
     show_entries(told["entries"])
+
+
+def _seconds(number: float, unit_seconds: int, flag: str) -> int:
+    """Whole seconds; how many there may be is for whoever is told them. Raises ClientError where it is no number."""
+    from gateway.cli.client import ClientError
+
+    seconds = number * unit_seconds
+    if not math.isfinite(seconds):
+        raise ClientError(f"{flag} is a number.")
+    return round(seconds)
 
 
 def _with_book(

@@ -57,7 +57,7 @@ class GatewayClient:
         self, method: str, path: str, *, body: object = None, query: Mapping[str, str] | None = None
     ) -> Any:
         async with self.open() as http:
-            content = orjson.dumps(body) if body else None
+            content = _written(body) if body else None
             headers = {"Content-Type": "application/json"} if body else None
             try:
                 response = await http.request(method, path, params=query, content=content, headers=headers)
@@ -139,6 +139,13 @@ class GatewayClient:
         return ClientError(
             f"No gateway answers at {self._url} ({type(error).__name__}): start one with 'comfygate serve', or give --url."
         )
+
+
+def _written(body: object) -> bytes:
+    try:
+        return orjson.dumps(body)
+    except TypeError as error:  # of more than 64 bits, or bytes of the command line that are no UTF-8
+        raise ClientError("A number is too large, or a text is no Unicode: the gateway cannot be told it.") from error
 
 
 def require_success(status: int, body: bytes) -> None:

@@ -102,7 +102,7 @@ def test_whoever_may_administer_may_do_all():
     assert not jobs_only.may(Scope.ADMIN)
 
 
-@pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "a\x00", "x" * 65, "\u202e"])
+@pytest.mark.parametrize("name", ["", " a", "a ", "a\nb", "a\x00", "x" * 65, "\u202e", "Mu\u0308ller", "\udcff"])
 def test_names_are_refused(name):
     with pytest.raises(InvalidInputError) as refusal:
         checked_name(name, "name")

@@ -9,6 +9,7 @@ import pytest
 from gateway.accounts import Scope, is_key_text
 from gateway.api import keys
 from gateway.engine.accounts import NewKey
+from gateway.ledger import MAX_CREDITS
 from tests.fakes.fake_service import NOW
 from tests.tools.asgi import TOKEN, ask, make
 
@@ -45,6 +46,17 @@ async def test_a_user_with_keys_of_its_own():
     assert (key["user"], key["concurrency"], key["expires_at"]) == ("ann", 2, keys._moment(NOW + 60))
     assert key["key"].startswith("cfg_test_")
     assert (await call(app, "GET", "/-/users")).json == {"users": [made.json], "next": None}
+
+
+async def test_a_key_whose_credits_are_too_many_is_not_left_behind():
+    app, _ = make(auth="keys")
+    most = {"name": "rich", "credits": MAX_CREDITS}
+    assert (await call(app, "POST", "/-/keys", most)).status == 201
+    refused = await call(app, "POST", "/-/keys", {"name": "second", "user": "rich", "credits": 1})
+    assert (refused.status, refused.json["field"]) == (400, "credits")
+    second = [key for key in (await call(app, "GET", "/-/keys")).json["keys"] if key["name"] == "second"]
+    assert [key["revoked_at"] for key in second] == [keys._moment(NOW)]
+    assert (await call(app, "POST", "/-/keys", {"name": "second", "user": "rich"})).status == 201
 
 
 async def test_what_is_revoked_opens_nothing_and_what_is_rotated_opens_anew():

@@ -40,3 +40,9 @@ async def test_authority_of_the_settings_is_asked_about_https_gateways(monkeypat
 def test_refusal_is_the_gateways_own_sentence(status, body, sentence):
     with pytest.raises(ClientError, match=sentence):
         require_success(status, body)
+
+
+@pytest.mark.parametrize("body", [{"credits": 2**64}, {"name": "\udcff"}])
+async def test_what_cannot_be_sent_is_a_sentence(body):
+    with pytest.raises(ClientError, match="too large, or a text is no Unicode"):
+        await GatewayClient("http://127.0.0.1:9", "token").admin("POST", "/-/credits", body)

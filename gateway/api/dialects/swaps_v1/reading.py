@@ -20,6 +20,8 @@ from gateway.strictjson import JsonValue
 
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_METADATA_DEPTH: Final = 8
+#: Whole numbers that can be kept: those of 64 bits, with a sign or without.
+METADATA_INTEGERS: Final = range(-(2**63), 2**64)
 #: As many faces as the shipped templates put into one job.
 MAX_FACES: Final = 10
 #: Places of faces have two digits in the templates.
@@ -216,6 +218,8 @@ def _metadata(members: Members) -> Mapping[str, JsonValue] | None:
         return None
     if _depth(value) > MAX_METADATA_DEPTH:
         raise members.refused("metadata", f"must not be nested deeper than {MAX_METADATA_DEPTH} levels")
+    if not _can_be_kept(value):
+        raise members.refused("metadata", "must not hold whole numbers of more than 64 bits")
     if len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()) > MAX_METADATA_BYTES:
         raise members.refused("metadata", f"must not be larger than {MAX_METADATA_BYTES} bytes")
     return value
@@ -223,11 +227,17 @@ def _metadata(members: Members) -> Mapping[str, JsonValue] | None:
 
 def _depth(value: JsonValue) -> int:
     """Levels of nesting; recursion ends at the depth that a body may have."""
-    inner: Sequence[JsonValue] = (
-        list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
-    )
-    is_nested = isinstance(value, dict | list)
-    return is_nested + max(map(_depth, inner), default=0)
+    return isinstance(value, dict | list) + max(map(_depth, _within(value)), default=0)
+
+
+def _can_be_kept(value: JsonValue) -> bool:
+    """Whether no whole number in it is too large; of a depth that was looked at."""
+    is_fit = not isinstance(value, int) or value in METADATA_INTEGERS
+    return is_fit and all(map(_can_be_kept, _within(value)))
+
+
+def _within(value: JsonValue) -> Sequence[JsonValue]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def wants_wait(values: Sequence[str]) -> bool:

@@ -1,3 +1,4 @@
+import orjson
 import pytest
 
 from gateway.api.dialects.swaps_v1.reading import (
@@ -204,6 +205,17 @@ def test_a_mapping_of_a_video_says_when(moment):
 
 def nested(depth):
     return {} if depth == 1 else {"a": nested(depth - 1)}
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, -(2**63), 1e308, True])
+def test_metadata_holds_numbers_that_can_be_kept(number):
+    wanted = read_swap({**IMAGE, "metadata": {"a": [{"b": number}]}})
+    assert orjson.loads(orjson.dumps(wanted.metadata)) == {"a": [{"b": number}]}
+
+
+@pytest.mark.parametrize("number", [2**64, -(2**63) - 1, 10**99])
+def test_metadata_holds_no_number_that_cannot_be_kept(number):
+    assert field_of({**IMAGE, "metadata": {"a": [{"b": number}]}}) == "metadata"
 
 
 def test_metadata_is_as_large_and_as_deep_as_said_and_no_more():
