@@ -79,6 +79,10 @@ def resolve_overrides(pairs: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return table
 
 
+class UnresolvedError(SourceUnreachableError):
+    """Nobody answers for the name now; what it leads to is unknown."""
+
+
 async def dial(address: str, port: int, timeout_seconds: float) -> httpcore2.AsyncNetworkStream:
     """Connect to a literal address."""
     return await httpcore2.AnyIOBackend().connect_tcp(address, port, timeout=timeout_seconds)
@@ -188,7 +192,8 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
             log.info(
                 "url_hop", host=host, port=self._url.port, address=None, verdict=f"unresolved: {type(error).__name__}"
             )
-            raise SourceUnreachableError(UNREACHABLE) from error
+            kind = UnresolvedError if isinstance(error, OSError) else SourceUnreachableError
+            raise kind(UNREACHABLE) from error
 
     def _refuse(self, address: str | None, verdict: str) -> None:
         log.warning("url_hop", host=self._url.host, port=self._url.port, address=address, verdict=str(verdict))

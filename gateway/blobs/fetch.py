@@ -24,7 +24,15 @@ import certifi
 import httpcore2
 
 from gateway.audit import MediaKind
-from gateway.blobs.dialing import CONNECT_TIMEOUT_SECONDS, DNS_TIMEOUT_SECONDS, Dialer, GuardedBackend, Resolver, dial
+from gateway.blobs.dialing import (
+    CONNECT_TIMEOUT_SECONDS,
+    DNS_TIMEOUT_SECONDS,
+    Dialer,
+    GuardedBackend,
+    Resolver,
+    UnresolvedError,
+    dial,
+)
 from gateway.errors import CallerError, SourceUnreachableError, TooLargeError, UnsupportedMediaError
 from gateway.interfaces import Blob, Blobs
 from gateway.safety import MAX_REDIRECTS, UNREACHABLE, SafeUrl, UrlPolicy, parse_url, redirect_url, spell_bytes
@@ -125,11 +133,15 @@ class UrlFetcher:
     async def require_public(self, url: SafeUrl, *, field: str) -> None:
         """Resolve a checked URL's host and judge every address, and dial none: for what is called later.
 
+        A name that nobody answers for now passes: what it leads to is judged again when it is called.
+
         Raises:
             SourceUnreachableError: the name has no address, or one that is refused.
         """
         try:
             await self._backend(url).checked_addresses()
+        except UnresolvedError:
+            return
         except SourceUnreachableError as error:
             error.field = field
             raise

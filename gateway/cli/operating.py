@@ -144,4 +144,6 @@ def backup(file: Path, *, url: Url = None, token: Token = None, data_dir: DataDi
     logs.configure("warning", "text")
     with gateway_or_directory(url, token, data_dir) as where:
         size_bytes = asyncio.run(keeping.backup(where, file))
-    print(f"Saved {file} ({size_bytes} bytes). Not in it: the admin token, the settings, your folder of templates.")
+    print(
+        f"Saved {file} ({size_bytes} bytes). Not in it: the admin token, webhook-key, the settings, your folder of templates."
+    )

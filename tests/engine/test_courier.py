@@ -8,7 +8,7 @@ import pytest
 
 from gateway.engine.courier import MAX_DOUBTED, MAX_PER_ENDPOINT, MAX_PER_OWNER, host_of
 from gateway.errors import BusyError, LeaseLostError, NotFoundError
-from gateway.outbox import SCHEDULE_SECONDS, Answer, MessageState, Reason
+from gateway.outbox import REST_SECONDS, SCHEDULE_SECONDS, Answer, MessageState, Reason
 from tests.fakes.receivers import DOWN, OK, TIMEOUT_SECONDS
 
 URL = "https://hooks.example.net/in?token=secret"
@@ -163,24 +163,46 @@ async def test_a_dead_endpoint_with_many_messages_takes_two_places(post):
     assert post.receivers.times("hooks.example.net") == [0]
 
 
-async def test_a_host_that_does_not_answer_is_let_be_and_then_asked_one_by_one(post):
-    post.receivers.black_holes.add("dead.example.net")
-    for number in range(30):
-        await end(post, f"https://dead.example.net/{number}", settle=False)
-    await post.settle()
-    first = len(post.receivers.asked)
-    assert first == 30  # nothing is known against it yet
-    await post.pass_time(TIMEOUT_SECONDS)
-    for _ in range(2):
-        await post.pass_time(5.5)
-        await post.pass_time(TIMEOUT_SECONDS)
-    asked = len(post.receivers.asked)
-    await post.pass_time(25)
-    assert len(post.receivers.asked) == asked  # it rests
-    post.receivers.black_holes.clear()
-    for _ in range(200):
-        await post.pass_time(30)
-    assert {state for state, _ in await states(post)} == {"delivered"}
+@pytest.fixture
+async def resting(post):
+    """A host that did not answer three times in a row, at as many endpoints; one more message waits for it."""
+    post.receivers.script["dead.example.net"] = [DOWN]
+    for number in range(3):
+        await end(post, f"https://dead.example.net/{number}")
+    assert post.receivers.times("dead.example.net") == [0, 0, 0]
+    await end(post, "https://dead.example.net/3")
+    return post
+
+
+async def test_a_host_that_does_not_answer_is_let_be_and_the_wait_costs_no_attempt(resting):
+    for _ in range(5):
+        await resting.pass_time(5.9)
+    assert len(resting.receivers.asked) == 3
+    assert sorted(attempts for _, attempts in await states(resting)) == [0, 1, 1, 1]
+
+
+async def test_after_its_rest_a_host_is_asked_by_one_message_alone(resting):
+    resting.receivers.black_holes.add("dead.example.net")
+    await resting.pass_time(REST_SECONDS)
+    await resting.pass_time(TIMEOUT_SECONDS - 1)
+    assert len(resting.receivers.asked) == 4
+    await resting.pass_time(1)  # in vain: it rests twice as long
+    await resting.pass_time(2 * REST_SECONDS - 1)
+    assert len(resting.receivers.asked) == 4
+
+
+async def test_a_host_that_answers_again_gets_everything(resting):
+    resting.receivers.script["dead.example.net"] = [OK]
+    await resting.pass_time(REST_SECONDS)
+    await resting.pass_time(6)
+    assert [state for state, _ in await states(resting)] == ["delivered"] * 4
+
+
+async def test_errors_that_are_answered_let_no_host_rest(post):
+    post.receivers.script["hooks.example.net"] = [Answer(Reason.ANSWERED, 500)]
+    for number in range(10):
+        await end(post, f"https://hooks.example.net/{number}")
+    assert len(post.receivers.asked) == 10
 
 
 async def test_one_owner_s_black_holes_leave_room_for_others(post):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -101,7 +102,12 @@ async def test_a_trial_is_signed_and_says_what_came_of_it(gateway):
     assert "nobody could be reached" in await said(gateway, "test", receiver.url, status=1)
     assert "No messages." in await said(gateway, "list")
     assert secret not in gateway.log.read_text()
-    assert secret.removeprefix("whsec_").encode() not in (gateway.data_dir / "gateway.db").read_bytes()
+    plain = secret.removeprefix("whsec_").encode()
+    files = [path for path in gateway.data_dir.rglob("*") if path.is_file()]
+    assert gateway.data_dir / "webhook-key" in files
+    assert gateway.data_dir / "gateway.db-wal" in files
+    for path in files:
+        assert not [form for form in (plain, base64.b64decode(plain)) if form in path.read_bytes()], path.name
 
 
 async def test_the_gateway_itself_and_its_upstreams_are_never_called(gateway):

@@ -102,6 +102,23 @@ def keeps_answers_in_a_second_transaction() -> None:
     SqlStore.create_job = late  # type: ignore[method-assign]
 
 
+def tells_in_a_second_transaction() -> None:
+    post, record = recording.post, SqlStore.record
+
+    def forgets(connection: Any, job: Any, now: float) -> None:
+        if job.state is JobState.CANCELED:
+            post(connection, job, now)
+
+    async def late(self: SqlStore, task_id: str, report: Any, *, limits: Any, now: float) -> Any:
+        recorded = await record(self, task_id, report, limits=limits, now=now)
+        if recorded is not None and recorded.job.is_terminal and recorded.job.state is not JobState.CANCELED:
+            await self._executor.write(post, recorded.job, now)
+        return recorded
+
+    recording.post = forgets
+    SqlStore.record = late  # type: ignore[method-assign]
+
+
 #: Each with the place where a death shows it: in the life of a gateway that has it.
 FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "remembers-no-draining": (remembers_no_draining, "rename in local._adopt"),
@@ -111,5 +128,6 @@ FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "knows-no-strays": (knows_no_strays, "rename in local._adopt"),
     "writes-under-the-last-name": (writes_under_the_last_name, "unlink in"),
     "refunds-in-a-second-transaction": (refunds_in_a_second_transaction, "commit in"),
+    "tells-in-a-second-transaction": (tells_in_a_second_transaction, "commit in"),
     "keeps-answers-in-a-second-transaction": (keeps_answers_in_a_second_transaction, "commit in"),
 }

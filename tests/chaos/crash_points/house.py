@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import AsyncExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from gateway.api.app import create_app
@@ -22,6 +23,8 @@ from gateway.holding import DATABASE, take_directory
 from gateway.idempotency import Answer, Wanted
 from gateway.idempotency import Claim as IdempotencyClaim
 from gateway.interfaces import Promise
+from gateway.job import Job
+from gateway.outbox import FIELD
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from tests.chaos.model.world import HEADS, World
@@ -31,6 +34,8 @@ from tests.fakes.media import FakeMedia
 from tests.fakes.upstream import FakeUpstream, Prompt
 
 DAY = 86_400.0
+#: Where every job tells its end.
+HOOK = "https://hooks.example.net/in"
 #: How long a thread's work is waited for.
 TURNS, TURN_SECONDS = 5000, 0.002
 
@@ -74,6 +79,7 @@ class House(World):
         self.media = FakeMedia(self._read)
         self.folder = self.data / "scratch"
         await self._build()
+        self._give_all_webhooks()
         await self.dispatcher.prepare()
         for row in await self.store.upstreams():
             if not row.removed:
@@ -82,6 +88,14 @@ class House(World):
         self.loop = asyncio.create_task(self.dispatcher.run(), name="dispatcher")
         self.app = create_app(self.service, self.settings, admin_token=self.admin_token)
         return self
+
+    def _give_all_webhooks(self) -> None:
+        submit = self.service.submit
+
+        async def with_webhook(wanted: Submission) -> Job:
+            return await submit(replace(wanted, extra={**wanted.extra, FIELD: HOOK}))
+
+        self.service.submit = with_webhook
 
     async def close(self) -> None:
         await self.stop()

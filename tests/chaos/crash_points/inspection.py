@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import Any
 from blake3 import blake3
 
 from gateway.holding import DATABASE
-from tests.chaos.crash_points.house import DAY, House
+from tests.chaos.crash_points.house import DAY, TURN_SECONDS, TURNS, House
 from tests.chaos.crash_points.life import CREDITS, ORDER, Notes
 from tests.fakes.upstream import Prompt
 
@@ -37,9 +38,12 @@ class Inspection:
             await self.require_template()
             await self.require_files()
             self.require_sound_ledger()
+            self.require_sound_outbox()
             await self.require_one_order()
             await self.require_all_end()
+            await self.require_all_told()
             self.require_sound_ledger()
+            self.require_sound_outbox()
             self.require_balance()
             await self.require_nothing_left()
         finally:
@@ -93,6 +97,31 @@ class Inspection:
             "(SELECT 1 FROM ledger WHERE job_id = held.job_id AND kind IN ('charge', 'refund'))"
         )
         assert self.rows(lost) == [], "a hold without a job"
+
+    def require_sound_outbox(self) -> None:
+        """Each job that has ended has its one message, no other has; and each message that waits will be found."""
+        message = "SELECT 1 FROM webhook_messages WHERE job_id = jobs.id"
+        # In one statement, for jobs end meanwhile. That no job has two is promised by the table.
+        wrong = f"SELECT id FROM jobs WHERE (finished_at IS NOT NULL) <> EXISTS ({message})"  # noqa: S608 - ours
+        assert self.rows(wrong) == [], "an end is told to nobody, or a job that has not ended"
+        first = "(SELECT min(next_at) FROM webhook_messages WHERE endpoint = webhook_endpoints.id)"
+        late = f"SELECT id FROM webhook_endpoints WHERE coalesce(next_at > {first}, {first} IS NOT NULL)"  # noqa: S608 - ours
+        assert self.rows(late) == [], "a message that waits is never looked for"
+
+    async def require_all_told(self) -> None:
+        """What waits in the outbox is sent, once each."""
+        house = self.house
+        waiting = {name for (name,) in self.rows("SELECT id FROM webhook_messages WHERE state = 'pending'")}
+        house.clock.advance(2 * DAY)  # the process that died may have been ahead of its last note
+        courier = asyncio.create_task(house.courier.run(), name="courier")
+        for _ in range(TURNS):
+            if self.rows("SELECT id FROM webhook_messages WHERE state = 'pending'") == []:
+                break
+            await asyncio.sleep(TURN_SECONDS)
+        await house.courier.stop()
+        await courier
+        told = [delivery.message_id for _, delivery in house.receivers.asked]
+        assert sorted(told) == sorted(waiting), "an end was not told, or twice"
 
     def require_balance(self) -> None:
         """All has ended: what is left of the grant is what did not succeed."""

@@ -375,6 +375,19 @@ async def test_what_is_called_later_is_looked_up_now_and_not_dialled(bench, name
     assert bench.origin.dialled == []
 
 
+async def test_what_is_called_later_need_not_be_resolved_now(bench):
+    async def nobody_answers(_host, _port):
+        raise TimeoutError
+
+    fetcher = bench.fetcher()
+    fetcher._resolver = nobody_answers
+    checked = fetcher.check("https://files.lan/hook", field="hook")
+    await fetcher.require_public(checked, field="hook")
+    with pytest.raises(SourceUnreachableError):
+        await fetcher.fetch(checked, caps=CAPS, field="hook")
+    assert bench.origin.dialled == []
+
+
 async def test_endless_early_hints_end_at_the_deadline(bench):
     async def hints():
         while True:
