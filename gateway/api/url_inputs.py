@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from gateway.api.facade import Service, SubmittedFile
 from gateway.audit import MediaKind
+from gateway.errors import ShuttingDownError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +42,39 @@ async def with_urls(
     """All inputs by role, those given as URLs fetched. Whatever goes wrong, the bytes of all are taken back.
 
     Raises:
+        ShuttingDownError: the gateway stops: no job would be made of them.
         GatewayError: an input could not be fetched or is not what it should be.
     """
-    fetches = {
-        role: asyncio.create_task(_fetch(service, given), name=f"fetch of {given.field}")
-        for role, given in urls.items()
-    }
+    fetches: dict[str, asyncio.Task[SubmittedFile]] = {}
     try:
-        if fetches:
-            await asyncio.wait(fetches.values(), return_when=asyncio.FIRST_EXCEPTION)
+        if urls:
+            _require_going_on(service)
+            for role, given in urls.items():
+                fetches[role] = asyncio.create_task(_fetch(service, given), name=f"fetch of {given.field}")
+            await _ended_or_stopped(service, fetches.values())
+            _require_going_on(service)
         # After a failure some are still under way; of several failures the first in order is told.
         return {**files, **{role: fetch.result() for role, fetch in fetches.items() if fetch.done()}}
     except BaseException:  # also when the client left: nobody else knows of these bytes
         await asyncio.shield(_take_back(service, files.values(), tuple(fetches.values())))
         raise
+
+
+async def _ended_or_stopped(service: Service, fetches: Iterable[asyncio.Task[SubmittedFile]]) -> None:
+    """Come back when all fetches have ended, one has failed, or the gateway stops."""
+    ended = asyncio.create_task(asyncio.wait(fetches, return_when=asyncio.FIRST_EXCEPTION), name="end of fetches")
+    stopped = asyncio.create_task(service.stopping.wait(), name="stop during fetches")
+    try:
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (ended, stopped):
+            task.cancel()
+        await asyncio.gather(ended, stopped, return_exceptions=True)
+
+
+def _require_going_on(service: Service) -> None:
+    if service.stopping.is_set():
+        raise ShuttingDownError("The gateway is stopping; send this again in a moment.", retry_after_seconds=10)
 
 
 async def _fetch(service: Service, given: UrlInput) -> SubmittedFile:

@@ -5,7 +5,7 @@ import pytest
 from gateway.api.file_fields import MOVING, STILL
 from gateway.api.url_inputs import UrlInput, check_urls, with_urls
 from gateway.engine.service import SubmittedFile
-from gateway.errors import InvalidInputError, SourceUnreachableError
+from gateway.errors import InvalidInputError, ShuttingDownError, SourceUnreachableError
 from gateway.interfaces import Blob
 from gateway.settings import from_mapping
 from tests.fakes.fake_service import FakeService
@@ -111,3 +111,32 @@ def test_every_url_is_judged_by_its_field(service):
     with pytest.raises(InvalidInputError) as refused:
         check_urls(service, [PHOTO, UrlInput("https://10.0.0.1/", "target_image", MOVING)])
     assert refused.value.field == "target_image"
+
+
+async def test_a_gateway_that_stops_gives_up_what_no_job_would_be_made_of(service):
+    service.fetch_gate = asyncio.Event()
+    fetching = asyncio.create_task(with_urls(service, uploaded(service), {"target": CLIP}))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not fetching.done()
+    service.stopping.set()
+    async with asyncio.timeout(5):
+        with pytest.raises(ShuttingDownError):
+            await fetching
+    assert service.blobs.stored == {}
+
+
+async def test_a_gateway_that_stops_begins_no_fetch(service):
+    async def refuse(*_, **__):
+        raise AssertionError("somebody was dialed")
+
+    service.fetch_url = refuse
+    service.stopping.set()
+    with pytest.raises(ShuttingDownError):
+        await with_urls(service, uploaded(service), {"target": CLIP})
+    assert service.blobs.stored == {}
+
+
+async def test_a_gateway_that_stops_takes_what_needs_no_fetch(service):
+    service.stopping.set()
+    assert set(await with_urls(service, uploaded(service), {})) == {"face"}

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -107,6 +108,24 @@ async def test_whoever_leaves_during_the_fetch_leaves_nothing(house):
     async with Stream(app, "POST", SWAPS, spelled(headers), json.dumps(IMAGE).encode()) as stream:
         await turns()
         stream.task.cancel()
+    assert (service.submissions, service.blobs.stored) == ([], {})
+
+
+async def test_all_who_wait_for_the_same_create_are_told_at_once_that_the_gateway_stops(house):
+    app, service, headers = house
+    service.fetch_gate = asyncio.Event()
+    once = spelled(headers) | {"idempotency-key": "order-7"}
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(Stream(app, "POST", SWAPS, once, json.dumps(IMAGE).encode()))
+            for _ in range(5)
+        ]
+        await turns()
+        service.stopping.set()
+        async with asyncio.timeout(5):
+            answers = [await stream.whole() for stream in streams]
+    assert {answer.json["error"]["code"] for answer in answers} == {"api_temporarily_disabled"}
+    assert all("retry-after" in answer.headers for answer in answers)
     assert (service.submissions, service.blobs.stored) == ([], {})
 
 
