@@ -36,6 +36,13 @@ class Pricing:
     free_below_bytes: int = 0
 
 
+def least_price(pricing: Pricing) -> int:
+    """Credits that every job costs at least, whatever it is given: what can be asked for before anything is here."""
+    if pricing.credits == 0 or pricing.free_below_bytes:
+        return 0
+    return pricing.credits if pricing.per is PricePer.JOB else 1
+
+
 def price_of(pricing: Pricing, target: MediaFacts | None, size_bytes: int) -> int:
     """Credits that a job costs, 0 when it is free.
 

@@ -136,6 +136,10 @@ class Credits(Protocol):
         """A user's purses as they are by now."""
         ...
 
+    async def require(self, user_id: str, least: int) -> None:
+        """A user has so many. Raises InsufficientCreditsError."""
+        ...
+
     async def statement(self, name: str) -> Statement:
         """What the user of this name has, and why. Raises NotFoundError."""
         ...
@@ -228,6 +232,10 @@ class Service(Protocol):
     @property
     def stopping(self) -> Stopping:
         """Whoever sets it wakes every subscription afterwards, so that streams look at it at once."""
+        ...
+
+    def least_price(self, task: str, target: MediaKind) -> int:
+        """Credits that a job of this task costs at least. Raises TemplateError, InvalidInputError."""
         ...
 
     async def submit(self, submission: Submission) -> Job:

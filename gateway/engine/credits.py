@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.accounts import User
-from gateway.errors import InvalidInputError, NotFoundError
+from gateway.errors import InsufficientCreditsError, InvalidInputError, NotFoundError
 from gateway.interfaces import AccountStore, Clock, CreditStore, LedgerLine
 from gateway.ledger import Account, Purse
 
@@ -45,6 +45,15 @@ class Credits:
     async def account(self, user_id: str) -> Account:
         """A user's purses as they are by now."""
         return await self._store.account(user_id, now=self._clock.now())
+
+    async def require(self, user_id: str, least: int) -> None:
+        """Spare whoever cannot pay the way there; what is taken is decided when the job is stored.
+
+        Raises:
+            InsufficientCreditsError: the user has less than ``least``.
+        """
+        if least and (total := (await self.account(user_id)).balance.total) < least:
+            raise InsufficientCreditsError(f"This costs {least} credits or more, and {total} are left.")
 
     async def statement(self, name: str) -> Statement:
         """What the user of this name has. Raises NotFoundError."""

@@ -208,6 +208,15 @@ class Service:
                 await self.discard([given.blob for given in submission.inputs.values()])
         return job
 
+    def least_price(self, task: str, target: MediaKind) -> int:
+        """Credits that a job of this task costs at least, on a target of this kind.
+
+        Raises:
+            TemplateError: no template does this task.
+            InvalidInputError: none takes such a target.
+        """
+        return self._intake.least_price(task, target)
+
     async def discard(self, blobs: Iterable[Blob]) -> None:
         """Take back uploads that led to nothing; done to the end even when the caller is being canceled.
 

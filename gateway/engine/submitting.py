@@ -25,7 +25,7 @@ from gateway.errors import GatewayError, InvalidInputError, TaskUnavailableError
 from gateway.interfaces import Blob, Blobs, Clock, Media, NewJob, Promise
 from gateway.job import Job, JobInput
 from gateway.naming import safe_output_name
-from gateway.pricing import price_of
+from gateway.pricing import least_price, price_of
 from gateway.quantities import check_quantities, work_facts
 from gateway.repeating import wanted_roles
 from gateway.settings import Settings
@@ -133,6 +133,10 @@ class Intake:
         )
         recorded = await self._recorder.create(new, max_queue=self._settings.max_queue)
         return recorded.job
+
+    def least_price(self, task: str, target: MediaKind) -> int:
+        """Credits that a job of this task costs at least. Raises TemplateError, InvalidInputError."""
+        return min(least_price(template.pricing) for template in self._catalog.for_task(task, target))
 
     # ------------------------------------------------------------------------------------------------ the template
 

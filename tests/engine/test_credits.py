@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.accounts import Key, Scope, User
-from gateway.errors import InsufficientCreditsError, InvalidInputError, NotFoundError
+from gateway.audit import MediaKind
+from gateway.errors import InsufficientCreditsError, InvalidInputError, NotFoundError, TemplateError
 from gateway.ledger import Amounts, EntryKind
 
 ANN = User("u-ann", "ann", "free", False, 1.0)
@@ -25,6 +26,18 @@ async def test_statement_tells_purses_and_the_newest_entries(house):
     told = await house.service.credits.grant("ann", "monthly", 3)
     assert (told.user, told.account.balance, told.account.monthly_grant) == (ANN, Amounts(0, 3, 5), 3)
     assert [line.entry.amounts for line in told.entries] == [Amounts(monthly=3), Amounts(permanent=5)]
+
+
+async def test_what_a_job_costs_at_least_is_asked_for_before_it_is_there(house):
+    credits_of, least = house.service.credits, house.service.least_price
+    assert [least("face_swap", kind) for kind in (MediaKind.IMAGE, MediaKind.VIDEO, MediaKind.GIF)] == [1, 1, 0]
+    await credits_of.require("u-ann", 0)
+    with pytest.raises(InsufficientCreditsError):
+        await credits_of.require("u-ann", 1)
+    await credits_of.grant("ann", "monthly", 1)
+    await credits_of.require("u-ann", 1)
+    with pytest.raises(TemplateError):
+        least("no_task", MediaKind.IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -220,6 +221,8 @@ class FakeService:
         ids = itertools.count(1)
         self.accounts = Accounts(self.account_store, self.clock, lambda: f"account-{next(ids)}")
         self.purses = MemoryCredits()
+        #: What jobs cost at least, by task and kind of target.
+        self.least: defaultdict[tuple[str, MediaKind], int] = defaultdict(int)
         self.credits = Credits(self.purses, self.account_store, self.clock)
         self.claim_store = MemoryClaims()
         #: Of leases and of those who wait for one, which a test may move.
@@ -372,6 +375,9 @@ class FakeService:
 
     def check_webhook(self, url: str, *, field: str, https_only: bool = False) -> None:
         self.check_url(url, field=field, https_only=https_only)
+
+    def least_price(self, task: str, target: MediaKind) -> int:
+        return self.least[task, target]
 
     async def vet_url(self, url: str, *, field: str) -> None:
         self.check_url(url, field=field, https_only=True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.audit import MediaFacts, MediaKind
-from gateway.pricing import PricePer, Pricing, price_of
+from gateway.pricing import PricePer, Pricing, least_price, price_of
 from gateway.template import load_template
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,6 +67,21 @@ def test_target_below_the_free_size_costs_nothing_and_one_at_it_does():
     gif = moving(2, 320, 240, MediaKind.GIF)
     assert price_of(pricing, gif, 999) == 0
     assert price_of(pricing, gif, 1000) == 1
+
+
+@given(
+    pricing=st.builds(Pricing, st.integers(0, 50), st.sampled_from(PricePer), st.sampled_from([0, 1, 1000])),
+    target=st.one_of(st.none(), st.just(PHOTO), st.builds(moving, st.floats(0.01, 100))),
+    size_bytes=st.integers(0, 2000),
+)
+def test_no_job_costs_less_than_the_least_price(pricing, target, size_bytes):
+    if target is not None or not pricing.free_below_bytes:
+        assert price_of(pricing, target, size_bytes) >= least_price(pricing)
+
+
+def test_least_price_is_that_of_a_job_or_of_its_shortest_target():
+    prices = [Pricing(5), FIVE_A_SECOND, Pricing(), Pricing(5, free_below_bytes=1)]
+    assert [least_price(pricing) for pricing in prices] == [5, 1, 0, 0]
 
 
 def test_template_without_a_price_is_free():

@@ -123,6 +123,10 @@ async def _create(body: Mapping[str, JsonValue], call: Call, promise: Promise | 
     urls = {name: _strict(given) for name, given in wanted.urls.items()}
     with refusals.of_urls():
         check_urls(call.service, urls.values())
+    if call.known.user is not None:
+        # Else a key without credits could have anything fetched, as often as it may ask.
+        least = call.service.least_price(translation.TASK, reading.TARGETS[wanted.type])
+        await call.service.credits.require(call.known.user.id, least)
     if wanted.webhook_url is not None:
         await _vet_webhook(wanted.webhook_url, call)
     fetched = await with_urls(call.service, {}, urls)

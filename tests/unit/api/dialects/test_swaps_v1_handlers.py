@@ -102,6 +102,25 @@ async def test_a_webhook_is_vetted_before_anything_is_fetched(house):
     assert answer.json["error"]["code"] == "validation_error"
 
 
+async def test_nothing_is_fetched_for_a_key_that_could_not_pay(house):
+    app, service, headers = house
+    service.least["face_swap", MediaKind.VIDEO] = 3
+    await service.credits.grant("tester", "permanent", 2)
+
+    async def refuse(*_, **__):
+        raise AssertionError("somebody was dialed")
+
+    plain, service.fetch_url = service.fetch_url, refuse
+    film, once = json.dumps(IMAGE | {"type": "video"}).encode(), {"idempotency_key": "order-7"}
+    refused = await ask(app, "POST", SWAPS, film, **headers, **once)
+    assert (refused.status, refused.json["error"]["code"]) == (402, "insufficient_credits")
+    service.fetch_url = plain
+    assert (await ask(app, "POST", SWAPS, json.dumps(IMAGE).encode(), **headers)).status == 201
+    await service.credits.grant("tester", "monthly", 1)
+    again = await ask(app, "POST", SWAPS, film, **headers, **once)
+    assert (again.status, again.headers.get("idempotent-replayed")) == (201, None)
+
+
 async def test_whoever_leaves_during_the_fetch_leaves_nothing(house):
     app, service, headers = house
     service.fetch_gate = asyncio.Event()
