@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 MAX_UNDER_WAY: Final = 512
 MAX_PER_OWNER: Final = MAX_UNDER_WAY // 4
 MAX_PER_ENDPOINT: Final = 2
-#: Endpoints looked at in one go, beside those that are being asked.
+#: Endpoints looked at in one go.
 WINDOW: Final = 64
 #: To hosts whose last attempt failed, all together.
 MAX_DOUBTED: Final = 64
@@ -132,22 +132,24 @@ class Courier:
             found = await self._store.webhooks.due(
                 now=self._clock.now(),
                 without_owners=self._full_owners(),
-                without_endpoints=self._full_endpoints(),
-                # What is under way is still due: it must not take the places of what is not.
-                limit=len(self._under_way) + WINDOW,
+                # What is under way is still due: it must not take the places of what is not, nor be looked at each time
+                # that another attempt ends. What is new for its endpoint waits until that attempt is over.
+                without_endpoints=self._busy_endpoints(),
+                limit=WINDOW,
                 each=MAX_PER_ENDPOINT,
             )
             if not sum([await self._take(message) for message in found]):
                 break
-        busy = {message.endpoint for message, _ in self._under_way.values()}
-        at = await self._store.webhooks.next_due(without_owners=self._full_owners(), without_endpoints=busy)
+        at = await self._store.webhooks.next_due(
+            without_owners=self._full_owners(), without_endpoints=self._busy_endpoints()
+        )
         return TICK_SECONDS if at is None else min(max(at - self._clock.now(), 0.0), TICK_SECONDS)
 
     async def _take(self, message: Message) -> bool:
         """Start an attempt, or let its endpoint be; whether anything has changed by that."""
         if message.id in self._under_way:
             return False
-        if len(self._under_way) >= MAX_UNDER_WAY or self._is_full(message):
+        if len(self._under_way) >= MAX_UNDER_WAY or message.owner in self._full_owners():
             return False
         host = host_of(message.url)
         until = self._resting_until(host)
@@ -158,12 +160,8 @@ class Courier:
         self._under_way[message.id] = (message, task)
         return True
 
-    def _is_full(self, message: Message) -> bool:
-        return message.endpoint in self._full_endpoints() or message.owner in self._full_owners()
-
-    def _full_endpoints(self) -> set[int]:
-        counts = Counter(message.endpoint for message, _ in self._under_way.values())
-        return {endpoint for endpoint, count in counts.items() if count >= MAX_PER_ENDPOINT}
+    def _busy_endpoints(self) -> set[int]:
+        return {message.endpoint for message, _ in self._under_way.values()}
 
     def _full_owners(self) -> set[str]:
         counts = Counter(message.owner for message, _ in self._under_way.values())

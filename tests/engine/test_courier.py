@@ -8,7 +8,11 @@ import pytest
 
 from gateway.engine.courier import MAX_DOUBTED, MAX_PER_ENDPOINT, MAX_PER_OWNER, host_of
 from gateway.errors import BusyError, LeaseLostError, NotFoundError
+from gateway.holding import Keeper
+from gateway.lease import Timing
 from gateway.outbox import REST_SECONDS, SCHEDULE_SECONDS, Answer, MessageState, Reason
+from gateway.store.queries.leases import Claim
+from gateway.store.sql_store import SqlStore
 from tests.fakes.receivers import DOWN, OK, TIMEOUT_SECONDS
 
 URL = "https://hooks.example.net/in?token=secret"
@@ -225,6 +229,24 @@ async def test_a_gateway_that_was_taken_over_sends_nothing(post):
     await post.pass_time(1e6)
     assert post.receivers.asked == []
     assert await states(post) == [("pending", 0)]
+
+
+async def test_the_lease_itself_keeps_a_former_holder_from_sending(engine):
+    await engine.store.close()
+    engine.store = SqlStore.in_memory(claim=Claim("data_dir", "first", seal=lambda: None))
+    await engine.start()
+    await end(engine)
+    await engine.webhooks.new_secret("local")  # else making one is refused already
+    keeper = Keeper(engine.store, engine.clock, Timing(), taken_at=engine.clock.monotonic())
+    engine.courier._may_act = keeper.verified
+    raising = asyncio.create_task(keeper.run(), name="lease")
+    new = SqlStore.in_memory(claim=Claim("data_dir", "second", seal=lambda: None), beside=engine.store)
+    engine.clock.advance(30)  # it was stopped, and is woken
+    await engine.courier.run()
+    raising.cancel()
+    await asyncio.gather(raising, return_exceptions=True)
+    assert engine.receivers.asked == []
+    assert len(await new.webhooks.due(now=engine.clock.now(), limit=9, each=9)) == 1
 
 
 async def test_a_gateway_that_is_not_sure_waits(post):
