@@ -87,7 +87,5 @@ async def _tell_key(gateway: Gateway, url: str) -> None:
         print(f"comfygate: no key for the v1 API: {error}", flush=True)
         return
     print(f"The v1 API wants a key, here too; until the next start of the demo it is this one:\n\n  {key}\n")
-    print(
-        f"It has {demo_v1.CREDITS} credits. The second line fetches two portraits from the web and swaps their faces:\n"
-    )
+    print(f"It has {demo_v1.CREDITS} credits. The second line puts the face of a portrait on the web on another:\n")
     print(f"{demo_v1.lines(url, key)}\n", flush=True)

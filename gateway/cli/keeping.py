@@ -38,6 +38,12 @@ async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | No
         jobs, files, deleted = (int(told[name]) for name in ("jobs", "files", "deleted_files"))
     else:
         jobs, files, deleted = await _purge_here(where.folder, job, owner)
+    if owner is not None and not (jobs or files):
+        # Whoever gives the name of a user must not believe that all of that user's is gone.
+        return (
+            f"No job or file belongs to the owner {owner!r}. Owners are keys, by the ids that "
+            "'comfygate keys list' shows, and local, who owns what was sent without one."
+        )
     return (
         f"Purged: jobs {jobs}, files {files}, of which deleted {deleted}.\n"
         "What ComfyUI instances keep in input/gateway/ and output/gateway/ is not touched: clear it there."

@@ -114,7 +114,7 @@ def purge(
 
     Args:
         job: id of the job.
-        owner: name of the owner; in open mode there is one, local.
+        owner: id of the key that the jobs were sent with; local for those sent without one.
         url: base URL of the gateway.
         token: admin token.
         data_dir: data directory; opened here when no gateway holds it.

@@ -146,6 +146,7 @@ async def test_backup_and_purge_open_the_directory_when_no_gateway_holds_it(mate
         assert "Saved" in await said(stopped, "backup", "saved.tar")
         assert "no such job" in (await said(stopped, "purge", "--job", NO_ID, status=1)).lower()
         assert "jobs 1, files 3" in await said(stopped, "purge", "--owner", "local")
+        assert "belongs to the owner 'ann'" in await said(stopped, "purge", "--owner", "ann")
         assert stopped.files() == set()
         assert stopped.rows("SELECT count(*) FROM jobs") == [(0,)]
         with tarfile.open(stopped.folder / "saved.tar") as tar:
