@@ -116,6 +116,9 @@ class RemoteUpstream:
         self._foreign_prompts = 0
         #: Prompts of ours there that nobody waits for.
         self._stale: frozenset[str] = frozenset()
+        #: Prompts that were let go of without an outcome, until the queue was seen without them. They may be there still,
+        #: and whoever let go may not have said yet that nobody wants them.
+        self._let_go: set[str] = set()
         #: Prompts that were given up just now and are being removed.
         self._dequeuing: set[str] = set()
         #: Held while a prompt is on its way there, and while one is being interrupted.
@@ -176,7 +179,7 @@ class RemoteUpstream:
             engine="preview" if self._stats and self._stats.is_embedded_worker else "comfyui",
             foreign_prompts=self._foreign_prompts,
             address=self._address.origin,
-            stale_prompts=len(self._stale | self._dequeuing),
+            stale_prompts=len(self._stale | self._dequeuing | self._let_go),
             unreachable_since=self._unreachable_since,
         )
 
@@ -244,10 +247,14 @@ class RemoteUpstream:
         if prompt_id in self._mailboxes:
             raise RuntimeError("this prompt is followed already")
         mailbox = self._mailboxes[prompt_id] = Mailbox()
+        self._let_go.discard(prompt_id)
         try:
             yield mailbox
         finally:
             del self._mailboxes[prompt_id]
+            if prompt_id in self._session.live_prompts:
+                self._let_go.add(prompt_id)
+                self._look_again.set()
             self._session.forget(prompt_id)
 
     async def _submit(self, prompt_id: str, body: object) -> None:
@@ -474,7 +481,7 @@ class RemoteUpstream:
                 self._set_reason(f"it does not answer ({error})", begun)
             if self._stale:
                 await self._clear_stale_quietly()
-            await nap(self._clock, self._look_again, STALE_SECONDS if self._stale else WATCH_SECONDS)
+            await nap(self._clock, self._look_again, STALE_SECONDS if self._stale | self._let_go else WATCH_SECONDS)
 
     def _capabilities_are_old(self) -> bool:
         return self._capabilities_at is None or self._now() - self._capabilities_at >= CAPABILITIES_SECONDS
@@ -520,8 +527,9 @@ class RemoteUpstream:
         if new := stale - self._stale:
             log.info("upstream_has_stale_prompts", upstream=self.name, prompt_ids=sorted(new))
             self._look_again.set()
-        has_changed = (foreign, stale) != (self._foreign_prompts, self._stale)
-        self._foreign_prompts, self._stale = foreign, stale
+        let_go = self._let_go & {item.prompt_id for item in items}
+        has_changed = (foreign, stale, let_go) != (self._foreign_prompts, self._stale, self._let_go)
+        self._foreign_prompts, self._stale, self._let_go = foreign, stale, let_go
         if has_changed:
             self._on_change()
 

@@ -321,6 +321,25 @@ async def test_two_prompts_are_told_apart(server, upstream):
     assert {message.prompt_id for message in await second} == {OTHER}
 
 
+async def test_a_prompt_that_was_let_go_of_counts_until_the_queue_is_seen_without_it(server):
+    """Nothing else is sent while it may be there, also before whoever let go of it has said that nobody wants it."""
+    wanted = {PROMPT}
+    async with connected(server, wanted=lambda: wanted) as upstream:
+        following = await begun(server, upstream)
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        assert upstream.status().stale_prompts == 1
+        await upstream.clear_stale()
+        assert (upstream.status().stale_prompts, server.running[0][1]) == (1, PROMPT), "somebody wants it"
+        again = asyncio.create_task(collect(upstream.adopt(PROMPT)))
+        await wait_until(lambda: upstream.status().stale_prompts == 0, what="its being taken up")
+        again.cancel()
+        await asyncio.gather(again, return_exceptions=True)
+        wanted.clear()
+        await wait_until(lambda: upstream.status().stale_prompts == 0, what="its leaving")
+        assert f"interrupt {PROMPT}" in server.calls
+
+
 async def test_stale_prompts_of_ours_are_removed_and_others_left(server):
     for prompt_id, client_id, key in (
         ("stale", "mine", {"gateway_job": "old"}),
@@ -344,10 +363,11 @@ async def test_prompt_that_was_given_up_leaves_before_it_has_room_again(server):
         await asyncio.gather(following, return_exceptions=True)
         looks = server.calls.count("queue")
         await server.until(lambda: server.calls.count("queue") > looks + 2)
-        assert upstream.status().stale_prompts == 0, "somebody will take it up"
+        assert f"interrupt {PROMPT}" not in server.calls, "somebody will take it up"
         server.deaf_to_interrupts = 2
         wanted.clear()
-        await wait_until(lambda: upstream.status().stale_prompts == 1, what="its being noticed")
+        await wait_until(lambda: f"interrupt {PROMPT}" in server.calls, what="its being noticed")
+        assert upstream.status().stale_prompts == 1
         assert upstream.status().reachable
         await wait_until(lambda: upstream.status().stale_prompts == 0, what="its leaving")
         assert server.running == []

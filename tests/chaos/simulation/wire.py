@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 #: Least time that a message takes, one way; the longest is each server's own.
 LEAST_SECONDS = 0.0005
+#: How often a request that a server's loop holds up is looked at again.
+HELD_SECONDS = 1.0
 _FILENAME = re.compile(rb'filename="([^"]+)"')
 
 
@@ -116,6 +118,7 @@ class _Request:
         self._reply = reply
         self._times_out_at = self._world.loop.time() + answer_seconds
         self._generation = server.generation
+        self._is_held = False
 
     def _later(self, seconds: float, call: Any, *arguments: Any) -> None:
         self._world.loop.call_later(seconds, call, *arguments, context=self._world.context)
@@ -159,9 +162,11 @@ class _Request:
             self._fail(NoAnswerError("ReadError"))
         elif server.http_blocked_until > now:
             # Its loop is held up: it will read this later, whether anybody waits or not.
-            if self._times_out_at < server.http_blocked_until:
+            if self._times_out_at < server.http_blocked_until and not self._is_held:
                 self._time_out()
-            self._later(server.http_blocked_until - now + self._latency(), self._arrive)
+            self._is_held = True
+            # Looked at again soon: peace ends the hold.
+            self._later(min(server.http_blocked_until - now, HELD_SECONDS), self._arrive)
         else:
             self._act()
 
