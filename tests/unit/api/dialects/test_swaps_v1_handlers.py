@@ -164,6 +164,17 @@ async def test_a_wait_ends_at_once_when_the_job_does(house):
     assert (answer.status, answer.json["status"], answer.json["progress"]) == (201, "done", 100)
 
 
+async def test_who_waits_for_the_end_holds_no_place_among_the_creates():
+    app, service = make()
+    headers = {"x_api_key": service.give_key(concurrency=1), "content_type": "application/json"}
+    async with waiting(app, headers) as stream:
+        await turns()
+        assert not stream.task.done()
+        assert (await ask(app, "POST", SWAPS, json.dumps(IMAGE).encode(), **headers)).status == 201
+        service.stop()
+        assert (await stream.whole()).status == 201
+
+
 async def test_a_wait_asks_the_store_for_events_and_not_by_the_clock(house):
     app, service, headers = house
     looks, plain = [], service.job
