@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.problems import json_response, to_json
-from gateway.api.shown import timestamp
+from gateway.api.shown import lookup_id, timestamp
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call, Endpoint, Holds
 from gateway.errors import InvalidInputError
-from gateway.outbox import TEST_KIND, Message, MessageState
+from gateway.outbox import TEST_KIND, Message, MessageState, message_id
 
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 100
@@ -33,7 +33,8 @@ async def get_webhooks(request: Request, call: Call) -> Response:
 
 async def post_redeliver(request: Request, call: Call) -> Response:
     """``POST /-/webhooks/{id}/redeliver``: now, and by the schedule from its beginning; the same id, a new time."""
-    message = await call.service.webhooks.redeliver(request.path_params["id"], call.known.owner)
+    wanted = message_id(lookup_id(request.path_params["id"].removeprefix(message_id(""))))
+    message = await call.service.webhooks.redeliver(wanted, call.known.owner)
     return json_response(message_body(message), 202)
 
 
@@ -44,8 +45,8 @@ async def post_test(request: Request, call: Call) -> Response:
     if not isinstance(url, str) or not url:
         raise InvalidInputError("url is where the message goes.", field="url")
     call.service.check_webhook(url, field="url")
-    message_id, answer = await call.service.webhooks.test(call.known.owner, account_of(call), url, _trial)
-    told = {"id": message_id, "delivered": answer.is_success, "status": answer.status, "reason": answer.reason.value}
+    test_id, answer = await call.service.webhooks.test(call.known.owner, account_of(call), url, _trial)
+    told = {"id": test_id, "delivered": answer.is_success, "status": answer.status, "reason": answer.reason.value}
     return json_response(told)
 
 

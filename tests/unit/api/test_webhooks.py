@@ -78,10 +78,11 @@ async def test_what_cannot_be_asked_for_is_refused(gateway, query):
 
 async def test_a_message_is_sent_again_and_another_s_is_not_there(gateway):
     app, service = gateway
-    service.webhooks.stored = [SENT, replace(SENT, id="msg_2", owner="k-eve")]
-    answer = await call(app, "POST", "/-/webhooks/msg_1/redeliver")
+    own, foreign = (f"msg_019a0000-0000-7000-8000-00000000000{number}" for number in (1, 2))
+    service.webhooks.stored = [replace(SENT, id=own), replace(SENT, id=foreign, owner="k-eve")]
+    answer = await call(app, "POST", f"/-/webhooks/{own}/redeliver")
     assert (answer.status, answer.json["state"], answer.json["attempts"]) == (202, "pending", 0)
-    assert (await call(app, "POST", "/-/webhooks/msg_2/redeliver")).status == 404
+    assert (await call(app, "POST", f"/-/webhooks/{foreign}/redeliver")).status == 404
     assert service.webhooks.stored[1].state is MessageState.DEAD
 
 
