@@ -91,6 +91,8 @@ class SimulatedComfyUI:
         #: When it last began or ceased to be so that a prompt there could not be asked after, or would never end.
         self.unreachable_at = -math.inf
         self.killed_at: list[float] = []
+        #: What lay there when its disk was emptied: missing whenever it is asked for next.
+        self.wiped: set[str] = set()
         #: What lies in buffers while the network is cut.
         self.held_back: list[Callable[[], None]] = []
         self.inputs: set[str] = set()
@@ -217,6 +219,8 @@ class SimulatedComfyUI:
         files = [node["inputs"]["image"] for node in prompt.graph.values() if node["class_type"] == "LoadImage"]
         if missing := [name for name in files if name not in self.inputs]:
             self.world.trace(self.name, f"refuses {prompt.id[:8]}: {missing[0][:16]} is not there")
+            if missing[0] in self.wiped:
+                self.blame("has lost a file")
             return _json(_refusal(f"image - Invalid image file: {missing[0]}"), 400)
         self.world.checker.prompt_arrived(self, prompt)
         self._queue(prompt)

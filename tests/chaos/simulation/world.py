@@ -543,6 +543,7 @@ class World:
     def _wipe_disk(self, action: Action) -> None:
         server = self.servers[action.subject]
         server.blame("its files are gone")
+        server.wiped |= set(server.inputs)
         server.inputs.clear()
         server.outputs.clear()
 
