@@ -283,6 +283,8 @@ class SimulatedComfyUI:
         self.world.checker.prompt_removed(self, running, beside=running)
         self.world.trace(self.name, f"interrupted {running.id[:8]}, which is {running.habit or 'well'}")
         if running.habit in {"deaf", "late_success"}:
+            if running.habit == "deaf":
+                self.blame(f"{running.id[:8]} is deaf still", is_hard=True)
             return
         has_next = bool(self.pending) and self.pending[0].job_id is not None
         if has_next and not is_atomic and self.world.random.random() < HITS_NEXT:
