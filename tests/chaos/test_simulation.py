@@ -9,7 +9,7 @@ import pytest
 from tests.chaos.simulation.mutations import MUTATIONS, Mutation, first_seed_that_fails
 from tests.chaos.simulation.world import run
 
-SEEDS = int(os.environ.get("COMFYGATE_SEEDS", "150"))
+SEEDS = int(os.environ.get("COMFYGATE_SEEDS", "100"))
 #: Seeds to look through when the noted one no longer finds a guard missing, since the engine has changed.
 CLOSE_SEEDS = 1000
 

@@ -403,7 +403,7 @@ MUTATIONS = (
 FOUND_BY = {
     "terminal state moves": 4,
     "stale report": 5,
-    "stale outputs": 266,
+    "stale outputs": 294,
     "cancel loses at success": 305,
     "canceled goes back": 15,
     "flag is lost": 3,
@@ -429,7 +429,7 @@ FOUND_BY = {
     "the idle do not count": 159,
     "own deaths excuse": 183,
     "cause is not kept": 1,
-    "open tasks unknown at start": 54,
+    "open tasks unknown at start": 721,
     "nothing is taken up": 0,
     "started anew at restart": 6,
     "stalls for ever": 22,
