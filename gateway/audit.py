@@ -20,7 +20,13 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gateway.errors import JobError, NoFaceFoundError, ResultInvalidError, ResultUnchangedError
+from gateway.errors import (
+    ContentFlaggedError,
+    JobError,
+    NoFaceFoundError,
+    ResultInvalidError,
+    ResultUnchangedError,
+)
 
 Pixels = npt.NDArray[np.uint8]
 Means = npt.NDArray[np.float64]
@@ -240,6 +246,8 @@ class Survey:
     drift: float | None = None
     #: The same of that picture: then its result may be.
     source_is_flat: bool = False
+    #: That one colour is black.
+    is_black: bool = False
 
 
 def wrong_look(survey: Survey) -> str | None:
@@ -252,6 +260,35 @@ def wrong_look(survey: Survey) -> str | None:
     if survey.drift is not None and survey.drift > MOST_DRIFT:
         return "the result does not show what its source shows"
     return None
+
+
+# ----------------------------------------------------------------------------------------- held back by an upstream
+
+#: Sides of what ReActor 6ad6b35 gives instead of pictures that its content filter took out.
+_FILTERED_SIDE: Final = 512
+#: What it logs of each of them, a score behind it.
+_FILTERED_LINE: Final = "NSFW content detected"
+
+
+def may_be_held_back(target: MediaFacts, found: MediaFacts) -> bool:
+    """Whether a result has the facts of what ReActor gives when its filter took everything out.
+
+    A clip that became one picture of this size surely is that. A still may be of this size by right: it is held back when
+    it is black all over (``Survey.is_black``) and its target shows something.
+    """
+    if found.kind is MediaKind.FACES or found.frames > 1 or {found.width, found.height} != {_FILTERED_SIDE}:
+        return False
+    return found.kind is MediaKind.IMAGE or target.frames > 1
+
+
+def says_held_back(log_lines: Iterable[str]) -> bool:
+    """Whether an upstream logged that its filter took pictures out; of a clip it drops those and goes on."""
+    return any(_FILTERED_LINE in line for line in log_lines)
+
+
+def held_back_error() -> JobError:
+    """The error for a result that an upstream's filter held back, whole or in part."""
+    return ContentFlaggedError("The worker's own content filter does not work on what the target shows.")
 
 
 # ------------------------------------------------------------------------------------------------- changed or unchanged

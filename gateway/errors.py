@@ -33,6 +33,7 @@
         ├── NoFaceFoundError            no_face_found           caller
         ├── ResultUnchangedError        result_unchanged        caller
         ├── UnreadableInputError        unreadable_input        caller
+        ├── ContentFlaggedError         content_flagged         caller, an upstream's own filter
         ├── ExpiredError                expired                 gateway
         ├── RejectedGraphError          graph_rejected          upstream
         ├── NodeFailedError             node_failed             upstream
@@ -313,6 +314,13 @@ class UnreadableInputError(JobError):
     """An upstream could not decode an input that we could."""
 
     code = "unreadable_input"
+    fault = Fault.CALLER
+
+
+class ContentFlaggedError(JobError):
+    """An upstream's own content filter took what it was given for something that it does not work on."""
+
+    code = "content_flagged"
     fault = Fault.CALLER
 
 

@@ -220,9 +220,11 @@ class Collector:
             await self._look(path, target)
         if target is None:
             return
+        if spec.swaps_faces and await self._is_held_back(target, facts, path):
+            raise audit.held_back_error()
         findings = audit.wrong_facts(target.facts, facts, spec.keeps)
         if findings:
-            raise findings[0].to_error()
+            raise audit.held_back_error() if audit.says_held_back(lines) else findings[0].to_error()
         if spec.swaps_faces and not await self._changed(target, facts, path, spec):
             raise audit.unchanged_error(lines)
 
@@ -231,6 +233,15 @@ class Collector:
         original = self._blobs.path(source.blob) if source and source.facts.kind is MediaKind.IMAGE else None
         if wrong := audit.wrong_look(await self._media.survey(path, source=original)):
             raise ResultInvalidError(f"The result is no good: {wrong}.")
+
+    async def _is_held_back(self, target: JobInput, facts: MediaFacts, path: Path) -> bool:
+        """Whether the upstream's own content filter gave this instead of a swap."""
+        if not audit.may_be_held_back(target.facts, facts):
+            return False
+        if facts.kind is not MediaKind.IMAGE:
+            return True
+        found = await self._media.survey(path, source=self._blobs.path(target.blob))
+        return found.is_black and not found.source_is_flat
 
     async def _changed(self, target: JobInput, facts: MediaFacts, path: Path, spec: OutputSpec) -> bool:
         """Whether the result differs from the target; all frames are looked at before it is said not to."""

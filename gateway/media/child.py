@@ -19,7 +19,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -159,7 +159,7 @@ def _survey(task: Task) -> dict[str, Any]:
     path = Path(task["path"])
     source = None if task["source"] is None else Path(task["source"])
     found = surveying.survey((path, _sniff_file(path)), None if source is None else (source, _sniff_file(source)))
-    return {"is_flat": found.is_flat, "drift": found.drift, "source_is_flat": found.source_is_flat}
+    return asdict(found)
 
 
 def _clean(task: Task) -> dict[str, Any]:

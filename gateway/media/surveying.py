@@ -29,15 +29,20 @@ def survey(file: tuple[Path, MediaType], source: tuple[Path, MediaType] | None) 
         source: the still that it enlarges.
     """
     if source is None:
-        return Survey(is_flat=all(_is_flat(frame) for frame in _frames(*file)))
+        looks = {(_is_flat(frame), _is_black(frame)) for frame in _frames(*file)}
+        return Survey(is_flat=all(flat for flat, _ in looks), is_black=all(black for _, black in looks))
     before, after = stills.read_upright(*source), stills.read_upright(*file)
-    return Survey(_is_flat(after), _drift(before, after), _is_flat(before))
+    return Survey(_is_flat(after), _drift(before, after), _is_flat(before), _is_black(after))
 
 
 def _is_flat(frame: Pixels) -> bool:
     # Each channel by itself: a picture of one red is as flat as one of one grey.
     flattened = frame.reshape(-1, 3)
     return bool(np.all(np.ptp(flattened, axis=0) <= FLAT_LEVELS))
+
+
+def _is_black(frame: Pixels) -> bool:
+    return bool(frame.max() <= FLAT_LEVELS)
 
 
 def _frames(path: Path, kind: MediaType) -> Iterator[Pixels]:

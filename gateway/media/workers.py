@@ -171,7 +171,7 @@ class MediaWorkers:
         task = {"do": "survey", "path": str(path), "source": None if source is None else str(source)}
         async with self._long:
             done = await self._work(task, _COMPARE_SECONDS + _COMPARE_SECONDS_PER_GIB * size_gib)
-        return Survey(bool(done["is_flat"]), done["drift"], bool(done["source_is_flat"]))
+        return Survey(bool(done["is_flat"]), done["drift"], bool(done["source_is_flat"]), bool(done["is_black"]))
 
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL

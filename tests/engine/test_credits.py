@@ -54,6 +54,14 @@ async def test_grant_that_cannot_be_changes_nothing(house, name, purse, amount, 
     assert (await house.service.credits.statement("ann")).entries == []
 
 
+async def test_job_that_the_workers_filter_refused_is_given_back(house):
+    await house.service.credits.grant("ann", "permanent", 1)
+    job_id = await house.submit(owner="k-ann")
+    house.finish(house.upstreams["gpu-1"], b"small:black")
+    assert (await house.until("failed", job_id)).error_code == "content_flagged"
+    assert (await house.service.credits.account("u-ann")).balance == Amounts(permanent=1)
+
+
 async def test_job_is_paid_when_it_is_made_and_given_back_when_it_fails(house):
     await house.service.credits.grant("ann", "permanent", 1)
     job_id = await house.submit(owner="k-ann")

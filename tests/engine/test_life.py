@@ -18,6 +18,7 @@ from gateway.events import EventKind
 from gateway.interfaces import Report
 from gateway.job import TaskEvent
 
+FILTERED = "[ReActor] NSFW content detected with score=0.991, skipping..."
 FACELESS = "[ReActor] No source faces detected"
 
 
@@ -75,6 +76,43 @@ async def test_an_unchanged_result_fails_by_what_the_log_says(engine, line, code
     job = await engine.until("failed", job_id)
     assert job.error_code == code
     assert set(engine.blobs.stored.values()) == {b"image:same", b"image:face"}
+
+
+@pytest.mark.parametrize("target", [b"image:target", b"small:target"], ids=["other-size", "same-size"])
+async def test_a_black_picture_from_the_workers_filter_fails_as_flagged(engine, target):
+    await engine.start(gpu := engine.new_upstream())
+    job_id = await engine.submit(target)
+    engine.finish(gpu, b"small:black")
+    job = await engine.until("failed", job_id)
+    assert job.error_code == "content_flagged"
+    assert set(engine.blobs.stored.values()) == {target, b"image:face"}
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "code"),
+    [
+        (b"stump:black", None, "content_flagged"),
+        (b"cut:swapped", FILTERED, "content_flagged"),
+        (b"cut:swapped", None, "result_invalid"),
+    ],
+)
+async def test_a_clip_that_the_workers_filter_cut_fails_as_flagged(engine, content, line, code):
+    await engine.start(gpu := engine.new_upstream())
+    job_id = await engine.submit(b"video:target")
+    gpu.prompt.start()
+    if line:
+        gpu.prompt.say(LogLine(gpu.prompt.id, line))
+    gpu.prompt.succeed(engine.result_node("faceswap_video"), content, "out_00001-audio.mp4")
+    assert (await engine.until("failed", job_id)).error_code == code
+
+
+@pytest.mark.parametrize(("target", "content"), [(b"small:target", b"small:swapped"), (b"small:black", b"small:black")])
+async def test_a_picture_of_the_filters_size_is_not_flagged_for_its_size(engine, target, content):
+    await engine.start(gpu := engine.new_upstream())
+    job_id = await engine.submit(target)
+    engine.finish(gpu, content)
+    await engine.settle()
+    assert (await engine.job(job_id)).error_code != "content_flagged"
 
 
 async def test_all_frames_are_compared_before_a_video_is_called_unchanged(engine):

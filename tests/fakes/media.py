@@ -25,6 +25,10 @@ TWICE = replace(IMAGE, width=1280, height=720)
 PAINTED = replace(IMAGE, width=1024, height=1024)
 FILM = replace(VIDEO, width=768, height=512, frames=96, fps=Fraction(24), duration_seconds=4.0, has_audio=False)
 DRAWN = replace(IMAGE, is_see_through=True)
+#: As ReActor's content filter leaves them.
+SMALL = replace(IMAGE, width=512, height=512)
+STUMP = replace(VIDEO, width=512, height=512, frames=1, fps=Fraction(25), duration_seconds=0.04)
+CUT = replace(VIDEO, frames=20, duration_seconds=0.8)
 SILENT = replace(VIDEO, has_audio=False)
 FACTS = {
     b"silent": SILENT,
@@ -34,6 +38,9 @@ FACTS = {
     b"painted": PAINTED,
     b"film": FILM,
     b"drawn": DRAWN,
+    b"small": SMALL,
+    b"stump": STUMP,
+    b"cut": CUT,
 }
 
 
@@ -65,10 +72,11 @@ class FakeMedia:
         return Comparison(before != after, 90.0 if before != after else 0.0, 25 if all_frames else 10)
 
     async def survey(self, path: Path, *, source: Path | None) -> Survey:
-        """``flat`` and ``other`` after the colon are a plain colour and a picture of something else."""
+        """``flat``, ``black`` and ``other`` after the colon: a plain colour, that plain colour, something else."""
         shown = self._read(path).partition(b":")[2]
         drift = None if source is None else 60.0 if shown == b"other" else 1.0
-        return Survey(shown == b"flat", drift, source is not None and self._read(source).endswith(b":flat"))
+        source_is_flat = source is not None and self._read(source).endswith((b":flat", b":black"))
+        return Survey(shown in {b"flat", b"black"}, drift, source_is_flat, is_black=shown == b"black")
 
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL

@@ -15,6 +15,9 @@ from gateway.audit import MOST_DRIFT, Keeps, MediaFacts, MediaKind, Promise, Sur
 from gateway.errors import NoFaceFoundError, ResultInvalidError, ResultUnchangedError
 
 CLIP = MediaFacts(MediaKind.VIDEO, "video/mp4", ".mp4", 641, 361, 240, Fraction(30000, 1001), 8.008, True, "h264")
+STILL = replace(
+    CLIP, kind=MediaKind.IMAGE, frames=1, fps=None, duration_seconds=None, has_audio=False, video_codec=None
+)
 MOVING_GIF = MediaFacts(MediaKind.GIF, "image/gif", ".gif", 641, 361, 24, Fraction(24), 1.0, False, None)
 PHOTO = MediaFacts(MediaKind.IMAGE, "image/png", ".png", 641, 361, 1, None, None, False, None)
 
@@ -153,6 +156,35 @@ def test_an_engine_that_says_why_is_believed(line, words):
 
 def test_an_engine_that_says_nothing_leaves_it_open():
     assert isinstance(audit.unchanged_error([]), ResultUnchangedError)
+
+
+# -------------------------------------------------------------------------------------- held back by an upstream's filter
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "expected"),
+    [
+        (CLIP, {"width": 512, "height": 512, "frames": 1}, True),
+        (replace(CLIP, kind=MediaKind.GIF), {"kind": MediaKind.GIF, "width": 512, "height": 512, "frames": 1}, True),
+        # One frame in, one frame out: nothing was cut.
+        (replace(CLIP, frames=1), {"width": 512, "height": 512, "frames": 1}, False),
+        (CLIP, {"width": 512, "height": 512}, False),
+        (CLIP, {"width": 512, "frames": 1}, False),
+        (CLIP, {"frames": 1}, False),
+        # A still may have this size by right: its pixels say.
+        (STILL, {"kind": MediaKind.IMAGE, "width": 512, "height": 512, "frames": 1}, True),
+        (STILL, {"kind": MediaKind.FACES, "width": 512, "height": 512, "frames": 1}, False),
+    ],
+)
+def test_what_a_filter_gives_instead_is_known_by_its_facts(target, changes, expected):
+    assert audit.may_be_held_back(target, replace(CLIP, **changes)) is expected
+
+
+def test_a_filter_that_says_so_is_believed():
+    line = "\x1b[33m[ReActor] NSFW content detected with score=0.991, skipping...\x1b[0m"
+    assert audit.says_held_back(["Checking for any unsafe content...", line])
+    assert not audit.says_held_back(["Checking for any unsafe content..."])
+    assert audit.held_back_error().code == "content_flagged"
 
 
 # ------------------------------------------------------------------------------------------ what a job's numbers promise

@@ -70,8 +70,16 @@ def test_a_picture_of_one_colour_is_flat_and_one_with_a_dot_is_not(studio):
     assert not look(studio, dotted).is_flat
 
 
+def test_black_is_told_from_other_plain_colours(studio, photo):
+    assert look(studio, Image.new("RGB", SOURCE, (3, 0, 2))).is_black
+    assert not look(studio, Image.new("RGB", SOURCE, (0, 0, 9))).is_black
+    assert not look(studio, photo).is_black
+
+
 def test_a_black_video_is_flat_and_one_that_fades_in_is_not(studio):
     black = [np.zeros((64, 96, 3), np.uint8)] * 12
-    assert survey((studio.video("black.mp4", black), MP4), None).is_flat
+    found = survey((studio.video("black.mp4", black), MP4), None)
+    assert found.is_flat
+    assert found.is_black
     lit = [*black[:11], studio.frames(1, SOURCE)[0]]
     assert not survey((studio.video("lit.mp4", lit), MP4), None).is_flat

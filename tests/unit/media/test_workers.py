@@ -60,7 +60,9 @@ async def test_a_day_at_the_desk(studio):
         compared = await media.compare(clip, clip, crf=20, all_frames=False)
         assert (compared.changed, compared.frames_compared) == (False, 12)
         assert (await media.survey(clip, source=None)).is_flat is False
-        assert (await media.survey(still, source=still)) == Survey(is_flat=True, drift=0.0, source_is_flat=True)
+        assert (await media.survey(still, source=still)) == Survey(
+            is_flat=True, drift=0.0, source_is_flat=True, is_black=True
+        )
         out = studio.folder / "out.png"
         assert (await media.clean(still, out)).width == 30
         assert b"private-name" not in out.read_bytes()
