@@ -86,13 +86,20 @@ class Progress:
     eta_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+#: A larger picture is none of the work but a result that a node sends this way; it is dropped. Previews are 512 pixels.
+MAX_PREVIEW_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class PreviewImage:
     """A passing event: a picture of the work."""
 
     job_id: str
     content_type: str
+    #: At most ``MAX_PREVIEW_BYTES``.
     data: bytes
+    #: The node in our graph that it is of; None where the upstream does not tell.
+    node: str | None = None
 
 
 Passing = Progress | PreviewImage

@@ -838,8 +838,8 @@ class Bus(Protocol):
         """The newest snapshot of a job that is at work."""
         ...
 
-    def subscribe(self, job_id: str) -> Subscription:
-        """Listen from now on; the latest snapshot counts as new."""
+    def subscribe(self, job_id: str, *, previews: bool = False) -> Subscription:
+        """Listen from now on; the latest snapshot counts as new. Args: previews: be woken by previews, too."""
         ...
 
     def forget(self, job_id: str) -> None:

@@ -296,8 +296,8 @@ class Service(Protocol):
         """Durable events with a higher number, in order; ask again from the last one until none come."""
         ...
 
-    def subscribe(self, job_id: str) -> Subscription:
-        """Listen to a job from now on."""
+    def subscribe(self, job_id: str, *, previews: bool = False) -> Subscription:
+        """Listen to a job from now on. Args: previews: be woken by them, too."""
         ...
 
     def watch(self, watcher: Watcher) -> None:

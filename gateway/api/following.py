@@ -2,7 +2,8 @@
 
 Attaching is: subscribe, read after the cursor, show the latest snapshot, go live. Durable events come from the store in
 order and each once, whatever the bus dropped; progress is the newest snapshot at the time it is asked for, so a slow
-viewer misses some and piles up nothing. SSE and WebSocket both read from here.
+viewer misses some and piles up nothing. Previews come to those alone who ask, newest first seen, no faster than
+``PREVIEW_SECONDS``. SSE and WebSocket both read from here.
 
 How a stream ends: with the job's last event; with ``Stopping`` when the process is told to stop; or because the viewer
 left, which closes the generator and never touches the job.
@@ -11,6 +12,7 @@ left, which closes the generator and never touches the job.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -19,11 +21,14 @@ from enum import Enum
 from typing import TypeAlias
 
 from gateway.api.facade import Service
-from gateway.events import Event, Progress
+from gateway.events import Event, PreviewImage, Progress
+from gateway.interfaces import Subscription
 from gateway.job import Job, JobState
 
 #: Silence after which something is sent, so that proxies keep the connection: half of the usual 30 s.
 HEARTBEAT_SECONDS = 15.0
+#: Between two previews to one viewer: two a second are a moving picture of the work, and a film to nobody.
+PREVIEW_SECONDS = 0.5
 #: States in which an upstream works on a job, so that a fraction says something.
 _AT_WORK = frozenset({JobState.DISPATCHED, JobState.RUNNING, JobState.FINISHING})
 
@@ -45,6 +50,8 @@ class Frame:
     data: dict[str, object]
     #: The durable event's number; None on what is passing.
     number: int | None = None
+    #: A message of bytes, for sockets, in place of ``data``.
+    binary: bytes | None = None
     _encoded: dict[Encode, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def encoded(self, encode: Encode) -> bytes:
@@ -59,7 +66,7 @@ class Frame:
 Encode: TypeAlias = Callable[[Frame], bytes]
 
 
-Item = Event | Progress | Signal
+Item = Event | Progress | PreviewImage | Signal
 
 #: A dialect's third function. Args: what happened; the job as it was when the stream began; the snapshot shown before. Of
 #: that one only ``node`` may decide what is told of a snapshot, and of the job only what never changes.
@@ -101,11 +108,47 @@ class ToldOnce:
         return told
 
 
+class _Previews:
+    """When the next preview is due, of one viewer."""
+
+    def __init__(self, service: Service, subscription: Subscription, *, wanted: bool) -> None:
+        self._clock = service.clock
+        self._subscription = subscription
+        self._wanted = wanted
+        self._next_at = -math.inf
+        self._was_shown = False
+
+    def take(self) -> PreviewImage | None:
+        """The newest one, unless one was given a moment ago."""
+        if not self._wanted or self._clock.monotonic() < self._next_at:
+            return None
+        picture = self._subscription.take_preview()
+        self._was_shown = picture is not None
+        if picture is not None:
+            self._next_at = self._clock.monotonic() + PREVIEW_SECONDS
+        return picture
+
+    def wait_seconds(self, at_most: float) -> float:
+        """How long to wait for news; after a preview only until the next one may be shown: it may be there by then."""
+        if not self._was_shown:
+            return at_most
+        return min(at_most, max(0.0, self._next_at - self._clock.monotonic()))
+
+
 async def follow(
-    service: Service, job: Job, after: int, *, heartbeat_seconds: float = HEARTBEAT_SECONDS
+    service: Service,
+    job: Job,
+    after: int,
+    *,
+    previews: bool = False,
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> AsyncGenerator[Item]:
-    """A job's events after number ``after``, then progress and events live. Close it when done (``aclosing``)."""
-    subscription = service.subscribe(job.id)
+    """A job's events after number ``after``, then progress and events live. Close it when done (``aclosing``).
+
+    With ``previews`` pictures of the work, too; the newest one of a running job at once.
+    """
+    subscription = service.subscribe(job.id, previews=previews)
+    pictures = _Previews(service, subscription, wanted=previews)
     try:
         is_behind = True
         is_first = True
@@ -122,14 +165,18 @@ async def follow(
             is_first = False
             if snapshot is not None:
                 yield snapshot
+            if (picture := pictures.take()) is not None:
+                yield picture
             if service.stopping.is_set():
                 yield Signal.STOPPING
                 return
-            is_new = await subscription.wait(heartbeat_seconds)
-            if not is_new:
+            wait_seconds = pictures.wait_seconds(heartbeat_seconds)
+            is_new = await subscription.wait(wait_seconds)
+            is_silence = not is_new and wait_seconds == heartbeat_seconds
+            if is_silence:
                 yield Signal.HEARTBEAT
             # After a silence the store is asked anyway: a lost announcement costs one heartbeat, not the stream.
-            is_behind = not is_new or subscription.last_number > after
+            is_behind = is_silence or subscription.last_number > after
     finally:
         subscription.close()
 
@@ -140,14 +187,23 @@ async def frames_of(
     after: int,
     translate: Translate,
     *,
+    show_preview: Callable[[PreviewImage], Frame] | None = None,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> AsyncGenerator[Frame | Signal]:
-    """``follow`` in a dialect's words."""
+    """``follow`` in a dialect's words.
+
+    ``show_preview`` makes a preview a frame; without it none are asked for. ``previews.py`` has two such functions.
+    """
     previous: Progress | None = None
-    async with aclosing(follow(service, job, after, heartbeat_seconds=heartbeat_seconds)) as items:
+    told = follow(service, job, after, previews=show_preview is not None, heartbeat_seconds=heartbeat_seconds)
+    async with aclosing(told) as items:
         async for item in items:
             if isinstance(item, Signal):
                 yield item
+                continue
+            if isinstance(item, PreviewImage):
+                if show_preview is not None:
+                    yield show_preview(item)
                 continue
             for frame in translate(item, job, previous):
                 yield frame

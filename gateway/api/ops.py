@@ -11,10 +11,10 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import sse, tickets
+from gateway.api import tickets
 from gateway.api.auth import Access
 from gateway.api.facade import Archive, Wait
-from gateway.api.following import Frame, frames_of
+from gateway.api.following import Frame
 from gateway.api.health import upstream_body
 from gateway.api.problems import json_response
 from gateway.api.shown import is_job_id, lookup_id, timestamp
@@ -63,12 +63,8 @@ async def cancel_job(request: Request, call: Call) -> Response:
 
 
 async def get_job_events(request: Request, call: Call) -> Response:
-    """``GET /-/jobs/{id}/events``: every durable event as it is, and progress."""
-    job = await _job(request, call)
-    cursor = sse.cursor_of(request, job)
-    if cursor is None:
-        return sse.nothing_more()
-    return sse.event_stream(frames_of(call.service, job, cursor, call.window.told_once(frames)))
+    """``GET /-/jobs/{id}/events``: every durable event as it is, and progress; ``?previews=1``: and pictures of the work."""
+    return call.events(request, await _job(request, call), frames)
 
 
 async def _job(request: Request, call: Call) -> Job:

@@ -90,9 +90,16 @@ class Peer:
 
     async def send_encoded(self, body: bytes) -> None:
         """Send one message that is JSON already."""
+        await self._send({"type": "websocket.send", "text": body.decode()})
+
+    async def send_bytes(self, body: bytes) -> None:
+        """Send one binary message."""
+        await self._send({"type": "websocket.send", "bytes": body})
+
+    async def _send(self, message: dict[str, object]) -> None:
         try:
             async with asyncio.timeout(SEND_SECONDS), self._sending:
-                await self._websocket.send_text(body.decode())
+                await self._websocket.send(message)
         except (TimeoutError, RuntimeError, WebSocketDisconnect):
             # Starlette raises a RuntimeError when the peer left between two frames.
             raise HangUp(None) from None

@@ -24,12 +24,14 @@ from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.limiting import Limits
+from gateway.api.previews import ShownOnce, as_json, wants_previews
 from gateway.api.problems import Envelope
 from gateway.api.shown import lookup_id, no_such_job
 from gateway.api.tickets import Tickets
 from gateway.api.uploads import Form, FormLimits, receive_form
 from gateway.audit import MediaKind
 from gateway.errors import BusyError, NotFoundError, UnauthorizedError
+from gateway.events import PreviewImage
 from gateway.job import Job, JobState
 from gateway.settings import Settings
 
@@ -71,6 +73,7 @@ class Window:
     slots: Slots = field(default_factory=Slots)
     limits: Limits = field(default_factory=Limits)
     _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
+    _shown: dict[Callable[[PreviewImage], Frame], ShownOnce] = field(default_factory=dict)
 
     def admit(self, scope: Scope, caller: Caller | None) -> None:
         """Count a request of a caller who has limits. Raises RateLimitedError."""
@@ -81,6 +84,12 @@ class Window:
         if frames not in self._told:
             self._told[frames] = ToldOnce(partial(frames, prefix=self.link_prefix))
         return self._told[frames]
+
+    def shown_once(self, show: Callable[[PreviewImage], Frame]) -> ShownOnce:
+        """A way to show previews (``previews.py``), shared by all streams."""
+        if show not in self._shown:
+            self._shown[show] = ShownOnce(show)
+        return self._shown[show]
 
     @property
     def link_prefix(self) -> str:
@@ -182,14 +191,25 @@ class Call:
                 form.keep()
             return await self.service.submit(wanted)
 
-    def told(self, job: Job, after: int, frames: Callable[..., tuple[Frame, ...]]) -> AsyncGenerator[Frame | Signal]:
-        """A job's stream from a cursor on, in the words of a dialect's third function."""
-        return frames_of(self.service, job, after, self.window.told_once(frames))
+    def told(
+        self,
+        job: Job,
+        after: int,
+        frames: Callable[..., tuple[Frame, ...]],
+        show_preview: Callable[[PreviewImage], Frame] | None = None,
+    ) -> AsyncGenerator[Frame | Signal]:
+        """A job's stream from a cursor on, in the words of a dialect's third function; previews where they are asked for."""
+        show = None if show_preview is None else self.window.shown_once(show_preview)
+        return frames_of(self.service, job, after, self.window.told_once(frames), show_preview=show)
 
     def events(self, request: Request, job: Job, frames: Callable[..., tuple[Frame, ...]]) -> Response:
-        """``told`` as Server-Sent Events, from the beginning or where the client stopped; 204 after the last one."""
+        """``told`` as Server-Sent Events, from the beginning or where the client stopped; 204 after the last one.
+
+        With ``?previews=1`` previews are among them.
+        """
+        show = as_json if wants_previews(request.query_params) else None
         cursor = sse.cursor_of(request, job)
-        return sse.nothing_more() if cursor is None else sse.event_stream(self.told(job, cursor, frames))
+        return sse.nothing_more() if cursor is None else sse.event_stream(self.told(job, cursor, frames, show))
 
     async def file(self, request: Request, link: str) -> Response:
         """A finished file, to whoever knows its link: conditions, ranges and how long it may be kept included.

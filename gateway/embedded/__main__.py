@@ -45,6 +45,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quirks", choices=[str(profile) for profile in Profile], help="show ComfyUI's harmful habits")
     parser.add_argument("--faults", default="", help="comma list, see gateway/embedded/faults.py; for tests")
     parser.add_argument("--parent-watch", action="store_true", help="end when stdin ends or the parent dies")
+    parser.add_argument("--preview-method", choices=["none", "auto"], default="none", help="auto: show what nodes make")
     parser.add_argument("--image-limit-mib", type=int, default=2048, help="largest batch of images")
     parser.add_argument("--max-upload-mib", type=int, help="largest request body; 1100, with --quirks 100")
     parser.add_argument("--keep-hours", type=float, default=24, help="files older than this are deleted")
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         image_bytes=options.image_limit_mib * _MIB,
         body_bytes=body_mib * _MIB,
         file_age_seconds=options.keep_hours * 3600,
+        sends_previews=options.preview_method == "auto",
     )
     try:
         folders = Folders(options.directory)

@@ -20,6 +20,7 @@ from gateway.embedded.faults import Faults
 from gateway.embedded.files import Folders
 from gateway.embedded.node import InterruptedRunError, NodeResult, NodeType, OutOfMemoryError, RunContext
 from gateway.embedded.ordering import RunOrder
+from gateway.embedded.previews import Show, preview_of
 from gateway.embedded.quirks import Quirks
 from gateway.embedded.state import QueuedPrompt
 from gateway.embedded.validation import is_link
@@ -95,6 +96,7 @@ class _Run:
     prompt: QueuedPrompt
     emit: Emit
     progress: NodeProgress
+    show: Show | None = None
     executed: list[str] = field(default_factory=list)
     messages: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
@@ -120,14 +122,19 @@ class Executor:
     now_ms: Callable[[], int]
     current_node: str | None = None
 
-    def execute(self, prompt: QueuedPrompt, emit: Emit) -> dict[str, Any]:
+    def execute(self, prompt: QueuedPrompt, emit: Emit, show: Show | None = None) -> dict[str, Any]:
         """Run a prompt to its end, whatever that is.
+
+        Args:
+            prompt: validated.
+            emit: sends a frame.
+            show: is given a picture of what each node made.
 
         Returns:
             The history entry without ``prompt``: outputs, meta, status.
         """
         throttled = self.quirks.throttled_progress
-        run = _Run(prompt, emit, NodeProgress(prompt.prompt_id, emit, self.clock, throttled=throttled))
+        run = _Run(prompt, emit, NodeProgress(prompt.prompt_id, emit, self.clock, throttled=throttled), show)
         self._tell(run, "execution_start", {})
         self.cache.begin(signatures(prompt.graph, self.registry, self.folders))
         cached = [node_id for node_id in prompt.graph if self.cache.get(node_id) is not None]
@@ -178,6 +185,8 @@ class Executor:
         result = self._call(run, node_id, inputs)
         if self.quirks.asset_ids:
             _add_asset_ids(result)
+        if run.show is not None and (preview := preview_of(run.prompt.prompt_id, node_id, result)) is not None:
+            run.show(preview)
         known[node_id] = result
         self.cache.set(node_id, result)
         if result.ui is not None:

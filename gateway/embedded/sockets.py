@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.embedded.faults import Faults
+from gateway.embedded.previews import Preview
 from gateway.embedded.quirks import Quirks
 
 #: A prompt of 18 000 frames makes about 150 000 frames on the wire in minutes; a lane holds several seconds of them.
 LANE_FRAMES = 10_000
 _POLICY_TOO_SLOW = 1013
 _INTERNAL_ERROR = 1011
+#: Source: ComfyUI a125cd84, ``comfy_api/feature_flags.py``.
+_TAKES_METADATA = "supports_preview_metadata"
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +35,7 @@ class Socket:
 
     websocket: WebSocket
     client_id: str
-    lane: asyncio.Queue[tuple[Socket, str]]
+    lane: asyncio.Queue[tuple[Socket, str | bytes]]
     sent: int = 0
     #: The code to close with; set when the socket is given up.
     closing: int | None = None
@@ -53,7 +57,7 @@ class Hub:
         self._faults = faults
         self._loop = asyncio.get_running_loop()
         self._sockets: dict[str, Socket] = {}
-        self._shared: asyncio.Queue[tuple[Socket, str]] | None = None
+        self._shared: asyncio.Queue[tuple[Socket, str | bytes]] | None = None
         self._shared_task: asyncio.Task[None] | None = None
         if quirks.single_send_loop:
             self._shared = asyncio.Queue()  # unbounded, as ComfyUI's: the stall, not a loss, is the quirk
@@ -62,13 +66,21 @@ class Hub:
     def send(self, kind: str, data: dict[str, Any], client_id: Any = None) -> None:
         """Send a frame to a client's socket, or to all sockets. Any thread; without a socket it is dropped."""
         text = json.dumps({"type": kind, "data": data}, default=str)
+        self._hand_over(lambda _: text, client_id)
+
+    def send_preview(self, preview: Preview, client_id: Any = None) -> None:
+        """Send a picture likewise, with its metadata to sockets that said that they take it."""
+        plain, described = preview.plain(), preview.described()
+        self._hand_over(lambda it: described if it.feature_flags.get(_TAKES_METADATA) else plain, client_id)
+
+    def _hand_over(self, frame_for: Callable[[Socket], str | bytes], client_id: Any) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._enqueue, text, client_id)
+            self._loop.call_soon_threadsafe(self._enqueue, frame_for, client_id)
         except RuntimeError:
             # The loop is closed: the process is about to end, and nobody listens any more.
             return
 
-    def _enqueue(self, text: str, client_id: Any) -> None:
+    def _enqueue(self, frame_for: Callable[[Socket], str | bytes], client_id: Any) -> None:
         if client_id is None:
             targets = list(self._sockets.values())
         else:
@@ -77,7 +89,7 @@ class Hub:
         for socket in targets:
             if socket.closing is None:
                 try:
-                    socket.lane.put_nowait((socket, text))
+                    socket.lane.put_nowait((socket, frame_for(socket)))
                 except asyncio.QueueFull:
                     socket.closing = _POLICY_TOO_SLOW
                     self._detach(socket)
@@ -133,12 +145,13 @@ class Hub:
         except ValueError:
             return
         if isinstance(message, dict) and message.get("type") == "feature_flags":
-            socket.feature_flags = message.get("data") or {}
+            data = message.get("data")
+            socket.feature_flags = data if isinstance(data, dict) else {}
             self.send("feature_flags", self._features, socket.client_id)
 
-    async def _pump(self, lane: asyncio.Queue[tuple[Socket, str]]) -> None:
+    async def _pump(self, lane: asyncio.Queue[tuple[Socket, str | bytes]]) -> None:
         while True:
-            socket, text = await lane.get()
+            socket, frame = await lane.get()
             if socket.closing is None and self._faults.drops(socket.sent):
                 socket.closing = _INTERNAL_ERROR
                 self._detach(socket)
@@ -153,7 +166,10 @@ class Hub:
                 await asyncio.sleep(seconds)
             socket.sent += 1
             try:
-                await socket.websocket.send_text(text)
+                if isinstance(frame, bytes):
+                    await socket.websocket.send_bytes(frame)
+                else:
+                    await socket.websocket.send_text(frame)
             except (WebSocketDisconnect, RuntimeError, OSError):
                 continue  # it ended; its own handler sees that too and cleans up
 

@@ -23,6 +23,7 @@ from gateway.embedded.execution import Executor
 from gateway.embedded.faults import Faults
 from gateway.embedded.files import Folders
 from gateway.embedded.node import NodeType
+from gateway.embedded.previews import Preview
 from gateway.embedded.quirks import Quirks
 from gateway.embedded.registry import REGISTRY
 from gateway.embedded.sockets import Hub
@@ -37,7 +38,7 @@ _TERMINAL_SIZE = {"cols": 80, "rows": 24}
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the worker takes at most."""
+    """What the worker takes at most, and whether it shows its work."""
 
     #: One batch of images; also what may stay cached between two prompts.
     image_bytes: int = 2 * 2**30
@@ -45,6 +46,8 @@ class Limits:
     body_bytes: int = 1100 * 2**20
     #: Files older than this are deleted between prompts.
     file_age_seconds: float = 24 * 3600
+    #: Whether clients are shown what nodes make.
+    sends_previews: bool = False
 
 
 def now_ms() -> int:
@@ -162,8 +165,12 @@ class Worker:
             if client_id is not None or (to_all and self.quirks.broadcast_clientless):
                 self.hub.send(kind, data, client_id)
 
+        def show(preview: Preview) -> None:
+            if client_id is not None or self.quirks.broadcast_clientless:
+                self.hub.send_preview(preview, client_id)
+
         try:
-            entry = self.executor.execute(prompt, emit)
+            entry = self.executor.execute(prompt, emit, show if self.limits.sends_previews else None)
         except Exception as error:  # noqa: BLE001 - see below
             # The edge of the execution thread: nodes' errors were handled inside, so this is a fault of ours. The
             # prompt must still leave the queue, and the thread must live.

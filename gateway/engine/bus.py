@@ -2,7 +2,8 @@
 
 Durable events are only announced: the listener reads them from the store after its own cursor. Passing events have one
 slot per job that every listener reads, so a slow listener costs nothing but its own lateness. Nothing here grows with
-what is said, only with who listens.
+what is said, only with who listens. A preview wakes those alone who asked for previews, and no watcher: nothing that is
+worked out of a job's state shows one.
 """
 
 from __future__ import annotations
@@ -53,12 +54,15 @@ class LocalBus:
 
     def show(self, passing: Passing) -> None:
         """A passing event takes the place of the one before it."""
-        self._tell(passing.job_id, is_event=False)
         channel = self._channels.setdefault(passing.job_id, _Channel())
-        if isinstance(passing, Progress):
-            channel.progress = passing
-        else:
+        if isinstance(passing, PreviewImage):
             channel.preview = passing
+            for listener in channel.listeners:
+                if listener.wants_previews:
+                    listener.wake()
+            return
+        self._tell(passing.job_id, is_event=False)
+        channel.progress = passing
         _wake(channel)
 
     def latest(self, job_id: str) -> Progress | None:
@@ -66,10 +70,10 @@ class LocalBus:
         channel = self._channels.get(job_id)
         return channel.progress if channel else None
 
-    def subscribe(self, job_id: str) -> LocalSubscription:
-        """Listen from now on."""
+    def subscribe(self, job_id: str, *, previews: bool = False) -> LocalSubscription:
+        """Listen from now on; to previews only when asked."""
         channel = self._channels.setdefault(job_id, _Channel())
-        subscription = LocalSubscription(self, job_id, channel)
+        subscription = LocalSubscription(self, job_id, channel, wants_previews=previews)
         channel.listeners.add(subscription)
         return subscription
 
@@ -94,7 +98,8 @@ class LocalBus:
         if channel is None:
             return
         channel.listeners.discard(subscription)
-        if not channel.listeners and (channel.ended or channel.progress is None):
+        is_blank = channel.progress is None and channel.preview is None
+        if not channel.listeners and (channel.ended or is_blank):
             del self._channels[subscription.job_id]
 
 
@@ -110,13 +115,25 @@ class LocalSubscription:
     looks now and then whether the wait under way has lasted long enough.
     """
 
-    __slots__ = ("_bus", "_channel", "_is_woken", "_preview", "_progress", "_timer", "_until", "_waiter", "job_id")
+    __slots__ = (
+        "_bus",
+        "_channel",
+        "_is_woken",
+        "_preview",
+        "_progress",
+        "_timer",
+        "_until",
+        "_waiter",
+        "job_id",
+        "wants_previews",
+    )
 
-    def __init__(self, bus: LocalBus, job_id: str, channel: _Channel) -> None:
+    def __init__(self, bus: LocalBus, job_id: str, channel: _Channel, *, wants_previews: bool) -> None:
         self.job_id = job_id
+        self.wants_previews = wants_previews
         self._bus = bus
         self._channel = channel
-        self._is_woken = channel.progress is not None
+        self._is_woken = channel.progress is not None or (wants_previews and channel.preview is not None)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._until = 0.0

@@ -20,7 +20,7 @@ from gateway.engine.bars import Bars, describe
 from gateway.engine.recorder import Recorder
 from gateway.engine.streams import closing
 from gateway.errors import GatewayError
-from gateway.events import PreviewImage
+from gateway.events import MAX_PREVIEW_BYTES, PreviewImage
 from gateway.interfaces import Bus, Clock, Report, Upstream
 from gateway.job import Job, Task, TaskEvent
 from gateway.template import Template
@@ -124,8 +124,8 @@ class Follower:
                 await self._recorder.record(attempt.task.id, Report(TaskEvent.STARTED, attempt=attempt.number))
             case LogLine(text=text):
                 attempt.lines.append(text)
-            case Preview(content_type=kind, data=data):
-                self._bus.show(PreviewImage(attempt.job.id, kind, data))
+            case Preview(content_type=kind, data=data, node_id=node) if len(data) <= MAX_PREVIEW_BYTES:
+                self._bus.show(PreviewImage(attempt.job.id, kind, data, node))
             case _:
                 pass
         if attempt.tracker.feed(message, now):

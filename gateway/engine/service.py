@@ -309,9 +309,9 @@ class Service:
         """Durable events after ``number``, in order; ask again from the last one until none come."""
         return await self._store.events_after(job_id, number)
 
-    def subscribe(self, job_id: str) -> Subscription:
-        """Listen to a job from now on; close it when done."""
-        return self._bus.subscribe(job_id)
+    def subscribe(self, job_id: str, *, previews: bool = False) -> Subscription:
+        """Listen to a job from now on, to its previews when asked; close it when done."""
+        return self._bus.subscribe(job_id, previews=previews)
 
     def watch(self, watcher: Watcher) -> None:
         """Have it called on every change of any job; it stays for good."""

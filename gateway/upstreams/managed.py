@@ -49,7 +49,10 @@ class WorkerCommand:
     """How to start a worker."""
 
     #: Program and arguments; the directory is appended.
-    arguments: tuple[str, ...] = (sys.executable, "-m", "gateway.embedded", "--port", "0", "--parent-watch")
+    arguments: tuple[str, ...] = (
+        *(sys.executable, "-m", "gateway.embedded"),
+        *("--port", "0", "--parent-watch", "--preview-method", "auto"),
+    )
     #: Added to the environment, beside the token.
     environment: Mapping[str, str] | None = None
 

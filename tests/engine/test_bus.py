@@ -93,3 +93,36 @@ async def test_a_wait_that_was_canceled_leaves_the_next_one_whole() -> None:
     ear.wake()
     assert await ear.wait(60.0)
     ear.close()
+
+
+async def test_a_preview_wakes_those_alone_who_asked_and_no_watcher() -> None:
+    bus = LocalBus()
+    told: list[str] = []
+
+    def watcher(job_id: str | None, *, is_event: bool) -> None:
+        told.append(f"{job_id} {is_event}")
+
+    bus.watch(watcher)
+    plain, looking = bus.subscribe("j"), bus.subscribe("j", previews=True)
+    bus.show(PreviewImage("j", "image/jpeg", b"x"))
+    assert not await plain.wait(0.0)
+    assert await looking.wait(0.0)
+    assert told == []
+
+
+async def test_who_comes_late_or_again_finds_the_newest_preview_until_the_end() -> None:
+    bus = LocalBus()
+    for data in (b"one", b"two"):
+        bus.show(PreviewImage("j", "image/jpeg", data))
+    for _ in range(2):
+        ear = bus.subscribe("j", previews=True)
+        assert await ear.wait(0.0)
+        newest = ear.take_preview()
+        assert newest is not None
+        assert newest.data == b"two"
+        ear.close()
+    bus.forget("j")
+    late = bus.subscribe("j", previews=True)
+    assert late.take_preview() is None
+    late.close()
+    assert not bus._channels

@@ -30,7 +30,7 @@ from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError, TaskUnavailableError
-from gateway.events import Event, EventKind, Progress
+from gateway.events import Event, EventKind, PreviewImage, Progress
 from gateway.faces import Face, FaceReport
 from gateway.interfaces import Blob, UpstreamStatus, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
@@ -259,6 +259,9 @@ class FakeService:
     def show(self, job_id: str, fraction: float, **fields: Any) -> None:
         self.bus.show(Progress(job_id, fraction, fields.pop("message", "Working"), **fields))
 
+    def show_preview(self, job_id: str, data: bytes, node: str | None = "3") -> None:
+        self.bus.show(PreviewImage(job_id, "image/jpeg", data, node))
+
     def succeed(self, job_id: str, content: bytes = b"the swapped video") -> str:
         link = f"{self.stored[job_id].output_name}_{'0' * 25}1.mp4"
         name = hashlib.sha256(content).hexdigest()
@@ -430,8 +433,8 @@ class FakeService:
         await asyncio.sleep(0)
         return [event for event in self.told[job_id] if event.number > number][:3]
 
-    def subscribe(self, job_id: str) -> Any:
-        return self.bus.subscribe(job_id)
+    def subscribe(self, job_id: str, *, previews: bool = False) -> Any:
+        return self.bus.subscribe(job_id, previews=previews)
 
     def watch(self, watcher: Watcher) -> None:
         self.bus.watch(watcher)

@@ -51,6 +51,9 @@ ELSEWHERE = {
         "reactor": "the same",
     },
     "faceswap": {
+        "content_type": "of previews, which tests/unit/api/test_previews.py spells out",
+        "image_type": "the same, in a binary message",
+        "node_id": "the same",
         "comfyui": "an engine's name; the goldens' engine is the other one",
         "id": "the line of SSE that carries an event's number",
         "image_path": "stands for all that end in _path, which the socket refuses",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 from http import HTTPStatus
@@ -12,6 +13,7 @@ from urllib.parse import quote
 import pytest
 import websockets
 
+from gateway.comfy.frames import parse_binary
 from tests.tools.faceswap_client import at_work, ended, parts, status, submit
 from tests.tools.file_server import serving
 from tests.tools.gateway_process import GatewayProcess
@@ -36,8 +38,8 @@ def files(material):
         yield server
 
 
-def connect(gateway: GatewayProcess, **settings: Any) -> Any:
-    return websockets.connect(f"ws://127.0.0.1:{gateway.port}/face-swap-ws", proxy=None, **settings)
+def connect(gateway: GatewayProcess, query: str = "", **settings: Any) -> Any:
+    return websockets.connect(f"ws://127.0.0.1:{gateway.port}/face-swap-ws{query}", proxy=None, **settings)
 
 
 async def listen(connection: Any) -> list[dict[str, Any]]:
@@ -259,3 +261,22 @@ async def test_what_is_not_understood_later_is_answered_and_changes_nothing(gate
         errors = [frame for frame in frames if frame["event"] == "error"]
         assert [error["code"] for error in errors] == ["validation_error"]
         assert frames[-1]["event"] == "completed"
+
+
+async def test_previews_of_the_worker_reach_the_socket_that_asked_and_the_stream_that_asked(gateway, material):
+    async with gateway.client() as client:
+        prompt_id = await submit(client, video=material.long, image=material.face(530))
+        async with (
+            stream(client, "GET", f"/events/{prompt_id}?previews=1") as events,
+            connect(gateway, "?previews=1", max_size=4 * 1024 * 1024) as connection,
+        ):
+            await connection.send(json.dumps({"prompt_id": prompt_id}))
+            heard = [frame async for frame in connection]
+            told = await events.rest()
+    pictures = [parse_binary(frame) for frame in heard if isinstance(frame, bytes)]
+    assert pictures
+    assert {(it.prompt_id, it.content_type) for it in pictures} == {(prompt_id, "image/jpeg")}
+    assert all(it.node_id for it in pictures)
+    shown = [json.loads(message.data) for message in told.messages if message.event == "preview"]
+    assert base64.b64decode(shown[0]["data"]).startswith(b"\xff\xd8\xff")
+    assert told.names[-1] == "completed"

@@ -203,6 +203,12 @@ class Socket:
         assert message["type"] == "websocket.send", message
         return json.loads(message["text"])
 
+    async def hear_bytes(self) -> bytes:
+        """The next frame, which is binary."""
+        message = await self._next()
+        assert message["type"] == "websocket.send", message
+        return message["bytes"]
+
     async def closed(self) -> int:
         """The code it is closed with, after whatever else is said."""
         while (message := await self._next())["type"] == "websocket.send":

@@ -2,10 +2,12 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 
+from gateway.api import following
 from gateway.api.dialects.faceswap import translation
-from gateway.api.following import Signal, ToldOnce, follow, frames_of
+from gateway.api.following import PREVIEW_SECONDS, Signal, ToldOnce, follow, frames_of
 from gateway.events import Event, EventKind, Progress
 from gateway.settings import from_mapping
+from tests.fakes.clock import FrozenClock
 from tests.fakes.fake_service import FakeService
 
 
@@ -138,3 +140,44 @@ def test_words_are_kept_for_so_many_jobs_only(monkeypatch):
     for number in range(9):
         once(Progress(f"job-{number}", 0.5, "Working"), job, None)
     assert len(once._newest) == 3
+
+
+async def test_previews_come_to_those_who_ask_no_faster_than_two_a_second_and_the_newest():
+    service = make()
+    service.clock = FrozenClock()
+    job = service.put()
+    service.show_preview(job.id, b"before anybody looked")
+    async with aclosing(follow(service, job, 1, previews=True)) as items:
+        assert (await anext(items)).data == b"before anybody looked"
+        for data in (b"soon", b"sooner", b"soonest"):
+            service.show_preview(job.id, data)
+        service.show(job.id, 0.5)
+        assert (await anext(items)).fraction == 0.5
+        service.clock.advance(PREVIEW_SECONDS)
+        assert (await anext(items)).data == b"soonest"
+
+
+async def test_a_preview_held_back_comes_by_itself_and_waiting_for_it_is_no_heartbeat(monkeypatch):
+    monkeypatch.setattr(following, "PREVIEW_SECONDS", 0.01)
+    service = make()
+    service.clock = FrozenClock()
+    job = service.put()
+    async with aclosing(follow(service, job, 1, previews=True)) as items:
+        service.show_preview(job.id, b"one")
+        assert (await anext(items)).data == b"one"
+        service.show_preview(job.id, b"two")
+        held_back = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        service.clock.advance(1)
+        assert (await asyncio.wait_for(held_back, 5)).data == b"two"
+
+
+async def test_previews_keep_no_heartbeat_from_one_who_did_not_ask():
+    service = make()
+    job = service.put()
+    async with aclosing(follow(service, job, 1, heartbeat_seconds=0.05)) as items:
+        beat = asyncio.ensure_future(anext(items))
+        for _ in range(10):
+            service.show_preview(job.id, b"x")
+            await asyncio.sleep(0)
+        assert await asyncio.wait_for(beat, 5) is Signal.HEARTBEAT

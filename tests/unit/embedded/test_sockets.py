@@ -8,6 +8,7 @@ from starlette.websockets import WebSocketState
 
 from gateway.embedded import sockets
 from gateway.embedded.faults import Faults, parse_faults
+from gateway.embedded.previews import Preview
 from gateway.embedded.quirks import Quirks
 from gateway.embedded.sockets import Hub
 
@@ -33,6 +34,9 @@ class FakeWebSocket:
         if self._stuck:
             await asyncio.Event().wait()
         self.sent.put_nowait(json.loads(text))
+
+    async def send_bytes(self, frame: bytes) -> None:
+        self.sent.put_nowait(frame)
 
     async def close(self, code: int) -> None:
         self.closed.set_result(code)
@@ -128,3 +132,16 @@ async def test_dropped_socket_is_closed_once_and_the_next_one_served(open_socket
     hub.send("status", {})
     hub.send("status", {})
     assert [(await second.next())["type"] for _ in range(2)] == ["status", "status"]
+
+
+async def test_preview_comes_with_metadata_to_those_who_said_that_they_take_it(open_socket):
+    hub = hub_of()
+    new, old = await open_socket(hub, "new"), await open_socket(hub, "old")
+    new.say({"type": "feature_flags", "data": {"supports_preview_metadata": True}})
+    old.say({"type": "feature_flags", "data": ["rubbish"]})
+    await new.next()
+    await old.next()
+    preview = Preview("p", "3", b"\xff\xd8\xff")
+    hub.send_preview(preview)
+    assert await new.next() == preview.described()
+    assert await old.next() == preview.plain()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from starlette.requests import Request
@@ -13,39 +13,44 @@ from gateway.api.dialects.faceswap import translation
 from gateway.api.dialects.faceswap.obtaining import obtain, obtain_in_stream, require_urls
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
+from gateway.api.previews import as_json, wants_previews
 from gateway.api.problems import json_response
 from gateway.api.ready import may_be_kept
 from gateway.api.window import Call
+from gateway.events import PreviewImage
 from gateway.job import Job, JobState
 
 
 async def post_face_swap(request: Request, call: Call) -> Response:
     """``POST /face-swap``: a stream of events, or the job's id."""
+    show = as_json if wants_previews(request.query_params) else None
     async with await call.form(request) as form:
         wanted = translation.read_request(form.fields, form.files)
         require_urls(call.service, wanted)
         form.keep()
     if wanted.urls and not wanted.wants_id_only:
-        return sse.event_stream(_transferred(call, wanted))
+        return sse.event_stream(_transferred(call, wanted, show))
     job = await obtain(call, wanted)
     if wanted.wants_id_only:
         return json_response(translation.accepted_body(job, call.window.link_prefix))
-    return sse.event_stream(job_frames(call, job, 0))
+    return sse.event_stream(job_frames(call, job, show))
 
 
-def job_frames(call: Call, job: Job, after: int) -> AsyncGenerator[Frame | Signal]:
-    """A job's stream in this dialect's words."""
-    return call.told(job, after, translation.frames)
+def job_frames(call: Call, job: Job, show: Callable[[PreviewImage], Frame] | None) -> AsyncGenerator[Frame | Signal]:
+    """A job's whole stream in this dialect's words. Args: show: how previews are shown, to those who asked."""
+    return call.told(job, 0, translation.frames, show)
 
 
-async def _transferred(call: Call, wanted: SwapRequest) -> AsyncGenerator[Frame | Signal]:
+async def _transferred(
+    call: Call, wanted: SwapRequest, show: Callable[[PreviewImage], Frame] | None
+) -> AsyncGenerator[Frame | Signal]:
     """The whole stream of a request with URLs: the transfer, then the job's events."""
     async with aclosing(obtain_in_stream(call, wanted)) as items:
         async for item in items:
             if not isinstance(item, Job):
                 yield item
                 continue
-            async with aclosing(job_frames(call, item, 0)) as told:
+            async with aclosing(job_frames(call, item, show)) as told:
                 async for frame in told:
                     yield frame
 

@@ -7,6 +7,8 @@
     {"prompt_id": "…"}                   ->   the same, of a job that exists
     {"cancel": true}                     ->   (asks the engine; the end comes as error, code canceled)
 
+With ``?previews=1`` pictures of the work come between, as binary messages.
+
 A client that leaves cancels nothing. ``queued``, ``completed`` and ``error`` carry their fields flat as well, beside
 ``type``: clients of the published API look for them there.
 """
@@ -25,6 +27,7 @@ from gateway.api.dialects.faceswap.handlers import job_frames
 from gateway.api.dialects.faceswap.obtaining import obtain_in_stream, require_urls
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
+from gateway.api.previews import as_binary, wants_previews
 from gateway.api.problems import to_json
 from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
@@ -46,7 +49,7 @@ async def face_swap_socket(websocket: WebSocket, call: Call) -> None:
     await websocket.accept()
     peer = Peer(websocket)
     try:
-        code: Close | None = await _Conversation(peer, call).hold()
+        code: Close | None = await _Conversation(peer, call, websocket.query_params).hold()
     except HangUp as end:
         code = end.code
         if end.error is not None:
@@ -97,15 +100,18 @@ def read_opening(message: Mapping[str, JsonValue]) -> Attach | SwapRequest:
 class _Conversation:
     """One client, at most one job."""
 
-    def __init__(self, peer: Peer, call: Call) -> None:
+    def __init__(self, peer: Peer, call: Call, query: Mapping[str, str]) -> None:
         self._peer = peer
         self._call = call
+        self._query = query
+        self._shows_previews = False
         #: Known once it is stored or found.
         self._job: Job | None = None
 
     async def hold(self) -> Close:
         """Talk until the job ends, the gateway stops, or the client does what it should not."""
         try:
+            self._shows_previews = wants_previews(self._query)
             opening = read_opening(await self._peer.receive(FIRST_MESSAGE_SECONDS))
             if isinstance(opening, SwapRequest):
                 require_urls(self._call.service, opening)
@@ -137,8 +143,14 @@ class _Conversation:
                 if item is Signal.STOPPING:
                     return Close.RESTART
                 if isinstance(item, Frame):
-                    await self._peer.send_encoded(item.encoded(_message))
+                    await self._send(item)
         return Close.DONE
+
+    async def _send(self, frame: Frame) -> None:
+        if frame.binary is not None:
+            await self._peer.send_bytes(frame.binary)
+        else:
+            await self._peer.send_encoded(frame.encoded(_message))
 
     async def _frames(self, opening: Attach | SwapRequest) -> AsyncGenerator[Frame | Signal]:
         if isinstance(opening, SwapRequest):
@@ -149,7 +161,8 @@ class _Conversation:
                     else:
                         yield item
         if self._job is not None:
-            async with aclosing(job_frames(self._call, self._job, 0)) as told:
+            show = as_binary if self._shows_previews else None
+            async with aclosing(job_frames(self._call, self._job, show)) as told:
                 async for frame in told:
                     yield frame
 

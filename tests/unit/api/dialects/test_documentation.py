@@ -5,10 +5,11 @@ from pathlib import Path
 
 from gateway import errors
 from gateway.api.dialects.faceswap import DIALECT, translation
+from gateway.api.previews import as_json
 from gateway.api.websocket import Close
 from gateway.api.window import SocketEndpoint
 from gateway.errors import GatewayError, JobError
-from gateway.events import Event, EventKind, Progress
+from gateway.events import Event, EventKind, PreviewImage, Progress
 from gateway.job import JobState
 from gateway.settings import from_mapping
 from tests.fakes.fake_service import FakeService
@@ -49,11 +50,11 @@ def test_every_field_of_every_event_is_documented():
     spoken: dict[str, set[str]] = {}
     snapshot = Progress(JOB.id, 0.5, "Working", node="3", eta_seconds=1.0)
     told = [snapshot, *(Event(JOB.id, 1, kind, 0.0, {}) for kind in EventKind)]
-    for item in told:
-        for frame in translation.frames(item, JOB, None):
-            spoken.setdefault(frame.name, set()).update(frame.data)
-            is_durable = next(key for key in rows if key.startswith(f"`{frame.name}`")).endswith("#")
-            assert (frame.number is not None) == is_durable
+    frames = [frame for item in told for frame in translation.frames(item, JOB, None)]
+    for frame in (*frames, as_json(PreviewImage(JOB.id, "image/jpeg", b""))):
+        spoken.setdefault(frame.name, set()).update(frame.data)
+        is_durable = next(key for key in rows if key.startswith(f"`{frame.name}`")).endswith("#")
+        assert (frame.number is not None) == is_durable
     assert {key.split("`")[1] for key in rows} == set(spoken)
     for key, rest in rows.items():
         assert spoken[key.split("`")[1]] <= words(rest) <= spoken[key.split("`")[1]] | {"comfyui", "preview"}

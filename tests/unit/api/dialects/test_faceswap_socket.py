@@ -1,12 +1,14 @@
 import asyncio
+import json
 
 import pytest
 
 from gateway.api import websocket as limits
 from gateway.api.window import Slots
+from gateway.comfy.frames import PreviewPicture, parse_binary
 from gateway.errors import QueueFullError, SourceUnreachableError
 from gateway.events import EventKind
-from tests.tools.asgi import Socket, ask, make
+from tests.tools.asgi import Socket, Stream, ask, make
 
 URLS = {"video_url": "https://media.example.org/v.mp4", "image_url": "https://media.example.org/f.png"}
 PATH = "/face-swap-ws"
@@ -198,3 +200,45 @@ async def test_a_socket_too_many_is_refused_before_it_is_accepted():
         assert (socket.first["type"], socket.first["status"]) == ("websocket.http.response.start", 503)
     assert (await ask(app, "POST", "/face-swap")).status == 503
     assert service.submissions == []
+
+
+async def test_previews_are_binary_messages_for_those_who_ask_and_for_nobody_else():
+    app, service = make()
+    job = service.put()
+    async with Socket(app, PATH + "?previews=1") as looking, Socket(app, PATH) as other:
+        for socket in (looking, other):
+            await socket.say({"prompt_id": job.id})
+            await socket.hear()
+        service.show_preview(job.id, b"\xff\xd8\xff picture")
+        assert parse_binary(await looking.hear_bytes()) == PreviewPicture(
+            job.id, "3", "image/jpeg", b"\xff\xd8\xff picture"
+        )
+        service.succeed(job.id)
+        assert [(await other.hear())["event"] for _ in range(2)] == ["progress", "completed"]
+        assert await other.closed() == 1000
+
+
+async def test_a_question_for_previews_that_is_none_gets_one_error_and_1008():
+    app, service = make()
+    async with Socket(app, PATH + "?previews=perhaps") as socket:
+        assert "previews" in (await socket.hear())["detail"]
+        assert await socket.closed() == 1008
+    assert service.submissions == []
+
+
+@pytest.mark.parametrize("path", ["/events/", "/-/jobs/"])
+async def test_streams_of_text_tell_previews_when_asked(path):
+    app, service = make()
+    job = service.put()
+    address = f"{path}{job.id}/events" if path == "/-/jobs/" else f"{path}{job.id}"
+    async with Stream(app, "GET", address + "?previews=1") as looking, Stream(app, "GET", address) as other:
+        await looking.until("queued")
+        await other.until("queued")
+        service.show_preview(job.id, b"picture")
+        (shown,) = [it for it in (await looking.until("preview")).messages if it.event == "preview"]
+        assert json.loads(shown.data) == {"node": "3", "content_type": "image/jpeg", "data": "cGljdHVyZQ=="}
+        service.succeed(job.id)
+        await other.whole()
+        assert "preview" not in other.parsed.names
+    answer = await ask(app, "GET", address + "?previews=perhaps")
+    assert (answer.status, answer.json.get("field", "previews")) == (400, "previews")
