@@ -7,11 +7,8 @@ the template promises fails the job with a sentence; anything that could not be 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,6 +20,7 @@ from gateway.binding import Bound
 from gateway.comfy.messages import NodeOutput, OutputFile
 from gateway.engine.detection import read_faces
 from gateway.engine.needs import TARGET_ROLE
+from gateway.engine.scratch import finished, scratch_folder
 from gateway.engine.streams import closing
 from gateway.errors import ResultInvalidError
 from gateway.faces import (
@@ -106,17 +104,12 @@ class Collector:
             ResultLostError: the upstream no longer has a file it named, or does not give it.
             StorageFullError: there is no room for it here.
         """
-        folder = self._scratch / f"result-{secrets.token_hex(LINK_BYTES)}"
         results: list[JobResult] = []
         try:
-            try:
-                await _finished(folder.mkdir, 0o700)
+            async with scratch_folder(self._scratch, "result") as folder:
                 for node_id, spec in bound.outputs.items():
                     file = _the_file(files.get(node_id, ()), spec)
                     results.append(await self._one(job, bound, spec, upstream, file, folder, lines))
-            finally:
-                # Shielded: a cancel that comes now would take it out of the threads' queue before it began.
-                await _finished(partial(shutil.rmtree, folder, ignore_errors=True))
             warnings = await self._warnings(job, bound, upstream, lines)
             return tuple(results), (*warnings, *_made_opaque(job, results))
         except BaseException:
@@ -159,12 +152,12 @@ class Collector:
         fetched, cleaned = folder / "fetched", folder / "cleaned"
         if file.text is not None:
             report = audited_report(file.text, job.inputs[spec.of or ""].facts)
-            await _finished(cleaned.write_bytes, report.to_json())
+            await finished(cleaned.write_bytes, report.to_json())
             return await self._commit(job, report.facts(), cleaned)
         fetched_bytes = await self._fetch(upstream, file, fetched)
         facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
         if fetched_bytes >= LARGE_BYTES:
-            await _finished(fetched.unlink)
+            await finished(fetched.unlink)
         if wrong := audit.kept_all_the_same(bound.template.outputs[spec.name].keeps - spec.keeps, facts):
             raise ResultInvalidError(f"The result is not what was asked for: {wrong}.")
         sizes = {role: given.facts for role, given in job.inputs.items()}
@@ -202,12 +195,12 @@ class Collector:
                     raise ResultInvalidError(f"The result is larger than {self._max_result_bytes} bytes.")
                 waiting += piece
                 if len(waiting) >= CHUNK_BYTES:
-                    await _finished(_write_at, into, size - len(waiting), waiting)
+                    await finished(_write_at, into, size - len(waiting), waiting)
                     waiting = bytearray()
         if size == 0:
             raise ResultInvalidError("The worker made an empty file.")
         if waiting:
-            await _finished(_write_at, into, size - len(waiting), waiting)
+            await finished(_write_at, into, size - len(waiting), waiting)
         return size
 
     async def _audit(
@@ -256,19 +249,6 @@ class Collector:
         blob = await self._blobs.adopt(path)
         link = f"{job.output_name}_{secrets.token_hex(LINK_BYTES)}{facts.suffix}"
         return JobResult(self._new_id(), blob.hash, blob.size_bytes, facts, link)
-
-
-async def _finished(work: Callable[..., object], *arguments: object) -> None:
-    """Do disk work in a thread, and leave it only when it is done, also when canceled.
-
-    What goes on behind the back of a canceled task writes into a folder that is just being deleted, and it stays.
-    """
-    working = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
-    try:
-        await asyncio.shield(working)
-    except asyncio.CancelledError:
-        await asyncio.wait({working})
-        raise
 
 
 def _write_at(path: Path, offset: int, data: bytearray) -> None:

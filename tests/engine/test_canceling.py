@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gateway.engine import results
+from gateway.engine import results, scratch
 from gateway.engine.canceling import unless_canceled
 from gateway.errors import ConflictError, NotFoundError
 
@@ -147,7 +147,7 @@ async def test_a_cancel_waits_for_the_thread_that_writes_a_result(tmp_path):
         assert may_end.wait(5)
         results._write_at(tmp_path / "fetched", 0, bytearray(b"x"))
 
-    task = asyncio.create_task(results._finished(slow), name="writing")
+    task = asyncio.create_task(scratch.finished(slow), name="writing")
     await began.wait()
     task.cancel()
     await asyncio.wait({task}, timeout=0.01)
@@ -164,7 +164,7 @@ async def test_a_cancel_while_the_folder_of_a_result_waits_to_be_deleted_deletes
     with ThreadPoolExecutor(1) as threads:
         asyncio.get_running_loop().set_default_executor(threads)
         threads.submit(may_end.wait, 5)
-        task = asyncio.create_task(results._finished(done.set), name="deleting")
+        task = asyncio.create_task(scratch.finished(done.set), name="deleting")
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.sleep(0)
