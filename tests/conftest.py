@@ -1,7 +1,8 @@
 """What every test stands on: one asyncio backend, and the closing table of what was skipped and why.
 
 A skip is told at the end, once per reason, with its count. Where ``CI`` is true in the environment nothing may be
-skipped: whatever a test needs is installed there (``.ci/run``), so a skip is a failure.
+skipped: whatever a test needs is installed there (``.ci/run``), so a skip is a failure. Tests marked ``long`` run there,
+and where they are asked for with ``--long``.
 """
 
 from __future__ import annotations
@@ -24,6 +25,16 @@ def anyio_backend() -> str:
 
 def everything_must_run() -> bool:
     return os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="Run the tests that take long, too.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "long" in item.keywords and not (everything_must_run() or item.config.getoption("--long")):
+        pytest.skip("takes long (CI runs it, and ./scripts/test --long does)")
 
 
 def skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -11,6 +11,7 @@ pytestmark = pytest.mark.system
 JOBS = 24
 
 
+@pytest.mark.long
 async def test_cancels_in_every_state_hit_exactly_their_jobs(tmp_path) -> None:
     verdict = await run(tmp_path, jobs=JOBS, seed=5)
     assert verdict.violations == [], f"python -m tests.chaos.cancel_storm --jobs {JOBS} --seed 5\n{verdict}"

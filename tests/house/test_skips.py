@@ -25,6 +25,10 @@ def test_in_a_browser(number):
 def test_that_finds_out_late():
     pytest.skip("no PostgreSQL is here")
 
+@pytest.mark.long
+def test_that_takes_long():
+    pass
+
 @pytest.mark.xfail(reason="known")
 def test_that_is_expected_to_fail():
     assert False
@@ -38,7 +42,7 @@ def run_suite(folder: Path, ci: str, *, skip_module: bool = False) -> subprocess
         (folder / "test_module.py").write_text(
             'import pytest\npytest.skip("no Redis is here", allow_module_level=True)\n'
         )
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = long\n")
     environment = {**os.environ, "CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "--color=no", "."]
@@ -53,7 +57,7 @@ def at_home(tmp_path_factory):
 def test_each_reason_stands_once_with_its_count(at_home) -> None:
     assert at_home.returncode == 0, at_home.stdout
     table = at_home.stdout.split("not run here, and why", 1)[1]
-    for line in ("2  Chromium is not here", "1  no PostgreSQL is here", "1  no Redis is here"):
+    for line in ("2  Chromium is not here", "1  no PostgreSQL is here", "1  no Redis is here", "1  takes long .*"):
         assert len(re.findall(rf"^ +{line}$", table, re.MULTILINE)) == 1, table
 
 
@@ -65,7 +69,7 @@ def test_every_skip_is_a_failure_where_ci_is_set(tmp_path) -> None:
     result = run_suite(tmp_path, "true")
     assert result.returncode != 0
     # A skip before a test begins is told as an error, one within it as a failure.
-    assert "1 failed, 1 passed, 1 xfailed, 2 errors" in result.stdout
+    assert "1 failed, 2 passed, 1 xfailed, 2 errors" in result.stdout
     assert "everything must run: Chromium is not here" in result.stdout
 
 

@@ -54,6 +54,7 @@ def run(tmp_path_factory) -> Run:
     return Run(folder, ended.stdout, json.loads(file.read_text())["figures"])
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_each_benchmark_measures_ours_and_the_floor(run: Run) -> None:
     for bench in BENCHMARKS:
@@ -62,6 +63,7 @@ def test_each_benchmark_measures_ours_and_the_floor(run: Run) -> None:
         assert [figure["name"] for figure in measured if figure["target"] and figure["met"] is None] == []
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_each_value_is_a_number_that_can_be(run: Run) -> None:
     for figure in run.figures:
@@ -70,6 +72,7 @@ def test_each_value_is_a_number_that_can_be(run: Run) -> None:
         assert all(math.isfinite(value) and value >= 0 for value in values if "added" not in figure["name"]), figure
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_nothing_is_lost_or_invented_on_the_way(run: Run) -> None:
     shares = [figure for figure in run.figures if figure["name"].endswith("share of ticks")]
@@ -80,6 +83,7 @@ def test_nothing_is_lost_or_invented_on_the_way(run: Run) -> None:
     assert all(0 < value <= 100 for figure in busy for value in figure["ours"] + figure["floor"])
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_table_has_a_line_for_each_figure_and_says_what_was_not_measured(run: Run) -> None:
     lines = run.output.splitlines()
@@ -88,12 +92,14 @@ def test_table_has_a_line_for_each_figure_and_says_what_was_not_measured(run: Ru
     assert "comfy-api-proxy was not measured" in run.output
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_nothing_is_left_behind(run: Run) -> None:
     assert list(run.folder.iterdir()) == []
     assert processes_of(run.folder) == []
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_run_that_is_stopped_leaves_nothing_behind(tmp_path) -> None:
     started = command(tmp_path, "relay")

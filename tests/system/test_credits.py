@@ -19,6 +19,7 @@ LEDGER = "SELECT sum(subscription), sum(monthly), sum(permanent) FROM ledger"
 PURSES = "SELECT subscription, monthly, permanent FROM purses"
 
 
+@pytest.mark.long
 async def test_twenty_clients_at_once_spend_ten_credits_on_exactly_ten_jobs(tmp_path, material):
     # No worker: what is submitted waits, so that what is held can be given back.
     process = GatewayProcess(tmp_path / "gateway", {"AUTH": "keys", "UPSTREAMS": "http://127.0.0.1:9"})

@@ -108,6 +108,7 @@ def test_wheel_carries_templates_pages_and_node_pack_and_no_tests(wheels) -> Non
     assert "LICENSE" in listing
 
 
+@pytest.mark.long
 def test_installed_in_an_empty_directory_everything_is_there(venv, tmp_path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -143,6 +144,7 @@ def swap_a_face(venv: Path, url: str, folder: Path) -> None:
         assert sum(1 for _ in file.decode(video=0)) == FPS * SECONDS
 
 
+@pytest.mark.long
 def test_with_the_settings_of_the_image_nothing_is_open(venv, tmp_path) -> None:
     empty = tmp_path / "image"
     empty.mkdir()

@@ -38,6 +38,7 @@ async def new_key(folder: Path, *words: str) -> str:
     return (await said(folder, "keys", "create", *words)).splitlines()[-1]
 
 
+@pytest.mark.long
 async def test_keys_made_before_the_first_start_and_beside_a_running_gateway_open_until_they_are_revoked(tmp_path):
     process = GatewayProcess(tmp_path / "gateway", {"AUTH": "keys"})
     process.folder.mkdir()

@@ -331,6 +331,7 @@ async def test_fifty_who_send_the_same_create_at_once_get_one_swap_and_fifty_equ
     assert house.gateway.rows(holds, user_id) == [(-1,)]
 
 
+@pytest.mark.long
 async def test_a_kill_between_the_claim_and_the_job_costs_the_next_try_a_lease_at_most(tmp_path, material):
     """With a lease of three seconds in place of sixty; nothing else differs."""
     first = "from gateway import idempotency; idempotency.LEASE_SECONDS = 3.0; idempotency.RENEW_SECONDS = 1.0"

@@ -11,6 +11,7 @@ from tests.tools.sse_client import EventSource
 pytestmark = pytest.mark.system
 
 
+@pytest.mark.long
 async def test_seconds_left_are_told_from_the_start_once_a_run_was_seen_also_after_a_stop(tmp_path, material):
     with GatewayProcess(tmp_path) as gateway:
         async with gateway.client() as client:

@@ -64,6 +64,7 @@ async def test_sockets_open_over_tls(gateway):
         assert '"validation_error"' in await connection.recv()
 
 
+@pytest.mark.long
 async def test_an_idle_client_that_does_not_answer_the_goodbye_of_tls_does_not_hold_up_a_stop(tmp_path, gateway):
     """This process is blocked while it waits; the grace for what is under way would be 20 s."""
     other = GatewayProcess(tmp_path, gateway.settings, workers=0).start(wait_for_workers=False)

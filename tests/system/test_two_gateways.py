@@ -161,6 +161,7 @@ def reconnects(gateway: GatewayProcess) -> list[str]:
     return [line["reason"] for line in lines if line["event"] == "upstream reconnects"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("worker", [("--quirks", "0.3.64")], indirect=True, ids=["forgets-sockets"])
 @pytest.mark.parametrize("when", ["while it works", "while it is idle"])
 async def test_socket_that_is_forgotten_when_the_woken_one_closes_its_own_is_replaced(pair, worker, material, when):
@@ -190,6 +191,7 @@ async def test_socket_that_is_forgotten_when_the_woken_one_closes_its_own_is_rep
         assert len(worker.started()) == len(set(worker.started())) == 2 + len(jobs)
 
 
+@pytest.mark.long
 async def test_gateways_that_are_stopped_at_random_take_turns_and_no_job_is_lost_or_told_twice(pair, worker, material):
     """The one that acts is stopped at any moment, in a write too; the stand-by takes over; woken, it becomes the stand-by.
 
