@@ -35,6 +35,7 @@
         ├── UnreadableInputError        unreadable_input        caller
         ├── ContentFlaggedError         content_flagged         caller, an upstream's own filter
         ├── ExpiredError                expired                 gateway
+        ├── CredentialLostError         credential_lost         gateway
         ├── RejectedGraphError          graph_rejected          upstream
         ├── NodeFailedError             node_failed             upstream
         ├── UpstreamMemoryError         out_of_memory           upstream, another upstream may manage
@@ -328,6 +329,12 @@ class ExpiredError(JobError):
     """It waited longer than QUEUE_TTL."""
 
     code = "expired"
+
+
+class CredentialLostError(JobError):
+    """It came with a secret, which is in memory only, and the gateway was restarted before it was needed again."""
+
+    code = "credential_lost"
 
 
 class RejectedGraphError(JobError):

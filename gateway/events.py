@@ -23,10 +23,14 @@ class EventKind(StrEnum):
     DISPATCHED = "dispatched"
     #: It runs. Data: upstream, attempt.
     STARTED = "started"
-    #: Back to the queue. Data: reason ("attempt_lost" | "interrupted"), message.
+    #: Back to the queue. Data: reason ("attempt_lost" | "interrupted"), message; dropped, where there were any: asset ids
+    #: of the outputs told of so far, which are gone with the attempt.
     REQUEUED = "requeued"
     #: The upstream is done; results are being fetched and audited. Data: {}.
     FINISHING = "finishing"
+    #: A file that it made is kept and can be fetched, long before the end perhaps. Data: asset_id, node_id, name, link,
+    #: content_type, size_bytes. Told of jobs that run a client's own graph.
+    OUTPUT = "output"
     #: Something the client should know. Data: code, message.
     WARNING = "warning"
     #: A cancel was taken note of. Data: {}.

@@ -206,6 +206,8 @@ class NewJob:
     price: int = 0
     #: Kept in the transaction that creates it.
     promise: Promise | None = None
+    #: The client's own graph and what belongs to it, in JSON; None for jobs of templates.
+    workflow: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -247,7 +249,10 @@ class Report:
     #: With FAILED and EXPIRED.
     error_code: str | None = None
     error_message: str | None = None
-    #: With SUCCEEDED.
+    #: With FAILED, where a node of the graph is known to be why.
+    error_node_id: str | None = None
+    error_node_class: str | None = None
+    #: With SUCCEEDED; those that were kept before need not be among them.
     results: tuple[JobResult, ...] = ()
     warnings: tuple[tuple[str, str], ...] = ()
 
@@ -577,6 +582,15 @@ class Store(Protocol):
         """The upstream succeeded: keep what it named, set finishing. None when stale."""
         ...
 
+    async def keep_results(
+        self, task_id: str, attempt: int, results: Sequence[JobResult], *, now: float
+    ) -> Recorded | None:
+        """Keep files that an attempt has made while it is at work, each once. None when stale, or being canceled.
+
+        They are the job's when it succeeds, and gone when the attempt is lost.
+        """
+        ...
+
     async def request_cancel(self, job_id: str, from_states: frozenset[JobState], *, now: float) -> Recorded | None:
         """Cancel: queued ends canceled, live gets its flag. None when the job is in none of ``from_states``."""
         ...
@@ -595,6 +609,10 @@ class Store(Protocol):
 
     async def face_report(self, owner: str, picture: str) -> str | None:
         """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
+        ...
+
+    async def workflow(self, job_id: str) -> str | None:
+        """What ``NewJob.workflow`` said; None for jobs of templates, and for those that are forgotten."""
         ...
 
     async def save_template(self, name: str, version: str, toml: str, graph: str, *, now: float) -> None:
@@ -762,8 +780,19 @@ class Upstream(Protocol):
         """Forget what was staged: it said that a file is not there."""
         ...
 
-    def run(self, prompt_id: str, graph: Mapping[str, object], *, job_id: str, attempt: int) -> AsyncIterator[Message]:
-        """Submit a prompt and follow it; the last message is its one Outcome."""
+    def run(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, object],
+        *,
+        job_id: str,
+        attempt: int,
+        secrets: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Message]:
+        """Submit a prompt and follow it; the last message is its one Outcome.
+
+        ``secrets`` go with it, for nodes that call paid services, and are kept, shown and logged nowhere.
+        """
         ...
 
     def adopt(self, prompt_id: str) -> AsyncIterator[Message]:

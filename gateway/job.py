@@ -148,6 +148,19 @@ class JobResult:
     facts: MediaFacts
     #: Name under which ``/download/`` serves it; carries 128 random bits.
     link: str
+    #: Of a client's own graph: the node that made it.
+    node_id: str | None = None
+    #: What the client's graph wants it to be called.
+    name: str | None = None
+    #: Id of the attempt that made it, which takes it along when it is lost. None: it was kept when the job ended.
+    attempt_id: str | None = None
+    #: What it was called on the upstream, folders and all: tells apart the files of a node.
+    source: str | None = None
+
+    @property
+    def key(self) -> tuple[str | None, str | None, str]:
+        """The same for the same file of the same attempt, however often it is fetched."""
+        return (self.attempt_id, self.node_id, self.asset_id if self.source is None else self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +198,9 @@ class Job:
     cancel_requested_at: float | None = None
     error_code: str | None = None
     error_message: str | None = None
+    #: The node that it failed at, where one did: its id and class in the graph.
+    error_node_id: str | None = None
+    error_node_class: str | None = None
     warnings: tuple[str, ...] = ()
     #: "comfyui" or "preview" (the embedded worker); None until an upstream took it.
     engine: str | None = None

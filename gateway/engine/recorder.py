@@ -6,13 +6,13 @@ changes no row and is told to nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from gateway.comfy.messages import OutputFile
 from gateway.interfaces import Bus, Clock, NewJob, Recorded, Report, Store
-from gateway.job import JobState, RetryLimits
+from gateway.job import JobResult, JobState, RetryLimits
 from gateway.outbox import FIELD as WEBHOOK
 
 log = structlog.get_logger(__name__)
@@ -65,6 +65,11 @@ class Recorder:
     ) -> Recorded | None:
         """Record that the upstream is done; None when stale."""
         recorded = await self._store.record_outputs(task_id, attempt, outputs, now=self._clock.now())
+        return self._tell(recorded) if recorded else None
+
+    async def keep_results(self, task_id: str, attempt: int, results: Sequence[JobResult]) -> Recorded | None:
+        """Record files of an attempt that is at work; None when stale."""
+        recorded = await self._store.keep_results(task_id, attempt, results, now=self._clock.now())
         return self._tell(recorded) if recorded else None
 
     async def request_cancel(self, job_id: str, from_states: frozenset[JobState]) -> Recorded | None:

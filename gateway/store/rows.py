@@ -50,6 +50,8 @@ def job_from(row: AnyRow) -> Job:
         cancel_requested_at=row.cancel_requested_at,
         error_code=row.error_code,
         error_message=row.error_message,
+        error_node_id=row.error_node_id,
+        error_node_class=row.error_node_class,
         warnings=tuple(orjson.loads(row.warnings)),
         engine=row.engine,
         upstream=row.upstream,
@@ -94,12 +96,14 @@ def job_changes(job: Job) -> Values:
         "cancel_requested_at": job.cancel_requested_at,
         "error_code": job.error_code,
         "error_message": job.error_message,
+        "error_node_id": job.error_node_id,
+        "error_node_class": job.error_node_class,
         "warnings": to_json(job.warnings),
         "engine": job.engine,
         "upstream": job.upstream,
         "fraction": job.fraction,
         "step": job.step,
-        "results": to_json([{**_file(result), "link": result.link} for result in job.results]),
+        "results": to_json([_result(result) for result in job.results]),
         "last_event": job.last_event,
     }
 
@@ -192,10 +196,26 @@ def _file(item: JobInput | JobResult) -> Values:
     }
 
 
+def _result(item: JobResult) -> Values:
+    """Of templates' results no more than what those have: lists of jobs are read whole."""
+    told = {"node_id": item.node_id, "name": item.name, "attempt_id": item.attempt_id, "source": item.source}
+    return {**_file(item), "link": item.link, **{name: value for name, value in told.items() if value is not None}}
+
+
 def _input_from(data: Values) -> JobInput:
     return JobInput(data["asset_id"], data["blob"], data["size_bytes"], MediaFacts.from_json(data["facts"]))
 
 
 def _result_from(data: Values) -> JobResult:
     facts = MediaFacts.from_json(data["facts"])
-    return JobResult(data["asset_id"], data["blob"], data["size_bytes"], facts, data["link"])
+    return JobResult(
+        asset_id=data["asset_id"],
+        blob=data["blob"],
+        size_bytes=data["size_bytes"],
+        facts=facts,
+        link=data["link"],
+        node_id=data.get("node_id"),
+        name=data.get("name"),
+        attempt_id=data.get("attempt_id"),
+        source=data.get("source"),
+    )

@@ -87,6 +87,8 @@ jobs = Table(
     Column("cancel_requested_at", Double),
     Column("error_code", Text),
     Column("error_message", Text),
+    Column("error_node_id", Text),
+    Column("error_node_class", Text),
     Column("warnings", Text, nullable=False),
     Column("engine", Text),
     Column("upstream", Text),
@@ -121,6 +123,14 @@ jobs = Table(
         sqlite_where=text("finished_at IS NOT NULL"),
         postgresql_where=text("finished_at IS NOT NULL"),
     ),
+)
+
+#: Clients' own graphs. Beside their jobs, which are read a hundred times as often.
+job_graphs = Table(
+    "job_graphs",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("workflow", Text, nullable=False),
 )
 
 tasks = Table(

@@ -164,6 +164,12 @@ class SqlStore:
         """The upstream succeeded: keep what it named, set finishing. None when stale."""
         return await self._executor.write(recording.record_outputs, task_id, attempt, outputs, now)
 
+    async def keep_results(
+        self, task_id: str, attempt: int, results: Sequence[JobResult], *, now: float
+    ) -> Recorded | None:
+        """Keep files that an attempt has made while it is at work, each once. None when stale, or being canceled."""
+        return await self._executor.write(recording.keep_results, task_id, attempt, results, now)
+
     async def request_cancel(self, job_id: str, from_states: frozenset[JobState], *, now: float) -> Recorded | None:
         """Cancel: queued ends canceled, live gets its flag. None when the job is in none of ``from_states``."""
         return await self._executor.write(recording.request_cancel, job_id, from_states, self._retention, now)
@@ -209,6 +215,10 @@ class SqlStore:
     async def events_after(self, job_id: str, number: int, *, limit: int = 256) -> Sequence[Event]:
         """Durable events with a higher number, in order."""
         return await self._executor.read(jobs.events_after, job_id, number, limit)
+
+    async def workflow(self, job_id: str) -> str | None:
+        """The graph that a client sent, and what belongs to it; None for jobs of templates."""
+        return await self._executor.read(jobs.workflow, job_id)
 
     async def result_by_link(self, link: str, *, now: float) -> tuple[Job, JobResult] | None:
         """A finished file by its capability name, while it is kept."""

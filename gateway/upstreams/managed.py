@@ -232,13 +232,22 @@ class ManagedUpstream:
         """Upload to the child. Raises ConnectionError when there is none."""
         return await self._there().stage(blob, path, suffix)
 
-    def run(self, prompt_id: str, graph: Mapping[str, object], *, job_id: str, attempt: int) -> AsyncIterator[Message]:
+    def run(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, object],
+        *,
+        job_id: str,
+        attempt: int,
+        secrets: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Message]:
         """Submit to the child and follow until an outcome or its death."""
         remote = self._remote
         if remote is None:
             return _gone(prompt_id)
         self._prompts.append(prompt_id)
-        return self._while_it_lives(remote.run(prompt_id, graph, job_id=job_id, attempt=attempt), prompt_id)
+        messages = remote.run(prompt_id, graph, job_id=job_id, attempt=attempt, secrets=secrets)
+        return self._while_it_lives(messages, prompt_id)
 
     def adopt(self, prompt_id: str) -> AsyncIterator[Message]:
         """Follow what the child was given before; what an earlier child ran is gone with it."""

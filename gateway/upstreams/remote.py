@@ -215,7 +215,13 @@ class RemoteUpstream:
         return await self._staging.stage(blob, path, suffix)
 
     async def run(
-        self, prompt_id: str, graph: Mapping[str, object], *, job_id: str, attempt: int
+        self,
+        prompt_id: str,
+        graph: Mapping[str, object],
+        *,
+        job_id: str,
+        attempt: int,
+        secrets: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Message]:
         """Submit a prompt and follow it; the last message is its one Outcome."""
         body = {
@@ -223,6 +229,7 @@ class RemoteUpstream:
             "prompt_id": prompt_id,
             "client_id": self._client_id,
             "extra_data": {
+                **(secrets or {}),
                 answers.JOB_KEY: job_id,
                 answers.ATTEMPT_KEY: attempt,
                 "extra_pnginfo": _EXTRA_PNGINFO,

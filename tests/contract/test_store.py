@@ -479,6 +479,118 @@ async def test_failed_job_drops_results_of_its_other_tasks(store):
     assert (await sweep(store, 30.0)).blobs == ("blob-r-1",)
 
 
+# ---- clients' own graphs
+
+
+def early(number=1, *, node="9", source=None, attempt="prompt-a"):
+    return replace(
+        result(number), node_id=node, name=f"cat_{number}.png", attempt_id=attempt, source=source or f"out/{number}.png"
+    )
+
+
+async def running(store, prompt_id="prompt-a", *, now=20.0):
+    """Its next attempt, under this id, at work."""
+    sent = await tell(store, TaskEvent.DISPATCHED, now=now, upstream="gpu-1", prompt_id=prompt_id, engine="comfyui")
+    await tell(store, TaskEvent.STARTED, sent.task.attempt, now=now)
+    return sent.task.attempt
+
+
+async def test_a_clients_graph_is_kept_beside_its_job_and_forgotten_with_it(store):
+    await create(store, workflow='{"graph": {}}')
+    await create(store, 2)
+    assert await store.workflow("job-0001") == '{"graph": {}}'
+    assert await store.workflow("job-0002") is None
+    await store.request_cancel("job-0001", ALL, now=20.0)
+    await store.purge_job("job-0001")
+    assert await store.workflow("job-0001") is None
+    assert (await everything(store))["job_graphs"] == []
+
+
+async def test_outputs_are_the_jobs_while_it_runs_and_stay_when_it_succeeds(store):
+    await create(store)
+    attempt = await running(store)
+    shown = await store.keep_results("task-0001", attempt, [early(1)], now=30.0)
+    assert (shown.job.state, shown.job.results) == (JobState.RUNNING, (early(1),))
+    assert shown.job == await store.job("job-0001")
+    assert await store.result_by_link("link-1", now=1e9) == (shown.job, early(1))  # no end before the job's
+    assert shown.events[0].data == {
+        "asset_id": "asset-r-1", "node_id": "9", "name": "cat_1.png",
+        "link": "link-1", "content_type": "video/mp4", "size_bytes": 55,
+    }  # fmt: skip
+    done = await tell(store, TaskEvent.SUCCEEDED, attempt, now=100.0, results=(early(2),))
+    assert done.job.results == (early(1), early(2))
+    assert await kinds(store) == ["queued", "dispatched", "started", "output", "output", "succeeded"]
+    for link in ("link-1", "link-2"):
+        assert await store.result_by_link(link, now=100.0 + RESULTS - 1) is not None
+        assert await store.result_by_link(link, now=100.0 + RESULTS) is None
+    assert {"blob-r-1", "blob-r-2"} <= set((await sweep(store, 100.0 + RESULTS)).blobs)
+
+
+async def test_no_output_is_there_twice_however_often_it_comes(store):
+    await create(store)
+    attempt = await running(store)
+    first, again, third = early(1), early(2, source=early(1).source), early(3, source=early(1).source)
+    await store.keep_results("task-0001", attempt, [first, again], now=30.0)
+    await store.keep_results("task-0001", attempt, [again], now=31.0)
+    done = await tell(store, TaskEvent.SUCCEEDED, attempt, results=(third, early(4, node="8", source=first.source)))
+    assert [kept.asset_id for kept in done.job.results] == ["asset-r-1", "asset-r-4"]
+    assert (await kinds(store)).count("output") == 2
+    gone = (await sweep(store, 1e6)).blobs
+    assert {name for name in gone if name.startswith("blob-r")} == {"blob-r-1", "blob-r-4"}  # no other was ever held
+
+
+@pytest.mark.parametrize("event", [TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED])
+async def test_what_a_lost_attempt_made_is_dropped_and_its_clients_are_told_which(store, event):
+    await create(store)
+    attempt = await running(store)
+    await store.keep_results("task-0001", attempt, [early(1)], now=30.0)
+    lost = await tell(store, event, attempt, now=31.0, reason="gone", cause=Cause.DIED)
+    assert (lost.job.state, lost.job.results) == (JobState.QUEUED, ())
+    assert lost.events[-1].data == {"reason": event.value, "message": "gone", "dropped": ["asset-r-1"]}
+    assert await store.result_by_link("link-1", now=32.0) is None
+    assert (await sweep(store, 32.0)).blobs == ("blob-r-1",)
+    before = await everything(store)
+    assert (
+        await store.keep_results("task-0001", attempt, [early(2)], now=33.0) is None
+    )  # it waits, under the same number
+    attempt = await running(store, "prompt-b", now=34.0)
+    assert await store.keep_results("task-0001", attempt - 1, [early(2)], now=35.0) is None
+    assert (await everything(store))["assets"] == before["assets"]
+    await store.keep_results("task-0001", attempt, [early(3, attempt="prompt-b", source=early(1).source)], now=36.0)
+    done = await tell(store, TaskEvent.SUCCEEDED, attempt, now=37.0)
+    assert [kept.asset_id for kept in done.job.results] == ["asset-r-3"]
+
+
+@pytest.mark.parametrize("end", ["failed", "canceled"])
+async def test_a_job_that_ends_otherwise_has_no_outputs(store, end):
+    await create(store)
+    attempt = await running(store)
+    await store.keep_results("task-0001", attempt, [early(1)], now=30.0)
+    if end == "canceled":
+        await store.request_cancel("job-0001", ALL, now=31.0)
+        assert await store.keep_results("task-0001", attempt, [early(2)], now=31.0) is None
+        ended = await tell(store, TaskEvent.CANCELED, attempt, now=32.0)
+    else:
+        ended = await tell(
+            store, TaskEvent.FAILED, attempt, now=32.0, error_code="node_failed", error_message="x",
+            error_node_id="7", error_node_class="KSampler",
+        )  # fmt: skip
+        assert (ended.job.error_node_id, ended.job.error_node_class) == ("7", "KSampler")
+    assert (ended.job.state, ended.job.results) == (JobState(end), ())
+    assert ended.job == await store.job("job-0001")
+    assert await store.keep_results("task-0001", attempt, [early(2)], now=33.0) is None
+    assert (await sweep(store, 33.0)).blobs == ("blob-r-1",)
+
+
+async def test_nothing_is_kept_early_once_the_end_is_near(store):
+    await create(store)
+    attempt = await running(store)
+    await store.record_outputs("task-0001", attempt, OUTPUTS, now=22.0)
+    before = await everything(store)
+    assert await store.keep_results("task-0001", attempt, [early(1)], now=23.0) is None
+    assert await everything(store) == before
+
+
 async def test_cancel_reaches_every_task(store):
     await with_second_task(store)
     await tell(store, TaskEvent.ATTEMPT_LOST, 1, task="task-0002")

@@ -60,6 +60,7 @@ class Prompt:
     job_id: str = ""
     attempt: int = 0
     graph: Mapping[str, object] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     messages: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
     #: Whoever followed it closed the stream.
     closed: bool = False
@@ -167,8 +168,16 @@ class FakeUpstream:
         self.doubts += 1
         self._staged.clear()
 
-    def run(self, prompt_id: str, graph: Mapping[str, object], *, job_id: str, attempt: int) -> AsyncIterator[Message]:
-        return self._submit(Prompt(prompt_id, self, job_id, attempt, graph))
+    def run(
+        self,
+        prompt_id: str,
+        graph: Mapping[str, object],
+        *,
+        job_id: str,
+        attempt: int,
+        secrets: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Message]:
+        return self._submit(Prompt(prompt_id, self, job_id, attempt, graph, dict(secrets or {})))
 
     async def _submit(self, prompt: Prompt) -> AsyncIterator[Message]:
         self.prompts[prompt.id] = prompt

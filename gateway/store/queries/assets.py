@@ -36,8 +36,8 @@ def hold_inputs(connection: Connection, job: Job) -> None:
     change(connection, _INSERT_INPUT, links)
 
 
-def add_results(connection: Connection, job: Job, results: Sequence[JobResult], expires_at: float) -> None:
-    """Keep the results of a task."""
+def add_results(connection: Connection, job: Job, results: Sequence[JobResult], expires_at: float | None) -> None:
+    """Keep the results of a task; without an end while it is at work (``end_results``)."""
     rows = [_asset_row(job, item.asset_id, item.blob, item.size_bytes) for item in results]
     if not rows:
         return
@@ -46,6 +46,16 @@ def add_results(connection: Connection, job: Job, results: Sequence[JobResult], 
         row.update(created_at=job.updated_at, expires_at=expires_at)
     _hold_blobs(connection, rows)
     change(connection, _INSERT_ASSET, rows)
+
+
+def end_results(connection: Connection, job_id: str, expires_at: float) -> None:
+    """A task has ended: what was kept while it was at work expires like the rest."""
+    change(connection, _END_RESULTS, {"ended": job_id, "until": expires_at})
+
+
+def forget_results(connection: Connection, results: Sequence[JobResult]) -> None:
+    """An attempt was lost: what was kept of it goes with it."""
+    forget_assets(connection, _THESE, {"these": [result.asset_id for result in results]})
 
 
 def release_inputs(connection: Connection, job_id: str, expires_at: float) -> None:
@@ -61,7 +71,11 @@ def drop_results(connection: Connection, job_id: str) -> None:
 def result_by_link(connection: Connection, link: str, now: float) -> tuple[Job, JobResult] | None:
     """A finished file by its capability name, while it is kept."""
     row = connection.execute(_BY_LINK, {"wanted": link, "now": now}).one_or_none()
-    return None if row is None else (job_from(row), asset_result_from(row))
+    if row is None:
+        return None
+    job = job_from(row)
+    told = (result for result in job.results if result.asset_id == row.asset_id)
+    return job, next(told, None) or asset_result_from(row)
 
 
 def face_report(connection: Connection, owner: str, picture: str) -> str | None:
@@ -155,6 +169,12 @@ _RELEASE_INPUTS = (
     )
     .values(expires_at=bindparam("until"))
 )
+_END_RESULTS = (
+    update(assets)
+    .where(assets.c.job_id == bindparam("ended"), assets.c.expires_at.is_(None))
+    .values(expires_at=bindparam("until"))
+)
+_THESE = select(assets.c.id, assets.c.blob).where(assets.c.id.in_(bindparam("these", expanding=True)))
 _RESULTS_OF = select(assets.c.id, assets.c.blob).where(assets.c.job_id == bindparam("owner_job"))
 _BY_LINK = (
     select(

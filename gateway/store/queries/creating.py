@@ -15,7 +15,7 @@ from gateway.store.queries.ledger import charge_for
 from gateway.store.queries.queue import is_full
 from gateway.store.queries.recording import INSERT_EVENT
 from gateway.store.rows import Values, event_row, new_job_row, to_json
-from gateway.store.schema import jobs, tasks
+from gateway.store.schema import job_graphs, jobs, tasks
 
 #: When it makes sense to ask again: about a job's length.
 RETRY_AFTER_SECONDS = 30
@@ -42,6 +42,8 @@ def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) 
     except TypeError:
         raise InvalidInputError("A parameter has a value that cannot be stored.") from None
     change(connection, _INSERT_JOB, row)
+    if new.workflow is not None:
+        change(connection, _INSERT_GRAPH, {"job_id": new.id, "workflow": new.workflow})
     change(connection, _INSERT_TASK, _new_task_row(new, now))
     hold_inputs(connection, job)
     change(connection, INSERT_EVENT, event_row(event))
@@ -97,4 +99,5 @@ def _new_task_row(new: NewJob, now: float) -> Values:
 
 
 _INSERT_JOB = insert(jobs)
+_INSERT_GRAPH = insert(job_graphs)
 _INSERT_TASK = insert(tasks)

@@ -12,7 +12,7 @@ from gateway.events import Event
 from gateway.job import Job, JobState
 from gateway.store.queries import change
 from gateway.store.rows import event_from, job_from
-from gateway.store.schema import events, jobs
+from gateway.store.schema import events, job_graphs, jobs
 
 #: Progress of a job that has not ended stays below this: 1.0 is said by the terminal commit alone. With two decimals
 #: of a percentage it still shows as 99.99.
@@ -62,6 +62,12 @@ def events_after(connection: Connection, job_id: str, number: int, limit: int) -
     """Durable events with a higher number, in order."""
     rows = connection.execute(_EVENTS_AFTER, {"wanted": job_id, "seen": number, "most": limit})
     return [event_from(row) for row in rows]
+
+
+def workflow(connection: Connection, job_id: str) -> str | None:
+    """The graph that a client sent, and what belongs to it; None for jobs of templates."""
+    found = connection.execute(_WORKFLOW, {"wanted": job_id}).scalar_one_or_none()
+    return None if found is None else str(found)
 
 
 def counts(connection: Connection) -> Mapping[JobState, int]:
@@ -115,6 +121,7 @@ def _heads(state: JobState, *, after: bool, one_task: bool) -> Select[tuple[str]
 
 SELECT_JOB = select(jobs).where(jobs.c.id == bindparam("wanted"))
 _JOB_OF = SELECT_JOB.where(jobs.c.owner == bindparam("owner"))
+_WORKFLOW = select(job_graphs.c.workflow).where(job_graphs.c.job_id == bindparam("wanted"))
 _SEEN = select(jobs.c.created_at, jobs.c.task).where(
     jobs.c.id == bindparam("wanted"), jobs.c.owner == bindparam("owner")
 )

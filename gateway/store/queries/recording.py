@@ -23,6 +23,7 @@ from gateway.job import (
     TERMINAL,
     Decision,
     Job,
+    JobResult,
     JobState,
     RetryLimits,
     Task,
@@ -32,7 +33,7 @@ from gateway.job import (
     job_state,
 )
 from gateway.store.queries import change
-from gateway.store.queries.assets import add_results, drop_results, release_inputs
+from gateway.store.queries.assets import add_results, drop_results, end_results, forget_results, release_inputs
 from gateway.store.queries.jobs import SELECT_JOB
 from gateway.store.queries.ledger import close_hold
 from gateway.store.queries.outbox import post
@@ -125,6 +126,22 @@ def record_outputs(
     return story.recorded(task_id)
 
 
+def keep_results(
+    connection: Connection, task_id: str, attempt: int, results: Sequence[JobResult], now: float
+) -> Recorded | None:
+    """Keep files of an attempt that is at work, those that are not kept yet. None when stale, or being canceled."""
+    story = _load(connection, task_id, now)
+    if story is None:
+        return None
+    task = story.task(task_id)
+    if task.attempt != attempt or task.state not in LIVE or task.finishing or task.cancel_requested:
+        return None
+    story.job = replace(story.job, updated_at=now)
+    _add_results(connection, story, results, None)
+    _save_job(connection, story)
+    return story.recorded(task_id)
+
+
 def request_cancel(
     connection: Connection, job_id: str, from_states: frozenset[JobState], retention: Retention, now: float
 ) -> Recorded | None:
@@ -195,7 +212,8 @@ def _apply(
         }
         change(connection, _CHANGE_ATTEMPT, {"wanted": task.prompt_id, **ended})
     if decision.state is TaskState.QUEUED:
-        story.say(EventKind.REQUEUED, {"reason": report.event.value, "message": report.reason})
+        dropped = _drop_results(connection, story, task)
+        story.say(EventKind.REQUEUED, {"reason": report.event.value, "message": report.reason, **dropped})
     if decision.state is TaskState.SUCCEEDED:
         _keep_results(connection, story, report, retention)
     story.job = replace(story.job, state=job_state(story.tasks), updated_at=story.now)
@@ -233,15 +251,47 @@ def _start(connection: Connection, story: _Story, task: Task) -> None:
 
 def _keep_results(connection: Connection, story: _Story, report: Report, retention: Retention) -> None:
     sentences = tuple(message for _, message in report.warnings)
-    story.job = replace(
-        story.job,
-        results=story.job.results + report.results,
-        warnings=story.job.warnings + sentences,
-        updated_at=story.now,
-    )
-    add_results(connection, story.job, report.results, story.now + retention.result_seconds)
+    story.job = replace(story.job, warnings=story.job.warnings + sentences, updated_at=story.now)
+    expires_at = story.now + retention.result_seconds
+    if story.job.results:
+        end_results(connection, story.job.id, expires_at)
+    _add_results(connection, story, report.results, expires_at)
     for code, message in report.warnings:
         story.say(EventKind.WARNING, {"code": code, "message": message})
+
+
+def _add_results(connection: Connection, story: _Story, results: Sequence[JobResult], expires_at: float | None) -> None:
+    """Make files the job's, each once, and tell of those that a node of the client's own graph made."""
+    kept = {result.key: result for result in story.job.results}
+    for result in results:
+        kept.setdefault(result.key, result)
+    new = tuple(kept.values())[len(story.job.results) :]
+    add_results(connection, story.job, new, expires_at)
+    story.job = replace(story.job, results=story.job.results + new)
+    for result in new:
+        if result.node_id is not None:
+            story.say(EventKind.OUTPUT, _output(result))
+
+
+def _output(result: JobResult) -> Mapping[str, object]:
+    return {
+        "asset_id": result.asset_id,
+        "node_id": result.node_id,
+        "name": result.name,
+        "link": result.link,
+        "content_type": result.facts.content_type,
+        "size_bytes": result.size_bytes,
+    }
+
+
+def _drop_results(connection: Connection, story: _Story, task: Task) -> Mapping[str, object]:
+    """The attempt was lost, and what was kept of it is no result any more: the next makes its own."""
+    gone = [result for result in story.job.results if result.attempt_id == task.prompt_id is not None]
+    if not gone:
+        return {}
+    forget_results(connection, gone)
+    story.job = replace(story.job, results=tuple(result for result in story.job.results if result not in gone))
+    return {"dropped": [result.asset_id for result in gone]}
 
 
 def _end(connection: Connection, story: _Story, report: Report, decision: Decision, retention: Retention) -> None:
@@ -255,7 +305,7 @@ def _end(connection: Connection, story: _Story, report: Report, decision: Decisi
         story.say(EventKind.SUCCEEDED, _success(job))
         return
     if job.results:
-        # Another task of this job had results before this one failed.
+        # Another task of this job had results before this one failed, or this one had some before its end.
         drop_results(connection, job.id)
         story.job = job = replace(job, results=())
     if job.state is JobState.CANCELED:
@@ -263,7 +313,8 @@ def _end(connection: Connection, story: _Story, report: Report, decision: Decisi
         story.say(EventKind.CANCELED, {})
         return
     code, message = _error(report, decision)
-    story.job = replace(job, error_code=code, error_message=message)
+    node = (report.error_node_id, report.error_node_class) if decision.error_code is None else (None, None)
+    story.job = replace(job, error_code=code, error_message=message, error_node_id=node[0], error_node_class=node[1])
     story.say(EventKind.FAILED, {"code": code, "message": message})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import StaticPool
 
 from gateway.store import migrations
@@ -58,6 +59,33 @@ def test_upgrade_again_changes_nothing(connection):
     upgrade(connection)
     assert tables(connection) == before
     assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [(newest(),)]
+
+
+def test_events_of_before_stay_as_they_were_and_may_be_followed_by_outputs(connection, monkeypatch):
+    script = ScriptDirectory(str(migrations._HERE))
+    upto = script._upgrade_revs
+    with monkeypatch.context() as older:
+        older.setattr(ScriptDirectory, "_upgrade_revs", lambda _, __, heads: upto("0009", heads))
+        upgrade(connection)
+    connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+    values = dict.fromkeys(
+        ["id", "owner", "submitter", "dialect", "task", "template", "template_version", "output_name", "step"], "''"
+    )
+    values |= dict.fromkeys(["parameters", "inputs", "warnings", "results", "extra"], "'[]'")
+    values |= dict.fromkeys(["priority", "created_at", "updated_at", "queue_deadline", "last_event"], "1")
+    values |= {"state": "'queued'", "fraction": "0"}
+    connection.exec_driver_sql(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({', '.join(values.values())})")  # noqa: S608 - ours
+    connection.exec_driver_sql("INSERT INTO events VALUES ('', 1, 'queued', 2.5, '{}')")
+    upgrade(connection)
+    connection.exec_driver_sql("INSERT INTO events VALUES ('', 2, 'output', 3.5, '{}')")
+    connection.exec_driver_sql("INSERT INTO events VALUES ('', 3, 'failed', 4.5, '{}')")
+    assert connection.exec_driver_sql("SELECT * FROM events").all() == [
+        ("", 1, "queued", 2.5, "{}"), ("", 2, "output", 3.5, "{}"), ("", 3, "failed", 4.5, "{}"),
+    ]  # fmt: skip
+    with pytest.raises(IntegrityError):
+        connection.exec_driver_sql("INSERT INTO events VALUES ('', 4, 'canceled', 5.5, '{}')")  # a second end
+    connection.exec_driver_sql("DELETE FROM jobs")
+    assert connection.exec_driver_sql("SELECT * FROM events").all() == []
 
 
 def test_newer_database_is_refused_with_the_remedy(connection):
