@@ -40,6 +40,17 @@ class MediaKind(StrEnum):
     VIDEO = "video"
     #: No picture but a report, in JSON, of where the faces of one are; a result only.
     FACES = "faces"
+    #: What follows is kept and passed on as it is, never decoded; no template takes or makes it.
+    AUDIO = "audio"
+    TEXT = "text"
+    #: ComfyUI's own format of latent pictures.
+    LATENT = "latent"
+    #: Anything else.
+    FILE = "file"
+
+
+#: What templates take, and what ``media/`` decodes.
+PICTURES: Final = frozenset({MediaKind.IMAGE, MediaKind.GIF, MediaKind.VIDEO})
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from gateway.asset_links import KEY_BYTES
 from gateway.settings import Settings
 
 ADDRESS: Final = "address"
+ASSET_KEY: Final = "asset-key"
 LOCK: Final = "lock"
 
 
@@ -200,6 +202,26 @@ def read_admin_token(settings: Settings, folder: Path) -> tuple[str, bool]:
     except OSError as error:
         raise unusable(folder, error) from error
     return token, True
+
+
+def read_asset_key(folder: Path) -> bytes:
+    """The key that signs links of assets, made into ``asset-key`` (0600) when there is none. Raises StartError."""
+    path, part = folder / ASSET_KEY, folder / f"{ASSET_KEY}.part"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            if len(key := path.read_bytes()) == KEY_BYTES:
+                return key
+        # What is no key, a half one too, is replaced: links made with it last an hour at most.
+        key = secrets.token_bytes(KEY_BYTES)
+        part.unlink(missing_ok=True)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(key)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise unusable(folder, error) from error
+    return key
 
 
 @contextmanager

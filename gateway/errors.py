@@ -12,13 +12,17 @@
     │   ├── InsufficientCreditsError    insufficient_credits    402
     │   ├── ForbiddenError              forbidden               403
     │   ├── NotFoundError               not_found               404
+    │   │   └── BlobNotFoundError       blob_not_found          404
     │   ├── MethodNotAllowedError       method_not_allowed      405
     │   ├── ConflictError               conflict                409
+    │   │   ├── HashMismatchError       hash_mismatch           409
+    │   │   └── AssetInUseError         asset_in_use            409
     │   ├── IdempotencyInFlightError    idempotency_in_flight   409
     │   ├── TooLargeError               too_large               413
     │   ├── UnsupportedMediaError       unsupported_media_type  415
     │   ├── MisdirectedError            misdirected_request     421
     │   ├── IdempotencyMismatchError    idempotency_mismatch    422
+    │   ├── IdempotencyReuseError       idempotency_key_reuse   422
     │   ├── UpgradeRequiredError        upgrade_required        426
     │   └── RateLimitedError            rate_limited            429
     │       └── ConcurrencyLimitedError rate_limited_concurrent 429
@@ -161,6 +165,12 @@ class NotFoundError(CallerError):
     status_hint = 404
 
 
+class BlobNotFoundError(NotFoundError):
+    """No bytes of this hash that the caller may use: nobody sent them, or somebody else did."""
+
+    code = "blob_not_found"
+
+
 class MethodNotAllowedError(CallerError):
     """The path exists, the method does not."""
 
@@ -173,6 +183,18 @@ class ConflictError(CallerError):
 
     code = "conflict"
     status_hint = 409
+
+
+class HashMismatchError(ConflictError):
+    """What arrived is not what the client said it would send; nothing was kept."""
+
+    code = "hash_mismatch"
+
+
+class AssetInUseError(ConflictError):
+    """A job needs this file, or made it; which one and how is not told."""
+
+    code = "asset_in_use"
 
 
 class IdempotencyInFlightError(CallerError):
@@ -207,6 +229,13 @@ class IdempotencyMismatchError(CallerError):
     """The Idempotency-Key was used before, for a request that said something else."""
 
     code = "idempotency_mismatch"
+    status_hint = 422
+
+
+class IdempotencyReuseError(CallerError):
+    """The Idempotency-Key was used before, in an API where each is good for one request."""
+
+    code = "idempotency_key_reuse"
     status_hint = 422
 
 

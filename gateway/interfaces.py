@@ -301,6 +301,55 @@ class Swept:
 
 
 @dataclass(frozen=True, slots=True)
+class Asset:
+    """A file that its owner may name: one that was uploaded by itself, or a result of a job."""
+
+    id: str
+    owner: str
+    #: blake3 of its bytes, 64 hex digits.
+    blob: str
+    size_bytes: int
+    #: Of an upload as the client declared it, of a result as it was found to be.
+    content_type: str
+    #: What the client calls it; None where it has no name.
+    file_path: str | None
+    tags: tuple[str, ...]
+    #: Unix seconds, as ``expires_at``.
+    created_at: float
+    expires_at: float | None
+    #: The job that made it; None for an upload.
+    job_id: str | None
+    #: Of an upload by its first bytes alone, without measures: nobody has decoded it yet.
+    facts: MediaFacts
+
+
+@dataclass(frozen=True, slots=True)
+class NewAsset:
+    """What an upload is stored with."""
+
+    id: str
+    owner: str
+    blob: Blob
+    content_type: str
+    file_path: str | None
+    tags: tuple[str, ...]
+    facts: MediaFacts
+    #: Unix seconds.
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """An upload in the store, and what was there before it. Other owners' bytes count as not there."""
+
+    asset: Asset
+    #: The owner had nothing with these bytes.
+    is_new_blob: bool
+    #: The owner had no upload of these bytes and this name; else it is that one, kept for longer if need be.
+    is_new_asset: bool
+
+
+@dataclass(frozen=True, slots=True)
 class LooseBlob:
     """A blob that nothing refers to any more, and that the store has forgotten."""
 
@@ -411,6 +460,44 @@ class ClaimStore(Protocol):
         ...
 
 
+class AssetStore(Protocol):
+    """Files that their owners name. Every method is one transaction, as of ``Store``."""
+
+    async def add(
+        self, new: NewAsset, *, now: float, claim: Claim | None = None, must_be_known: bool = False
+    ) -> Minted:
+        """Keep an upload whose bytes are committed.
+
+        Args:
+            new: the same bytes under the same name as an upload of this owner's are that upload again.
+            now: Unix seconds.
+            claim: of the idempotency key that the request came with; used up by this.
+            must_be_known: only where the owner has these bytes already.
+
+        Raises BlobNotFoundError, IdempotencyInFlightError when the claim was lost.
+        """
+        ...
+
+    async def get(self, asset_id: str, owner: str | None, *, now: float) -> Asset | None:
+        """An owner's upload or result; None for ``owner``: whoever's it is."""
+        ...
+
+    async def named(self, owner: str, file_path: str, *, now: float) -> Asset | None:
+        """What an owner's upload of this name is: of several the one that was sent last."""
+        ...
+
+    async def by_hash(self, owner: str, blob_hash: str, *, now: float) -> Asset | None:
+        """Something that an owner has of these bytes, an input of a job too; an upload before all else."""
+        ...
+
+    async def delete(self, asset_id: str, owner: str, *, now: float) -> bool:
+        """Forget an owner's upload; False when there is none.
+
+        Raises AssetInUseError when a job that has not ended was given it, or it is the result of one that is kept.
+        """
+        ...
+
+
 class WebhookStore(Protocol):
     """The outbox, and what signs its messages. Every method is one transaction, as of ``Store``."""
 
@@ -494,6 +581,11 @@ class Store(Protocol):
     @property
     def claims(self) -> ClaimStore:
         """Idempotency keys."""
+        ...
+
+    @property
+    def assets(self) -> AssetStore:
+        """Uploads, and results by their ids."""
         ...
 
     @property

@@ -136,6 +136,8 @@ class JobInput:
     blob: str
     size_bytes: int
     facts: MediaFacts
+    #: The uploaded file or the result of another job that it was made of, by its asset's id; None when it came with the job.
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

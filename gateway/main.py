@@ -28,6 +28,7 @@ from uuid_utils.compat import uuid7
 from gateway.api.app import create_app
 from gateway.api.dialects import DIALECTS
 from gateway.api.told_outside import teller
+from gateway.asset_links import AssetLinks
 from gateway.blobs.dialing import GuardedBackend, SystemResolver, dial, resolve_overrides
 from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.blobs.local import LocalBlobs
@@ -38,6 +39,7 @@ from gateway.data_dir import (
     leave_address,
     prepare_data_dir,
     read_admin_token,
+    read_asset_key,
 )
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
@@ -199,6 +201,7 @@ async def _build(
         is_at_work=dispatcher.is_at_work,
         make_upstream=builder.remember,
         webhooks=post.webhooks,
+        asset_links=AssetLinks(await asyncio.to_thread(read_asset_key, folder)),
         new_id=_new_id,
     )
     keeper = Maintenance(store, blobs, recorder, service, timings, clock, job_retention_seconds=settings.job_retention)

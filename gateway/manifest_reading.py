@@ -12,7 +12,7 @@ from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.audit import MediaKind
+from gateway.audit import PICTURES, MediaKind
 from gateway.errors import TemplateError
 from gateway.manifest import (
     NAME,
@@ -83,9 +83,14 @@ def _contradictions(manifest: Manifest) -> list[str]:
         f"outputs.{name}.keeps needs of" for name, output in manifest.outputs.items() if output.keeps and not output.of
     ]
     found += [
-        f"inputs.{role}.accepts: faces are told, not given"
+        f"inputs.{role}.accepts: {kind.value} is nothing that a template takes"
         for role, entry in manifest.inputs.items()
-        if MediaKind.FACES in entry.accepts
+        for kind in sorted(entry.accepts - PICTURES)
+    ]
+    found += [
+        f"outputs.{name}.kind: {output.kind.value} is nothing that a template makes"
+        for name, output in manifest.outputs.items()
+        if output.kind not in PICTURES | {MediaKind.FACES}
     ]
     for name, output in manifest.outputs.items():
         found += [f"outputs.{name}: {reason}" for reason in _output_contradictions(output)]

@@ -96,6 +96,9 @@ class Settings(BaseSettings):
     result_retention: Seconds = Field(86_400.0, description="How long results can be downloaded.")
     job_retention: Seconds = Field(30 * 86_400.0, description="How long ended jobs are remembered.")
     asset_retention: Seconds = Field(86_400.0, description="How long inputs are kept after their job ended.")
+    upload_retention: Seconds = Field(
+        86_400.0, gt=0, description="How long files that were uploaded by themselves are kept."
+    )
     queue_ttl: Seconds = Field(86_400.0, description="Queued longer than this: failed with code expired.")
     max_queue: int = Field(10_000, gt=0, description="Jobs that may wait; then 503 with Retry-After.")
     stall_seconds: Seconds = Field(600.0, gt=0, description="A running prompt silent for this long is given up.")

@@ -10,10 +10,11 @@ RFC 8794 (EBML) with the WebM container guidelines.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.audit import MediaKind
+from gateway.audit import PICTURES, MediaKind
 
 #: As many bytes as ``sniff`` ever looks at.
 HEAD_BYTES: Final = 64
@@ -36,7 +37,9 @@ GIF: Final = MediaType(MediaKind.GIF, "image/gif", ".gif")
 MP4: Final = MediaType(MediaKind.VIDEO, "video/mp4", ".mp4")
 QUICKTIME: Final = MediaType(MediaKind.VIDEO, "video/quicktime", ".mov")
 WEBM: Final = MediaType(MediaKind.VIDEO, "video/webm", ".webm")
-#: All of them, for sentences.
+#: What is none of them, where any file is taken.
+ANY_FILE: Final = MediaType(MediaKind.FILE, "application/octet-stream", "")
+#: All that are told by their bytes, for sentences.
 KINDS_TOLD: Final = "JPEG, PNG, WebP, GIF, MP4, QuickTime and WebM"
 
 _SIGNATURES: Final = (
@@ -55,6 +58,9 @@ _OTHER_BRANDS: Final = frozenset(
     {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"crx "}
     | {b"M4A ", b"M4B ", b"M4P ", b"F4A ", b"F4B "}
 )
+LATENT_SUFFIX: Final = ".latent"
+_SUFFIX: Final = re.compile(r"\.[A-Za-z0-9]{1,16}\Z")
+_DECLARED_KINDS: Final = {"audio": MediaKind.AUDIO, "text": MediaKind.TEXT}
 _SHORTEST_FTYP_BYTES: Final = 16
 _LONGEST_FTYP_BYTES: Final = 1024
 
@@ -73,6 +79,25 @@ def sniff(head: bytes) -> MediaType | None:
     if head[4:8] == b"ftyp":
         return _from_brands(head)
     return _from_doctype(head) if head.startswith(b"\x1a\x45\xdf\xa3") else None
+
+
+def described(found: MediaType, declared: str, name: str) -> MediaType:
+    """What a file is to be taken for: by its bytes where they say it, else by what its client calls it.
+
+    Nothing is decoded on the strength of the latter. An upstream goes by the suffix, so that of the name is kept.
+
+    Args:
+        found: by its first bytes; ``ANY_FILE`` where they say nothing.
+        declared: content type that the client declared, well-formed.
+        name: any text.
+    """
+    if found.kind in PICTURES:
+        return found
+    match = _SUFFIX.search(name)
+    suffix = match[0].lower() if match else ""
+    major = declared.partition("/")[0].lower()
+    kind = MediaKind.LATENT if suffix == LATENT_SUFFIX else _DECLARED_KINDS.get(major, MediaKind.FILE)
+    return MediaType(kind, declared.lower(), suffix)
 
 
 def _from_brands(head: bytes) -> MediaType | None:

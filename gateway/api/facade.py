@@ -12,8 +12,10 @@ from typing import Protocol
 
 from gateway.accounts import DEFAULT_TIER, Keyholder, User
 from gateway.api.downloads import FileBytes
+from gateway.asset_links import AssetLink
 from gateway.audit import MediaKind
 from gateway.engine.accounts import NewKey, Told
+from gateway.engine.assets import Upload
 from gateway.engine.claims import Done
 from gateway.engine.credits import Statement
 from gateway.engine.pool import MemberView
@@ -26,7 +28,7 @@ from gateway.engine.webhook_secrets import NewSecret
 from gateway.events import Event, Progress
 from gateway.faces import FaceReport
 from gateway.idempotency import Answer, Claim, Wanted
-from gateway.interfaces import Blob, BlobWriter, Clock, Subscription, Watcher
+from gateway.interfaces import Asset, Blob, BlobWriter, Clock, Minted, Subscription, Watcher
 from gateway.job import Job, JobResult, JobState
 from gateway.ledger import Account
 from gateway.outbox import Answer as WebhookAnswer
@@ -34,6 +36,9 @@ from gateway.outbox import Message, MessageState
 
 __all__ = [
     "Accounts",
+    "Asset",
+    "AssetLink",
+    "Assets",
     "Claims",
     "Credits",
     "Done",
@@ -41,6 +46,7 @@ __all__ = [
     "HealthStatus",
     "InputBlobs",
     "MemberView",
+    "Minted",
     "NewKey",
     "Purge",
     "Service",
@@ -52,6 +58,7 @@ __all__ = [
     "TaskParameter",
     "TaskType",
     "Told",
+    "Upload",
     "Wait",
     "Webhooks",
 ]
@@ -166,6 +173,57 @@ class Claims(Protocol):
         """
         ...
 
+    async def require_unused(self, wanted: Wanted) -> None:
+        """Refuse a key that ``single`` would refuse, before much is done for it. Raises IdempotencyReuseError."""
+        ...
+
+    def single(self, wanted: Wanted) -> AbstractAsyncContextManager[Claim]:
+        """The claim of a key that is good for one request, for the length of a block; see ``engine/claims.py``.
+
+        Raises IdempotencyReuseError on entering.
+        """
+        ...
+
+
+class Assets(Protocol):
+    """Files that clients send by themselves, and results by their ids."""
+
+    async def upload(self, upload: Upload, *, claim: Claim | None = None) -> Minted:
+        """Keep a received file; ``claim`` is used up by it. Raises HashMismatchError, IdempotencyInFlightError."""
+        ...
+
+    async def from_hash(
+        self,
+        owner: str,
+        blob_hash: str,
+        *,
+        file_path: str | None = None,
+        tags: tuple[str, ...] = (),
+        expires_in_seconds: float | None = None,
+    ) -> Minted:
+        """An asset over bytes that the owner has already. Raises BlobNotFoundError."""
+        ...
+
+    async def by_hash(self, owner: str, blob_hash: str) -> Asset:
+        """Something that the owner has of these bytes. Raises BlobNotFoundError."""
+        ...
+
+    async def get(self, asset_id: str, owner: str) -> Asset:
+        """An owner's upload or result. Raises NotFoundError."""
+        ...
+
+    async def opened(self, asset_id: str, expires: str, signature: str) -> Asset:
+        """What a link opens. Raises ForbiddenError, NotFoundError."""
+        ...
+
+    def link(self, asset_id: str, until: float | None) -> AssetLink:
+        """A link that opens an asset without a key, until it expires at the latest."""
+        ...
+
+    async def delete(self, asset_id: str, owner: str) -> None:
+        """Forget an owner's upload. Raises NotFoundError, AssetInUseError."""
+        ...
+
 
 class Webhooks(Protocol):
     """The owners' side of webhooks."""
@@ -217,6 +275,11 @@ class Service(Protocol):
     @property
     def claims(self) -> Claims:
         """Idempotency keys."""
+        ...
+
+    @property
+    def assets(self) -> Assets:
+        """Files by their ids."""
         ...
 
     @property

@@ -1,6 +1,6 @@
 """A backup of a gateway as one tar, made while it serves: the database and every file that it speaks of.
 
-Unpacked into an empty data directory it is a gateway again. Not in it: the admin token, the key of webhook secrets, the settings, the folder of
+Unpacked into an empty data directory it is a gateway again. Not in it: the admin token, the keys of webhook secrets and of links, the settings, the folder of
 templates (the versions that jobs are pinned to are in the database), the files of embedded workers, and bytes of which
 the database knows nothing. Files that retention lets go while the tar is written are left out.
 

@@ -7,13 +7,18 @@ one after a crash. It renews the claim while it works, and lets go of it when it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import structlog
 
-from gateway.errors import IdempotencyInFlightError, ShuttingDownError
+from gateway.errors import (
+    IdempotencyInFlightError,
+    IdempotencyMismatchError,
+    IdempotencyReuseError,
+    ShuttingDownError,
+)
 from gateway.idempotency import HEADER, RENEW_SECONDS, Answer, Claim, Free, Wanted
 from gateway.interfaces import ClaimStore, Clock
 
@@ -82,6 +87,28 @@ class Claims:
                     return Done(answer, is_replay=False)
                 continue
             await self._wait(leader, until)
+
+    async def require_unused(self, wanted: Wanted) -> None:
+        """Refuse a key that ``single`` would refuse, before much is done for it. Raises IdempotencyReuseError."""
+        with _reuse_told():
+            if not isinstance(await self._store.look(wanted, now=self._clock.now()), Free):
+                raise _reused()
+
+    @asynccontextmanager
+    async def single(self, wanted: Wanted) -> AsyncIterator[Claim]:
+        """The claim of a key that is good for one request: nobody waits for it, no answer is told again.
+
+        It is used up by whatever is stored with it (a promise, an upload); else it is free again when the block raises,
+        and soon after the process is killed in it.
+
+        Raises:
+            IdempotencyReuseError: on entering: it is used up, or another request is at work with it.
+        """
+        with _reuse_told():
+            async with self._holding(wanted) as claim:
+                if claim is None:
+                    raise _reused()
+                yield claim
 
     async def _lead(
         self,
@@ -170,3 +197,16 @@ class Claims:
         while swept := await self._store.sweep(now=self._clock.now()):
             number += swept
         return number
+
+
+@contextmanager
+def _reuse_told() -> Iterator[None]:
+    """Of a key that is good for one request it does not matter what it was used for."""
+    try:
+        yield
+    except IdempotencyMismatchError as error:
+        raise _reused() from error
+
+
+def _reused() -> IdempotencyReuseError:
+    return IdempotencyReuseError(f"This {HEADER} was used before; each is good for one request.", field=HEADER)

@@ -13,9 +13,11 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
 
+from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
 from gateway.engine.accounts import Accounts
 from gateway.engine.archive import Archive
+from gateway.engine.assets import Assets
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
 from gateway.engine.claims import Claims
@@ -154,6 +156,7 @@ class Service:
         is_at_work: Callable[[str], bool],
         make_upstream: UpstreamFactory,
         webhooks: Webhooks,
+        asset_links: AssetLinks,
         new_id: NewId,
     ) -> None:
         self.settings = settings
@@ -163,6 +166,7 @@ class Service:
         self.accounts = Accounts(store.accounts, clock, new_id)
         self.credits = Credits(store.credits, store.accounts, clock)
         self.claims = Claims(store.claims, clock, new_id)
+        self.assets = Assets(store.assets, clock, new_id, asset_links, retention_seconds=settings.upload_retention)
         self.webhooks = webhooks
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self._store = store

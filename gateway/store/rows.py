@@ -15,7 +15,7 @@ from sqlalchemy import Row
 from gateway.audit import MediaFacts
 from gateway.comfy.messages import OutputFile
 from gateway.events import Event, EventKind
-from gateway.interfaces import Candidate, UpstreamRow
+from gateway.interfaces import Asset, Candidate, UpstreamRow
 from gateway.job import Job, JobInput, JobResult, JobState, Task, TaskState
 
 AnyRow = Row[Any]
@@ -76,7 +76,7 @@ def new_job_row(job: Job) -> Values:
         "template_version": job.template_version,
         "priority": job.priority,
         "parameters": to_json(job.parameters),
-        "inputs": to_json({role: _file(item) for role, item in job.inputs.items()}),
+        "inputs": to_json({role: _input(item) for role, item in job.inputs.items()}),
         "output_name": job.output_name,
         "created_at": job.created_at,
         "queue_deadline": job.queue_deadline,
@@ -170,6 +170,24 @@ def asset_result_from(row: AnyRow) -> JobResult:
     )
 
 
+def asset_from(row: AnyRow) -> Asset:
+    """What an owner may name, of all columns of ``assets``."""
+    facts = MediaFacts.from_json(orjson.loads(row.facts))
+    return Asset(
+        id=row.id,
+        owner=row.owner,
+        blob=row.blob,
+        size_bytes=row.size_bytes,
+        content_type=row.content_type or facts.content_type,
+        file_path=row.file_path or None,
+        tags=tuple(orjson.loads(row.tags or "[]")),
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        job_id=row.job_id,
+        facts=facts,
+    )
+
+
 def upstream_from(row: AnyRow) -> UpstreamRow:
     """What is remembered of an upstream."""
     return UpstreamRow(row.name, row.client_id, row.url, row.removed, row.draining)
@@ -202,8 +220,13 @@ def _result(item: JobResult) -> Values:
     return {**_file(item), "link": item.link, **{name: value for name, value in told.items() if value is not None}}
 
 
+def _input(item: JobInput) -> Values:
+    return _file(item) if item.source is None else {**_file(item), "source": item.source}
+
+
 def _input_from(data: Values) -> JobInput:
-    return JobInput(data["asset_id"], data["blob"], data["size_bytes"], MediaFacts.from_json(data["facts"]))
+    facts = MediaFacts.from_json(data["facts"])
+    return JobInput(data["asset_id"], data["blob"], data["size_bytes"], facts, data.get("source"))
 
 
 def _result_from(data: Values) -> JobResult:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from gateway.events import TERMINAL_KINDS, EventKind
 from gateway.job import LIVE, TERMINAL, TERMINAL_JOB, Cause, JobState, TaskEvent, TaskState
-from gateway.store import schema_credits, schema_webhooks  # noqa: F401 - their tables are of the same database
+from gateway.store import schema_accounts, schema_credits, schema_webhooks  # noqa: F401 - their tables are of the same database
 from gateway.store.metadata import among, metadata
 
 
@@ -38,6 +38,8 @@ class AssetKind(StrEnum):
 
     INPUT = "input"
     RESULT = "result"
+    #: Sent by itself, for jobs that may come.
+    UPLOAD = "upload"
 
 
 #: How an attempt can end, by the event that ended it.
@@ -52,14 +54,14 @@ OUTCOMES = (
 #: Those of them that have a cause.
 CAUSED = (TaskEvent.ATTEMPT_LOST, TaskEvent.INTERRUPTED)
 
-#: All tables, those of ``schema_credits.py`` and ``schema_webhooks.py`` included, for whoever makes them at once.
+#: All tables, those of the modules beside this one included, for whoever makes them at once.
 TABLES = metadata
 
 #: Spelled out, not bound: SQLite uses a partial index only where the query repeats its condition literally.
 IS_QUEUED = "state = 'queued'"
 IS_LIVE = among("state", LIVE)
 _IS_END = among("kind", TERMINAL_KINDS)
-IS_NOT_REVOKED = "revoked_at IS NULL"
+IS_UPLOAD = "kind = 'upload'"
 #: Attempts with which an upstream was lost.
 IS_LOSS = among("cause", (Cause.DIED, Cause.STOPPED))
 
@@ -276,11 +278,34 @@ assets = Table(
     Column("created_at", Double, nullable=False),
     # Null while a job that has not ended needs it.
     Column("expires_at", Double),
+    # What the client calls it; "" for an upload without a name.
+    Column("file_path", Text),
+    # As the client declared it; what was found is in the facts.
+    Column("content_type", Text),
+    Column("tags", Text),
+    # When an upload was last given this name: the newest is what the name means.
+    Column("named_at", Double),
     UniqueConstraint("link"),
     CheckConstraint(among("kind", AssetKind), name="kind"),
+    CheckConstraint(
+        f"NOT ({IS_UPLOAD}) OR (file_path IS NOT NULL AND content_type IS NOT NULL AND tags IS NOT NULL "
+        "AND named_at IS NOT NULL AND expires_at IS NOT NULL)",
+        name="upload",
+    ),
     CheckConstraint("(kind = 'result') = (link IS NOT NULL)", name="link"),
     CheckConstraint("(kind = 'result') = (job_id IS NOT NULL)", name="job"),
-    Index("ix_assets_blob", "blob"),
+    # By owner too: whether somebody has some bytes is asked with every upload.
+    Index("ix_assets_blob", "blob", "owner"),
+    # The same bytes under the same name are one upload.
+    Index(
+        "ix_assets_upload",
+        "owner",
+        "file_path",
+        "blob",
+        unique=True,
+        sqlite_where=text(IS_UPLOAD),
+        postgresql_where=text(IS_UPLOAD),
+    ),
     Index("ix_assets_owner", "owner", "created_at", "id"),
     Index(
         "ix_assets_job", "job_id", sqlite_where=text("job_id IS NOT NULL"), postgresql_where=text("job_id IS NOT NULL")
@@ -300,7 +325,15 @@ job_inputs = Table(
     Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("role", Text, primary_key=True),
     Column("asset_id", Text, nullable=False),
+    # The upload or result that it was made of.
+    Column("source_asset_id", Text),
     Index("ix_job_inputs_asset", "asset_id"),
+    Index(
+        "ix_job_inputs_source",
+        "source_asset_id",
+        sqlite_where=text("source_asset_id IS NOT NULL"),
+        postgresql_where=text("source_asset_id IS NOT NULL"),
+    ),
     sqlite_with_rowid=False,
 )
 
@@ -362,60 +395,4 @@ leases = Table(
     Column("counter", BigInteger, nullable=False),
     CheckConstraint("token > 0", name="token"),
     CheckConstraint("counter >= 0", name="counter"),
-)
-
-#: Who pays, and who calls; ``gateway/accounts.py`` has the rules.
-users = Table(
-    "users",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False),
-    Column("tier", Text, nullable=False),
-    Column("email_verified", Boolean, nullable=False),
-    Column("created_at", Double, nullable=False),
-    UniqueConstraint("name"),
-    CheckConstraint("name <> '' AND tier <> ''", name="named"),
-)
-
-api_keys = Table(
-    "api_keys",
-    metadata,
-    # The owner of its jobs and assets. No foreign key there: what a key started outlives it.
-    Column("id", Text, primary_key=True),
-    Column("user_id", Text, ForeignKey("users.id"), nullable=False),
-    Column("name", Text, nullable=False),
-    Column("prefix", Text, nullable=False),
-    Column("rate_limit", Integer, nullable=False),
-    Column("concurrency", Integer, nullable=False),
-    Column("scopes", Text, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("expires_at", Double),
-    Column("revoked_at", Double),
-    Column("last_used_at", Double),
-    CheckConstraint("rate_limit > 0 AND concurrency > 0", name="limits"),
-    CheckConstraint("name <> '' AND scopes <> '[]'", name="named"),
-    # A whole key is longer: none gets in here by mistake.
-    CheckConstraint("length(prefix) < 20", name="prefix"),
-    Index(
-        "ix_api_keys_name",
-        "user_id",
-        "name",
-        unique=True,
-        sqlite_where=text(IS_NOT_REVOKED),
-        postgresql_where=text(IS_NOT_REVOKED),
-    ),
-)
-
-#: What opens as which key: one, and while a key is being rotated two.
-key_hashes = Table(
-    "key_hashes",
-    metadata,
-    Column("hash", Text, primary_key=True),
-    Column("key_id", Text, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
-    Column("created_at", Double, nullable=False),
-    # Null for the newest.
-    Column("expires_at", Double),
-    CheckConstraint("length(hash) = 64", name="hash"),
-    Index("ix_key_hashes_key", "key_id"),
-    sqlite_with_rowid=False,
 )

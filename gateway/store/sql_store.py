@@ -30,6 +30,7 @@ from gateway.store.queries import (
     upstreams,
 )
 from gateway.store.sql_accounts import SqlAccounts
+from gateway.store.sql_assets import SqlAssets
 from gateway.store.sql_credits import SqlClaims, SqlCredits
 from gateway.store.sql_webhooks import SqlWebhooks
 from gateway.timings import Key, Row
@@ -59,6 +60,7 @@ class SqlStore:
     ) -> None:
         self._executor = executor
         self.accounts = SqlAccounts(executor)
+        self.assets = SqlAssets(executor)
         self.credits = SqlCredits(executor)
         self.claims = SqlClaims(executor)
         self.webhooks = SqlWebhooks(executor)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from gateway.accounts import Key, Scope, User
 from gateway.errors import ConflictError, NotFoundError
 from gateway.store.queries import accounts
-from gateway.store.schema import api_keys, users
+from gateway.store.schema_accounts import api_keys, users
 from gateway.store.sql_store import SqlStore
 
 ANN = User("u-ann", "ann", "free", False, 1.0)

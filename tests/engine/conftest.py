@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
@@ -161,6 +162,7 @@ class Engine:
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             webhooks=self.webhooks,
+            asset_links=AssetLinks(bytes(32)),
             new_id=lambda: next(self.ids),
         )
         self.keeper = Maintenance(

@@ -10,22 +10,26 @@ from dataclasses import replace
 import pytest
 
 from gateway.accounts import Key, Scope, User
+from gateway.audit import MediaFacts, MediaKind
 from gateway.engine.claims import Claims
 from gateway.errors import (
     ConcurrencyLimitedError,
     IdempotencyInFlightError,
     IdempotencyMismatchError,
+    IdempotencyReuseError,
     InsufficientCreditsError,
     SourceUnreachableError,
 )
-from gateway.idempotency import RENEW_SECONDS, Answer, Claim, Free, Wanted
-from gateway.interfaces import Promise
+from gateway.idempotency import RENEW_SECONDS, RETENTION_SECONDS, Answer, Claim, Free, Wanted
+from gateway.interfaces import Blob, NewAsset, Promise
 from gateway.ledger import Purse
 from gateway.limits import Concurrency
 
 ANN = User("u-ann", "ann", "free", False, 1.0)
 KEY = Key("k-ann", "u-ann", "laptop", "cfg_live_12345678", 60, 4, frozenset({Scope.JOBS}), 10.0)
 WANTED = Wanted("k-ann", "order-7", "print")
+FACTS = MediaFacts(MediaKind.FILE, "text/plain", "", 0, 0, 0, None, None, has_audio=False, video_codec=None)
+NEW_ASSET = NewAsset("a-1", "k-ann", Blob("a" * 64, 1), "text/plain", "x", (), FACTS, expires_at=1e12)
 
 
 class House:
@@ -249,3 +253,46 @@ async def test_housekeeping_forgets_answers_after_a_day(house):
     await house.engine.keeper.sweep()
     assert await house.claims.sweep() == 0, "there was something left to forget"
     assert not (await house.once()).is_replay
+
+
+# -------------------------------------------------------------------------------------------- keys for one request each
+
+
+async def test_a_single_claim_that_was_used_up_is_refused_whatever_it_is_used_for_again(house):
+    async with house.claims.single(WANTED) as claim:
+        await house.store.assets.add(NEW_ASSET, now=house.clock.now(), claim=claim)
+    for wanted in (WANTED, replace(WANTED, fingerprint="another")):
+        with pytest.raises(IdempotencyReuseError):
+            await house.claims.require_unused(wanted)
+        with pytest.raises(IdempotencyReuseError):
+            async with house.claims.single(wanted):
+                pytest.fail("it was let in")
+    await house.claims.require_unused(replace(WANTED, scope="k-bob"))
+
+
+async def test_a_single_claim_is_free_again_when_its_block_fails(house):
+    with pytest.raises(ZeroDivisionError):
+        async with house.claims.single(WANTED):
+            raise ZeroDivisionError
+    await house.claims.require_unused(WANTED)
+    async with house.claims.single(WANTED):
+        pass
+
+
+async def test_of_two_at_once_a_single_claim_lets_in_one(house):
+    async with house.claims.single(WANTED):
+        with pytest.raises(IdempotencyReuseError):
+            await house.claims.require_unused(WANTED)
+        with pytest.raises(IdempotencyReuseError):
+            async with house.claims.single(WANTED):
+                pytest.fail("it was let in")
+
+
+async def test_a_single_claim_can_be_made_again_a_day_later(house):
+    async with house.claims.single(WANTED) as claim:
+        await house.store.assets.add(NEW_ASSET, now=house.clock.now(), claim=claim)
+    await house.engine.pass_time(RETENTION_SECONDS - 1)
+    with pytest.raises(IdempotencyReuseError):
+        await house.claims.require_unused(WANTED)
+    await house.engine.pass_time(2)
+    await house.claims.require_unused(WANTED)

@@ -70,7 +70,10 @@ class MemoryClaims:
         return len(old)
 
     def keep(self, promise: Promise, job: Job, now: float) -> None:
-        self._put(promise.claim.wanted, promise.claim.token, now, promise.answer(job))
+        self.finish(promise.claim, promise.answer(job), now)
+
+    def finish(self, held: Claim, answer: Answer, now: float) -> None:
+        self._put(held.wanted, held.token, now, answer)
 
     def _is_in_flight(self, held: Claim) -> bool:
         stored = self.stored.get((held.wanted.scope, held.wanted.key))

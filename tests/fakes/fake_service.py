@@ -17,8 +17,10 @@ from fractions import Fraction
 from typing import Any, Self
 
 from gateway.accounts import DEFAULT_SCOPES, RANDOM_BYTES, Key, KeyKind, User, hash_of, key_text, shown_prefix
+from gateway.asset_links import AssetLinks
 from gateway.audit import MediaFacts, MediaKind
 from gateway.engine.accounts import Accounts
+from gateway.engine.assets import Assets
 from gateway.engine.bus import LocalBus
 from gateway.engine.claims import Claims
 from gateway.engine.credits import Credits
@@ -39,6 +41,7 @@ from gateway.naming import safe_output_name
 from gateway.safety import UrlMode, UrlPolicy, parse_url
 from gateway.settings import Settings
 from tests.fakes.accounts import MemoryAccounts
+from tests.fakes.assets import MemoryAssets
 from tests.fakes.clock import FrozenClock as MovableClock
 from tests.fakes.credits import MemoryClaims, MemoryCredits
 from tests.fakes.receivers import FakeWebhooks
@@ -227,6 +230,15 @@ class FakeService:
         self.claim_store = MemoryClaims()
         #: Of leases and of those who wait for one, which a test may move.
         self.claim_clock = MovableClock(NOW)
+        self.asset_store = MemoryAssets(self.claim_store)
+        asset_ids = (f"019a0000-0000-7000-9000-{number:012x}" for number in itertools.count(1))
+        self.assets = Assets(
+            self.asset_store,
+            self.clock,
+            lambda: next(asset_ids),
+            AssetLinks(bytes(32)),
+            retention_seconds=settings.upload_retention,
+        )
         self.webhooks = FakeWebhooks()
         self.claims = Claims(self.claim_store, self.claim_clock, lambda: f"token-{next(ids)}")
 

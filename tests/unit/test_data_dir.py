@@ -20,6 +20,7 @@ from gateway.data_dir import (
     prepare_data_dir,
     read_address,
     read_admin_token,
+    read_asset_key,
 )
 from gateway.settings import from_mapping
 
@@ -71,6 +72,25 @@ def test_token_is_made_once_for_its_owner_alone(tmp_path) -> None:
     assert len(token) >= 32
     assert mode(tmp_path / "admin-token") == 0o600
     assert read_admin_token(from_mapping({}), tmp_path) == (token, False)
+
+
+def test_key_of_links_is_made_once_for_its_owner_alone(tmp_path) -> None:
+    key = read_asset_key(tmp_path)
+    assert (len(key), mode(tmp_path / "asset-key")) == (32, 0o600)
+    assert read_asset_key(tmp_path) == key
+    assert [path.name for path in tmp_path.iterdir()] == ["asset-key"]
+
+
+def test_half_a_key_of_links_is_replaced(tmp_path) -> None:
+    (tmp_path / "asset-key").write_bytes(b"half")
+    (tmp_path / "asset-key.part").write_bytes(b"left by a kill")
+    assert len(read_asset_key(tmp_path)) == 32
+    assert [path.name for path in tmp_path.iterdir()] == ["asset-key"]
+
+
+def test_key_of_links_that_cannot_be_made_is_told_with_the_remedy(tmp_path) -> None:
+    with pytest.raises(StartError, match="GATEWAY_DATA_DIR"):
+        read_asset_key(tmp_path / "nowhere")
 
 
 def test_token_of_the_settings_stands_over_the_file_and_is_not_written(tmp_path) -> None:

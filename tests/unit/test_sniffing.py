@@ -4,7 +4,20 @@ from hypothesis.strategies import binary
 
 from gateway import sniffing
 from gateway.audit import MediaKind
-from gateway.sniffing import GIF, HEAD_BYTES, JPEG, MP4, PNG, QUICKTIME, WEBM, WEBP, sniff
+from gateway.sniffing import (
+    ANY_FILE,
+    GIF,
+    HEAD_BYTES,
+    JPEG,
+    MP4,
+    PNG,
+    QUICKTIME,
+    WEBM,
+    WEBP,
+    MediaType,
+    described,
+    sniff,
+)
 
 
 def ftyp(major, *compatible, size=None):
@@ -82,6 +95,27 @@ def test_no_bytes_raise(head):
 
 
 def test_the_sentence_of_kinds_names_each():
-    kinds = [value for value in vars(sniffing).values() if isinstance(value, sniffing.MediaType)]
+    kinds = [value for value in vars(sniffing).values() if isinstance(value, sniffing.MediaType) and value != ANY_FILE]
     told = sniffing.KINDS_TOLD.replace(" and ", ", ").lower().split(", ")
     assert told == [kind.content_type.partition("/")[2] for kind in kinds]
+
+
+@pytest.mark.parametrize(
+    ("declared", "name", "expected"),
+    [
+        ("audio/wav", "voice.WAV", MediaType(MediaKind.AUDIO, "audio/wav", ".wav")),
+        ("text/plain", "words", MediaType(MediaKind.TEXT, "text/plain", "")),
+        ("application/octet-stream", "x.latent", MediaType(MediaKind.LATENT, "application/octet-stream", ".latent")),
+        ("Application/X-Thing", "a/b.safetensors", MediaType(MediaKind.FILE, "application/x-thing", ".safetensors")),
+        # Only the bytes make a picture.
+        ("image/png", "no-picture.png", MediaType(MediaKind.FILE, "image/png", ".png")),
+        ("text/plain", "x.p/ng", MediaType(MediaKind.TEXT, "text/plain", "")),
+        ("text/plain", "x.\n", MediaType(MediaKind.TEXT, "text/plain", "")),
+    ],
+)
+def test_what_the_bytes_do_not_say_is_believed_but_for_pictures(declared, name, expected):
+    assert described(ANY_FILE, declared, name) == expected
+
+
+def test_what_the_bytes_say_stands_over_what_is_declared():
+    assert described(PNG, "audio/wav", "voice.wav") == PNG

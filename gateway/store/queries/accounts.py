@@ -12,8 +12,8 @@ from gateway.accounts import Key, Keyholder, Scope, User
 from gateway.errors import ConflictError, NotFoundError
 from gateway.store.queries import by_dialect, change
 from gateway.store.rows import AnyRow, Values, to_json
-from gateway.store.schema import IS_NOT_REVOKED, api_keys, key_hashes
-from gateway.store.schema import users as users_table
+from gateway.store.schema_accounts import IS_NOT_REVOKED, api_keys, key_hashes
+from gateway.store.schema_accounts import users as users_table
 
 
 def create_user(connection: Connection, user: User) -> None:

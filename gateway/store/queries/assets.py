@@ -30,9 +30,12 @@ def hold_inputs(connection: Connection, job: Job) -> None:
         return
     for row, item in zip(rows, job.inputs.values(), strict=True):
         row.update(kind=AssetKind.INPUT.value, facts=to_json(item.facts.to_json()))
-    _hold_blobs(connection, rows)
+    hold_blobs(connection, rows)
     change(connection, _HOLD_ASSET[connection.dialect.name], rows)
-    links = [{"job_id": job.id, "role": role, "asset_id": item.asset_id} for role, item in job.inputs.items()]
+    links = [
+        {"job_id": job.id, "role": role, "asset_id": item.asset_id, "source_asset_id": item.source}
+        for role, item in job.inputs.items()
+    ]
     change(connection, _INSERT_INPUT, links)
 
 
@@ -43,8 +46,8 @@ def add_results(connection: Connection, job: Job, results: Sequence[JobResult], 
         return
     for row, item in zip(rows, results, strict=True):
         row.update(kind=AssetKind.RESULT.value, facts=to_json(item.facts.to_json()), job_id=job.id, link=item.link)
-        row.update(created_at=job.updated_at, expires_at=expires_at)
-    _hold_blobs(connection, rows)
+        row.update(created_at=job.updated_at, expires_at=expires_at, file_path=item.name)
+    hold_blobs(connection, rows)
     change(connection, _INSERT_ASSET, rows)
 
 
@@ -127,7 +130,8 @@ def _asset_row(job: Job, asset_id: str, blob: str, size_bytes: int) -> Values:
     }
 
 
-def _hold_blobs(connection: Connection, rows: Sequence[Values]) -> None:
+def hold_blobs(connection: Connection, rows: Sequence[Values]) -> None:
+    """Before rows of assets are written: their blobs are referred to from now on."""
     held = [
         {"hash": row["blob"], "size_bytes": row["size_bytes"], "touched_at": row["created_at"], "loose": False}
         for row in rows
@@ -145,10 +149,12 @@ _HOLD_BLOB = by_dialect(
         index_elements=["hash"], set_={"touched_at": new.excluded.touched_at, "loose": False}
     )
 )
-# An asset of that id that is another owner's stays as it is: no job can prolong what is not its owner's.
+# An asset of that id that is another owner's, or no input, stays as it is: no job can prolong it.
 _HOLD_ASSET = by_dialect(
     lambda insert_into: (new := insert_into(assets)).on_conflict_do_update(
-        index_elements=["id"], set_={"expires_at": None}, where=assets.c.owner == new.excluded.owner
+        index_elements=["id"],
+        set_={"expires_at": None},
+        where=(assets.c.owner == new.excluded.owner) & (assets.c.kind == new.excluded.kind),
     )
 )
 _INSERT_ASSET = insert(assets)

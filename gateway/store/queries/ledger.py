@@ -17,7 +17,7 @@ from gateway.job import Job, JobState
 from gateway.ledger import CHARGED, Account, Amounts, Entry, EntryKind, Purse, grant, hold, month_of, refund, renew
 from gateway.store.queries import by_dialect, change
 from gateway.store.rows import AnyRow
-from gateway.store.schema import api_keys, users
+from gateway.store.schema_accounts import api_keys, users
 from gateway.store.schema_credits import IS_HOLD, ledger, purses
 
 

@@ -29,7 +29,7 @@ from gateway.outbox import (
 )
 from gateway.store.queries import BATCH_ROWS, by_dialect, change
 from gateway.store.rows import AnyRow, Values
-from gateway.store.schema import api_keys
+from gateway.store.schema_accounts import api_keys
 from gateway.store.schema_webhooks import IS_DUE_SOME_TIME, IS_PENDING, webhook_endpoints, webhook_messages
 from gateway.store.schema_webhooks import webhook_secrets as secrets_table
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
@@ -280,6 +281,7 @@ class Process:
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             webhooks=webhooks_of(self.store, self.clock, Receivers(self.clock)),
+            asset_links=AssetLinks(bytes(32)),
             new_id=world.new_id,
         )
 
