@@ -25,12 +25,14 @@ from gateway.quantities import derived_value
 from gateway.repeating import check_items, drop_unused, put_in, released, switch_off, used_repeats, write_value
 from gateway.template import OutputSpec, Parameter, Place, Repeat, Template
 from gateway.values import check_value, preferred
+from gateway.workflow_binding import fill, running_graph
 
 #: Draws a whole number from the first to the second, both included.
 Draw = Callable[[int, int], int]
 
 #: What an output prefix may be: folders and a name, no dots in front, no ``%`` (ComfyUI's nodes expand those).
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+_BAD_PREFIX: Final = "the output prefix must be plain names separated by slashes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,9 @@ def bind(
     """
     if missing := missing_on(template, capabilities, parameters):
         raise TemplateError(template.name, f"the upstream cannot run it: {'; '.join(missing)}")
+    if template.workflow is not None:
+        _refuse_unusable(template, inputs, output_prefix)
+        return _bound_workflow(template, fill(template.workflow, template.nodes, capabilities, inputs, output_prefix))
     graph: dict[str, Any] = copy.deepcopy(dict(template.graph))
     checked = check_parameters(template, parameters)
     sizes = facts or {}
@@ -181,12 +186,28 @@ def as_dispatched(
         parameters: of the job, as ``check_parameters`` gave them.
         capabilities: of the upstream, where they are known yet: what to warn of is judged by them.
     """
+    if template.workflow is not None:
+        return _bound_workflow(template, running_graph(template.nodes, capabilities))
     graph: dict[str, Any] = copy.deepcopy(dict(template.graph))
     checked = parameters or {}
     known = _Known({} if capabilities is None else capabilities.classes)
     shape = _shaped(template, graph, checked, known, {})
     models = {} if capabilities is None else _models(template, checked, capabilities)
     return _bound(template, graph, checked, known, shape, models)
+
+
+def _bound_workflow(template: Template, graph: dict[str, Any]) -> Bound:
+    """Of a client's own graph: it promises nothing, so whatever it puts out is a result."""
+    titles = {node_id: _title(node) for node_id, node in graph.items()}
+    return Bound(template, graph, outputs={}, swap_nodes=(), titles=titles, models={}, substitutions=())
+
+
+def _refuse_unusable(template: Template, inputs: Mapping[str, str], output_prefix: str) -> None:
+    """What is written into a client's own graph is looked at as closely as what goes into a template."""
+    loaders = {role.name: role.place for role in template.inputs.values()}
+    _refuse_bad_names(template, inputs, loaders)
+    if not _PREFIX.fullmatch(output_prefix):
+        raise TemplateError(template.name, _BAD_PREFIX)
 
 
 def _bound(
@@ -219,6 +240,12 @@ def _write(graph: dict[str, Any], place: Place, value: object) -> None:
 def _write_inputs(
     template: Template, graph: dict[str, Any], inputs: Mapping[str, str], loaders: Mapping[str, Place]
 ) -> None:
+    _refuse_bad_names(template, inputs, loaders)
+    for role, place in loaders.items():
+        _write(graph, place, inputs[role])
+
+
+def _refuse_bad_names(template: Template, inputs: Mapping[str, str], loaders: Mapping[str, Place]) -> None:
     if strangers := inputs.keys() - loaders.keys():
         raise TemplateError(template.name, f"it has no input {', '.join(sorted(strangers))}")
     for role, place in loaders.items():
@@ -226,7 +253,6 @@ def _write_inputs(
         if staged is None or not _is_staged_name(staged):
             reason = "no file was staged for it" if staged is None else "this is no name of a staged file"
             raise TemplateError(template.name, reason, node=place.node, input_name=place.input_name)
-        _write(graph, place, staged)
 
 
 def _is_staged_name(value: str) -> bool:
@@ -386,7 +412,7 @@ def _title(node: Mapping[str, Any]) -> str:
 
 def _write_prefixes(template: Template, graph: dict[str, Any], output_prefix: str) -> None:
     if not _PREFIX.fullmatch(output_prefix):
-        raise TemplateError(template.name, "the output prefix must be plain names separated by slashes")
+        raise TemplateError(template.name, _BAD_PREFIX)
     for output in template.outputs.values():
         if not output.place.input_name:
             continue

@@ -23,6 +23,9 @@
     │   ├── MisdirectedError            misdirected_request     421
     │   ├── IdempotencyMismatchError    idempotency_mismatch    422
     │   ├── IdempotencyReuseError       idempotency_key_reuse   422
+    │   ├── WorkflowError               invalid_workflow        422
+    │   │   ├── WorkflowFormatError         workflow_format_ui      422
+    │   │   └── MissingAssetError           missing_asset           422
     │   ├── UpgradeRequiredError        upgrade_required        426
     │   └── RateLimitedError            rate_limited            429
     │       └── ConcurrencyLimitedError rate_limited_concurrent 429
@@ -54,6 +57,7 @@ client: it never holds a path, an address, a traceback or anything an upstream s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import ClassVar
 
@@ -237,6 +241,34 @@ class IdempotencyReuseError(CallerError):
 
     code = "idempotency_key_reuse"
     status_hint = 422
+
+
+class WorkflowError(CallerError):
+    """A client's own graph cannot be run.
+
+    Attributes:
+        details: what a program can read of it. ``node_errors``: node id -> a list of ``{field, reason, message}``;
+            ``upstreams``: name of an upstream -> what it lacks, in sentences; ``missing_ids``: assets that are not the caller's.
+    """
+
+    code = "invalid_workflow"
+    status_hint = 422
+
+    def __init__(self, message: str, *, details: Mapping[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.details: Mapping[str, object] = details or {}
+
+
+class WorkflowFormatError(WorkflowError):
+    """The graph is in the editor's own format, not the one that runs."""
+
+    code = "workflow_format_ui"
+
+
+class MissingAssetError(WorkflowError):
+    """The graph names a file that is not there, or not the caller's: the two are told apart nowhere."""
+
+    code = "missing_asset"
 
 
 class UpgradeRequiredError(CallerError):

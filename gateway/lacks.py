@@ -14,6 +14,7 @@ from gateway.interfaces import Capabilities
 from gateway.manifest import ParameterEntry
 from gateway.template import Parameter, Template
 from gateway.values import preferred
+from gateway.workflow_binding import workflow_findings
 
 #: Class -> input -> the values it takes, or None where any of the type will do; as in ``Capabilities``.
 Classes = Mapping[str, Mapping[str, tuple[object, ...] | None]]
@@ -69,11 +70,13 @@ def missing_on(
         capabilities: of the upstream.
         parameters: of the job, as ``check_parameters`` gave them.
     """
+    if template.workflow is not None:
+        return tuple(map(str, workflow_findings(template.workflow, template.nodes, capabilities)))
     return tuple(str(problem) for problem in missing_problems(template, capabilities.classes, parameters or {}))
 
 
 def missing_problems(template: Template, classes: Classes, parameters: Mapping[str, object]) -> Iterator[Problem]:
-    """What ``missing_on`` says, before it is put in words."""
+    """What ``missing_on`` says of a template on disk, before it is put in words."""
     by_place = {(place.node_id, place.input_name): item for item, place in template.placed_parameters}
     for node in template.nodes.values():
         known = classes.get(node.class_type)

@@ -106,6 +106,13 @@ class Settings(BaseSettings):
     poison_after: int = Field(
         2, ge=0, description="A job under which so many upstreams died of their own fails as poisoned; 0: never."
     )
+    nodes_deny: Names = Field(
+        ("default",),
+        description="Patterns of node classes that clients' own workflows may not use; default: those listed in workflows.md.",
+    )
+    nodes_allow: Names = Field(
+        (), description="Patterns of the only node classes that clients' own workflows may use; all when empty."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
 

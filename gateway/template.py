@@ -35,6 +35,10 @@ from gateway.manifest_reading import parse_manifest
 from gateway.pricing import Pricing
 from gateway.strictjson import loads_object
 from gateway.values import check_value
+from gateway.workflow_values import Workflow
+
+#: Name and task of the template that each client's own graph is made into; no folder and no task is called so.
+WORKFLOW: Final = "workflow"
 
 #: Folder name of a template, which is its name.
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -166,6 +170,8 @@ class Template:
     #: Both files, for the store.
     toml_text: str = field(repr=False)
     graph_text: str = field(repr=False)
+    #: The client's own graph that it was made of; None for one that lies on disk.
+    workflow: Workflow | None = None
 
     @property
     def settable(self) -> frozenset[str]:
@@ -223,6 +229,8 @@ def load_template(name: str, toml_text: str, graph_text: str) -> Template:
     if not NAME.fullmatch(name):
         raise TemplateError(name, "a template's folder is named in lower-case letters, digits, - and _")
     manifest = parse_manifest(name, toml_text)
+    if WORKFLOW in {name, manifest.task}:
+        raise TemplateError(name, f"{WORKFLOW!r} is what clients' own graphs are called; choose another name and task")
     graph, nodes = _read_graph(name, graph_text)
     places = _Places(name, nodes)
     template = Template(

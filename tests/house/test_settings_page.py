@@ -47,6 +47,8 @@ def default(field: FieldInfo) -> str:
             (power, unit) for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB"), (0, "B")) if not value % 1024**power
         )
         return f"`{value // 1024**power} {unit}`"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     if is_duration(field):
         # Thirty days read better than 720 hours, 24 hours better than one day.
         size, unit = next((size, unit) for size, unit in DURATIONS if value % size == 0 and value > size)

@@ -1,0 +1,75 @@
+"""A client's own graph as one upstream gets it: files and prefixes written in, and nothing sent that need not be.
+
+Only nodes that run are sent, each with its class, its inputs and its title. ``binding.py`` checks the names that are
+written; sending is for ``engine/runner.py``. Pure.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from gateway.comfy.graph import Link, Node
+from gateway.interfaces import Capabilities
+from gateway.workflow_classes import Classes
+from gateway.workflow_judging import Finding, findings_on
+from gateway.workflow_reading import is_asset
+from gateway.workflow_values import At, Workflow
+
+
+def workflow_findings(workflow: Workflow, nodes: Mapping[str, Node], capabilities: Capabilities) -> Iterator[Finding]:
+    """What an upstream lacks to run it; nothing when it can.
+
+    A place where this upstream takes a file and no file of the job goes is among it, so that no word of a client's ever
+    reaches one, whatever an upstream installs later.
+    """
+    yield from findings_on(nodes, Classes(capabilities), set(workflow.files.values()), _prefix_places(workflow))
+
+
+def _prefix_places(workflow: Workflow) -> set[At]:
+    return {(node_id, name) for node_id, (name, _) in workflow.prefixes.items()}
+
+
+def fill(
+    workflow: Workflow,
+    nodes: Mapping[str, Node],
+    capabilities: Capabilities,
+    inputs: Mapping[str, str],
+    output_prefix: str,
+) -> dict[str, Any]:
+    """The graph of one attempt on one upstream, the caller's own copy.
+
+    Each node that writes files gets a prefix of its own, the number of the node within the graph: two that write to one
+    prefix would count their files up together.
+
+    Args:
+        workflow: as the job keeps it.
+        nodes: of its graph.
+        capabilities: of the upstream, which lacks nothing of it.
+        inputs: role -> name of the staged file; checked.
+        output_prefix: unique to the attempt; checked.
+    """
+    graph = running_graph(nodes, capabilities)
+    for role, (node_id, name) in workflow.files.items():
+        if node_id in graph:
+            graph[node_id]["inputs"][name] = inputs[role]
+    for number, node_id in enumerate(nodes, 1):
+        if node_id in graph and node_id in workflow.prefixes:
+            graph[node_id]["inputs"][workflow.prefixes[node_id][0]] = f"{output_prefix}/{number}"
+    return graph
+
+
+def running_graph(nodes: Mapping[str, Node], capabilities: Capabilities | None) -> dict[str, Any]:
+    """The nodes that run on an upstream, all where it is not known; without files."""
+    running = None if capabilities is None else Classes(capabilities).reached(nodes)
+    return {node.id: _sent(node) for node in nodes.values() if running is None or node.id in running}
+
+
+def _sent(node: Node) -> dict[str, Any]:
+    inputs = {name: _value(value) for name, value in node.inputs.items() if not is_asset(value)}
+    return {"class_type": node.class_type, "inputs": inputs, "_meta": {"title": node.title or node.class_type}}
+
+
+def _value(value: object) -> object:
+    return [value.node_id, value.slot] if isinstance(value, Link) else copy.deepcopy(value)

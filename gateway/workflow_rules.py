@@ -1,0 +1,186 @@
+"""Which classes clients' own graphs may use: lists of patterns, and the one that ships.
+
+``DEFAULT_DENY`` names classes that run code, read paths or folders, open URLs, or reach what belongs to other jobs. It can
+only hold what is known; a pool for strangers is safer with a list of what is allowed. Pure.
+
+Sources: ComfyUI a125cd84, VideoHelperSuite 4ee72c0, ReActor 6ad6b35; for the other packs, their public documentation.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+#: In a list of patterns: all of ``DEFAULT_DENY``.
+SHIPPED: Final = "default"
+
+#: What the classes do -> patterns of their names.
+DENIED_BY_REASON: Final[dict[str, tuple[str, ...]]] = {
+    "run code": (
+        "*PythonCode*",
+        "*Python Code*",
+        "*PythonScript*",
+        "*PythonExec*",
+        "*PythonInterpreter*",
+        "*Python Interpreter*",
+        "*PythonNode*",
+        "ExecutePython*",
+        "RunPython*",
+        "KY_Eval_Python*",
+        "ACE_Expression_Eval",
+        "Power Puter (rgthree)",
+        "AnyNode*",
+        "*ShellCommand*",
+        "*RunCommand*",
+        "*ExecuteCommand*",
+        "*JavascriptExec*",
+        "interpreter_tool",
+        "interpreter_function",
+    ),
+    "read or write paths": (
+        "VHS_LoadVideoPath",
+        "VHS_LoadVideoFFmpegPath",
+        "VHS_LoadImagePath",
+        "VHS_LoadImagesPath",
+        "VHS_LoadImages",
+        "VHS_LoadAudio",
+        "VHS_SelectLatest",
+        "LoadImageSetFromFolderNode",
+        "LoadImageTextSetFromFolderNode",
+        "LoadImageDataSetFromFolder",
+        "LoadImageTextDataSetFromFolder",
+        "LoadTrainingDataset",
+        "SaveTrainingDataset",
+        "LoadImagesFromFolder*",
+        "LoadVideosFromFolder*",
+        "LoadImagesFromDirectory*",
+        "LoadImagesFromDir*",
+        "LoadImageListFromDir*",
+        "LoadImagesFromPath*",
+        "LoadImageFromPath*",
+        "LoadVideoFromPath*",
+        "LoadPromptsFrom*",
+        "LoadSinglePromptFromFile*",
+        "LoadText|pysssss",
+        "SaveText|pysssss",
+        "Load Image Batch",
+        "Image Load",
+        "Image Save",
+        "Image Saver",
+        "Load Text File",
+        "Save Text File",
+        "Text Load Line From File",
+        "Text File History Loader",
+        "Image History Loader",
+        "Create Video from Path",
+        "Create Morph Image from Path",
+        "Video Dump Frames",
+        "Write to GIF",
+        "Write to Video",
+        "Load Cache",
+        "Cache Node",
+        "Export API",
+        "CR Load Image List*",
+        "CR Load Text List",
+        "CR Load Animation Frames",
+        "CR Load Schedule From File",
+        "CR Load Prompt Style",
+        "CR Output Schedule To File",
+        "CR Save Text To File",
+        "Load Image Sequence (mtb)",
+        "Save Image Sequence (mtb)",
+        "SaveImageKJ",
+        "SaveStringKJ",
+        "Read JSON file [[]Crystools]",
+        "Load image with metadata [[]Crystools]",
+        "Save image with extra metadata [[]Crystools]",
+        "easy loadImagesForLoop",
+        "easy imagesCountInDirectory",
+        "easy saveText*",
+        "load_file*",
+        "load_excel*",
+        "JWImageLoad*",
+        "JWImageSave*",
+        "*Screencap*",
+        "ImageGrabPIL",
+        "WebcamCaptureCV2",
+    ),
+    "open URLs": (
+        "*FromUrl*",
+        "*FromURL*",
+        "*From Url*",
+        "*From URL*",
+        "*ByUrl*",
+        "*ByURL*",
+        "LoadImageUrl*",
+        "LoadImageURL*",
+        "UrlToImage*",
+        "URLToImage*",
+        "DownloadImage*",
+        "Download Image*",
+        "DownloadFile*",
+        "FetchRemote*",
+        "*HttpRequest*",
+        "*HTTPRequest*",
+        "*HTTP Request*",
+        "*HTTP_Request*",
+        "*APIRequest*",
+        "*Webhook*",
+        "*WebHook*",
+        "DiscordSend*",
+        "SendEmail*",
+        "LoadImageS3",
+        "SaveImageS3",
+        "SaveVideoFilesS3",
+        "UploadFileS3",
+        "DownloadFileS3",
+        "CivitAI_*",
+        "*ModelDownloader*",
+        "*Model Down-Loader*",
+        "HF Downloader*",
+        "*HuggingFaceDownload*",
+        "*Huggingface Downloader*",
+        "True Random.org Number Generator",
+        "load_url*",
+        "api_tool",
+        "api_function",
+    ),
+    "reach what belongs to other jobs": (
+        "ReActorSaveFaceModel",
+        "ReActorBuildFaceModel",
+        "VHS_BatchManager",
+        "Get Batch From History (mtb)",
+        "Batch From History (mtb)",
+        "CacheBackendData*",
+        "RetrieveBackendData*",
+        "ImpactQueueTrigger*",
+    ),
+}
+
+#: Patterns, as ``fnmatch`` reads them, upper and lower case apart.
+DEFAULT_DENY: Final = frozenset(pattern for patterns in DENIED_BY_REASON.values() for pattern in patterns)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRules:
+    """Patterns of the classes that may not be used, and of the only ones that may."""
+
+    deny: frozenset[str] = DEFAULT_DENY
+    #: None: all that are not denied.
+    allow: frozenset[str] | None = None
+
+    @classmethod
+    def of(cls, deny: Iterable[str], allow: Iterable[str]) -> NodeRules:
+        """Rules from lists of patterns, as settings hold them; ``SHIPPED`` stands for ``DEFAULT_DENY``, no allowed ones for all."""
+        denied, allowed = set(deny), frozenset(allow)
+        if SHIPPED in denied:
+            denied = (denied - {SHIPPED}) | DEFAULT_DENY
+        return cls(frozenset(denied), allowed or None)
+
+    def permits(self, class_type: str) -> bool:
+        """Whether a graph may hold a node of this class."""
+        if any(fnmatch.fnmatchcase(class_type, pattern) for pattern in self.deny):
+            return False
+        return self.allow is None or any(fnmatch.fnmatchcase(class_type, pattern) for pattern in self.allow)
