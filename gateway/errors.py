@@ -26,6 +26,7 @@
     │   ├── WorkflowError               invalid_workflow        422
     │   │   ├── WorkflowFormatError         workflow_format_ui      422
     │   │   └── MissingAssetError           missing_asset           422
+    │   ├── ConsentRequiredError        consent_required        422
     │   ├── UpgradeRequiredError        upgrade_required        426
     │   └── RateLimitedError            rate_limited            429
     │       └── ConcurrencyLimitedError rate_limited_concurrent 429
@@ -269,6 +270,13 @@ class MissingAssetError(WorkflowError):
     """The graph names a file that is not there, or not the caller's: the two are told apart nowhere."""
 
     code = "missing_asset"
+
+
+class ConsentRequiredError(CallerError):
+    """Faces are swapped here only where it is said that the people in the pictures agreed, and it was not said."""
+
+    code = "consent_required"
+    status_hint = 422
 
 
 class UpgradeRequiredError(CallerError):

@@ -16,6 +16,7 @@ from gateway.accounts import Key as AccountKey
 from gateway.accounts import Keyholder, User
 from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.comfy.messages import Message, OutputFile
+from gateway.consent import Attestation, ConsentRecord
 from gateway.events import Event, Passing, PreviewImage, Progress
 from gateway.idempotency import Answer, Claim, Standing, Wanted
 from gateway.job import Cause, Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
@@ -209,6 +210,8 @@ class NewJob:
     #: The client's own graph and what belongs to it, in JSON; None for jobs of templates.
     workflow: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
+    #: That the people in the pictures agreed, where it was said; recorded in the same transaction.
+    consent: Attestation | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,6 +501,32 @@ class AssetStore(Protocol):
         ...
 
 
+class ConsentStore(Protocol):
+    """Records of consent. They are begun and completed with their job, by ``Store.create_job`` and ``Store.record``."""
+
+    async def record(self, job_id: str) -> ConsentRecord | None:
+        """That of a job, if anything was said."""
+        ...
+
+    async def records(
+        self, *, owner: str | None, since: float, after: str | None, limit: int
+    ) -> Sequence[ConsentRecord]:
+        """Oldest first; ``after`` is the job of the last one already seen. Raises InvalidInputError: it has none."""
+        ...
+
+    async def sweep(self, *, before: float) -> int:
+        """Forget a batch of those whose jobs ended by then; how many."""
+        ...
+
+    async def forget(self, job_id: str) -> int:
+        """Forget that of a job that has ended; how many."""
+        ...
+
+    async def forget_owner(self, owner: str) -> int:
+        """Forget a batch of an owner's whose jobs have ended; how many."""
+        ...
+
+
 class WebhookStore(Protocol):
     """The outbox, and what signs its messages. Every method is one transaction, as of ``Store``."""
 
@@ -591,6 +620,11 @@ class Store(Protocol):
     @property
     def webhooks(self) -> WebhookStore:
         """The outbox."""
+        ...
+
+    @property
+    def consents(self) -> ConsentStore:
+        """What was said of the people in the pictures."""
         ...
 
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
     upload_retention: Seconds = Field(
         86_400.0, gt=0, description="How long files that were uploaded by themselves are kept."
     )
+    require_consent: bool = Field(
+        False, description="Refuse to swap a face unless the request says that the people in the pictures agreed."
+    )
+    consent_retention: Seconds = Field(
+        365 * 86_400.0, description="How long records of consent are kept after their job ended; hashes, no pictures."
+    )
     queue_ttl: Seconds = Field(86_400.0, description="Queued longer than this: failed with code expired.")
     max_queue: int = Field(10_000, gt=0, description="Jobs that may wait; then 503 with Retry-After.")
     stall_seconds: Seconds = Field(600.0, gt=0, description="A running prompt silent for this long is given up.")

@@ -30,8 +30,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.accounts import may_hold_a_key
+from gateway.api import consents, keys, ops, pages, webhooks
 from gateway.api import credits as credit_routes
-from gateway.api import keys, ops, pages, webhooks
 from gateway.api.auth import SAFE_METHODS, SUBPROTOCOL, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
@@ -135,7 +135,15 @@ class _Application(Starlette):
 def all_endpoints(dialects: Sequence[Dialect]) -> tuple[Endpoint | SocketEndpoint, ...]:
     """The whole table: the dialects' and our own."""
     spoken = tuple(endpoint for dialect in dialects for endpoint in dialect.endpoints)
-    return (*spoken, *ops.ENDPOINTS, *keys.ENDPOINTS, *credit_routes.ENDPOINTS, *webhooks.ENDPOINTS, *pages.ENDPOINTS)
+    return (
+        *spoken,
+        *ops.ENDPOINTS,
+        *keys.ENDPOINTS,
+        *credit_routes.ENDPOINTS,
+        *webhooks.ENDPOINTS,
+        *consents.ENDPOINTS,
+        *pages.ENDPOINTS,
+    )
 
 
 def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> None:

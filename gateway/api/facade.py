@@ -14,6 +14,7 @@ from gateway.accounts import DEFAULT_TIER, Keyholder, User
 from gateway.api.downloads import FileBytes
 from gateway.asset_links import AssetLink
 from gateway.audit import MediaKind
+from gateway.consent import Attestation, ConsentRecord
 from gateway.engine.accounts import NewKey, Told
 from gateway.engine.assets import Upload
 from gateway.engine.claims import Done
@@ -40,6 +41,7 @@ __all__ = [
     "AssetLink",
     "Assets",
     "Claims",
+    "Consents",
     "Credits",
     "Done",
     "Health",
@@ -87,11 +89,14 @@ class Stopping(Protocol):
 class Archive(Protocol):
     """What an operator may do with everything that is kept."""
 
-    async def purge_job(self, job_id: str) -> Purge:
-        """Forget an ended job and its files, whoever owns it. Raises NotFoundError, ConflictError."""
+    async def purge_job(self, job_id: str, *, consents: bool = False) -> Purge:
+        """Forget an ended job and its files, whoever owns it. Raises NotFoundError, ConflictError.
+
+        With ``consents`` what was said of the people in them as well; it stays otherwise.
+        """
         ...
 
-    async def purge_owner(self, owner: str) -> Purge:
+    async def purge_owner(self, owner: str, *, consents: bool = False) -> Purge:
         """Forget all jobs and files of an owner. Raises ConflictError while one has not ended."""
         ...
 
@@ -249,6 +254,24 @@ class Webhooks(Protocol):
         ...
 
 
+class Consents(Protocol):
+    """What was said of the people in the pictures."""
+
+    def check(self, given: Attestation | None, task: str) -> None:
+        """Before anything is fetched: may this task be asked for with this? Raises ConsentRequiredError."""
+        ...
+
+    async def record(self, job_id: str) -> ConsentRecord:
+        """That of a job. Raises NotFoundError."""
+        ...
+
+    async def records(
+        self, *, owner: str | None = None, since: float = 0.0, after: str | None = None, limit: int = 100
+    ) -> Sequence[ConsentRecord]:
+        """Oldest first; ``after`` is the job of the last one already seen. Raises InvalidInputError."""
+        ...
+
+
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
 
@@ -285,6 +308,11 @@ class Service(Protocol):
     @property
     def webhooks(self) -> Webhooks:
         """What is told to webhooks."""
+        ...
+
+    @property
+    def consents(self) -> Consents:
+        """What was said of the people in the pictures."""
         ...
 
     @property

@@ -24,6 +24,7 @@ def full_body(health: Health) -> dict[str, object]:
         "templates": [{"name": name, "problem": problem} for name, problem in sorted(health.template_problems.items())],
         "jobs": {state.value: count for state, count in health.jobs.items()},
         "warnings": list(health.warnings),
+        "consent_required": health.consent_required,
     }
 
 

@@ -176,8 +176,14 @@ async def post_ticket(request: Request, call: Call) -> Response:
 
 
 async def purge(request: Request, call: Call) -> Response:
-    """``POST /-/purge`` {job} or {owner}: forget what has ended, rows and bytes, at once; 409 when something has not."""
+    """``POST /-/purge`` {job} or {owner}: forget what has ended, rows and bytes, at once; 409 when something has not.
+
+    ``consents`` (true): records of consent as well.
+    """
     body = await receive_json(request, call.window.form_limits, stopping=call.service.stopping)
+    consents = body.pop("consents", None) or False
+    if not isinstance(consents, bool):
+        raise InvalidInputError("consents is true or false.", field="consents")
     given = {name: body[name] for name in ("job", "owner") if body.get(name) is not None}
     if len(given) != 1 or len(body) > 1:
         raise InvalidInputError("Give either job, an id, or owner, a name.", field="job")
@@ -185,12 +191,13 @@ async def purge(request: Request, call: Call) -> Response:
     if not isinstance(value, str) or not value:
         raise InvalidInputError(f"{field} is a text.", field=field)
     if field == "owner":
-        purged = await call.service.archive.purge_owner(value)
+        purged = await call.service.archive.purge_owner(value, consents=consents)
     elif is_job_id(value):
-        purged = await call.service.archive.purge_job(value)
+        purged = await call.service.archive.purge_job(value, consents=consents)
     else:
         raise NotFoundError("There is no such job.", field=field)
-    return json_response({"jobs": purged.jobs, "files": purged.files, "deleted_files": purged.blobs})
+    told = {"jobs": purged.jobs, "files": purged.files, "deleted_files": purged.blobs, "consents": purged.consents}
+    return json_response(told)
 
 
 async def get_backup(request: Request, call: Call) -> Response:

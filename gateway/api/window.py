@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
 from urllib.parse import urlsplit
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -30,6 +31,8 @@ from gateway.api.shown import lookup_id, no_such_job
 from gateway.api.tickets import Tickets
 from gateway.api.uploads import Form, FormLimits, receive_form
 from gateway.audit import MediaKind
+from gateway.consent import HEADER as CONSENT_HEADER
+from gateway.consent import Attestation, by_header
 from gateway.errors import BusyError, NotFoundError, UnauthorizedError
 from gateway.events import PreviewImage
 from gateway.job import Job, JobState
@@ -166,6 +169,23 @@ class Call:
         """
         return self.window.limits.creating(self.known)
 
+    def consent(self, field: Attestation | None, headers: Headers, task: str = "face_swap") -> Attestation | None:
+        """What a request says of the people in its pictures, by its field or its header, before anything is fetched.
+
+        Args:
+            field: what its field says, if it has one.
+            headers: its own.
+            task: what it asks for.
+
+        Raises:
+            InvalidInputError: the header says no, or something else.
+            ConsentRequiredError: it had to be said, and was not.
+        """
+        header = by_header(headers.get(CONSENT_HEADER))
+        given = header if field is None else field
+        self.service.consents.check(given, task)
+        return given
+
     async def form(self, request: Request) -> Form:
         """The request's form, its files in the blob store: enter it, and ``keep`` it before the engine is given them.
 
@@ -188,6 +208,7 @@ class Call:
         with self.creating():
             async with await self.form(request) as form:
                 wanted = read(form, self.known)
+                wanted = replace(wanted, consent=self.consent(wanted.consent, request.headers, wanted.task))
                 form.keep()
             return await self.service.submit(wanted)
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import cyclopts
 
 from gateway import logs
-from gateway.cli import accounts, operating, webhooks
+from gateway.cli import accounts, consents, operating, webhooks
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.configuration import read_settings
 from gateway.data_dir import StartError
@@ -101,6 +101,7 @@ def submit(
     face: Path,
     *,
     output: Annotated[Path | None, cyclopts.Parameter(name=["--output", "-o"])] = None,
+    consent: Annotated[bool, cyclopts.Parameter(negative=())] = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> None:
@@ -110,12 +111,13 @@ def submit(
         target: the video or picture that receives the face.
         face: a photo of the face.
         output: where to save the result; by default its own name in the current folder.
+        consent: say that the people in the pictures agreed.
         url: base URL of the gateway.
         token: Bearer token for a gateway in keys mode.
     """
     from gateway.cli.submitting import submit_files
 
-    saved = asyncio.run(submit_files(GatewayClient(url, token), target, face, output))
+    saved = asyncio.run(submit_files(GatewayClient(url, token), target, face, output, consent=consent))
     print(f"Saved {saved}")
 
 
@@ -217,6 +219,7 @@ def install(comfyui_directory: Path) -> None:
 operating.register(app)
 accounts.register(app)
 webhooks.register(app)
+consents.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from gateway.blobs.local import LocalBlobs
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.reaching import DATABASE, Held
 from gateway.engine.backup import DamagedBlobError, open_backup
-from gateway.engine.purging import purge_job, purge_owner
+from gateway.engine.purging import Purge, purge_job, purge_owner
 from gateway.errors import GatewayError
 from gateway.store.copying import DatabaseFile
 from gateway.store.sql_store import SqlStore
@@ -26,44 +26,46 @@ from gateway.store.sql_store import SqlStore
 COPY_SECONDS = 600.0
 
 
-async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | None) -> str:
-    """Forget either a job or all of an owner; what to tell the operator.
+async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | None, consents: bool = False) -> str:
+    """Forget either a job or all of an owner, records of consent only when asked; what to tell the operator.
 
     Raises:
         ClientError: nothing was forgotten, and why.
     """
     if isinstance(where, GatewayClient):
-        body = {"job": job} if owner is None else {"owner": owner}
+        body = {**({"job": job} if owner is None else {"owner": owner}), **({"consents": True} if consents else {})}
         told = await where.admin("POST", "/-/purge", body)
-        jobs, files, deleted = (int(told[name]) for name in ("jobs", "files", "deleted_files"))
+        done = Purge(*(int(told.get(name, 0)) for name in ("jobs", "files", "deleted_files", "consents")))
     else:
-        jobs, files, deleted = await _purge_here(where.folder, job, owner)
-    if owner is not None and not (jobs or files):
+        done = await _purge_here(where.folder, job, owner, consents=consents)
+    if owner is not None and not (done.jobs or done.files or done.consents):
         # Whoever gives the name of a user must not believe that all of that user's is gone.
         return (
             f"No job or file belongs to the owner {owner!r}. Owners are keys, by the ids that "
             "'comfygate keys list' shows, and local, who owns what was sent without one."
         )
+    records = f" Records of consent: {done.consents}." if consents else ""
     return (
-        f"Purged: jobs {jobs}, files {files}, of which deleted {deleted}.\n"
+        f"Purged: jobs {done.jobs}, files {done.files}, of which deleted {done.blobs}.{records}\n"
         "What ComfyUI instances keep in input/gateway/ and output/gateway/ is not touched: clear it there."
     )
 
 
-async def _purge_here(folder: Path, job: str | None, owner: str | None) -> tuple[int, int, int]:
+async def _purge_here(folder: Path, job: str | None, owner: str | None, *, consents: bool) -> Purge:
     blobs = LocalBlobs(folder / "blobs")
     try:
         with our_sentences(folder):
             store = await SqlStore.open(folder / DATABASE, result_retention_seconds=0.0, asset_retention_seconds=0.0)
             try:
-                done = await (
-                    purge_owner(store, blobs, owner) if owner is not None else purge_job(store, blobs, job or "")
+                return await (
+                    purge_job(store, blobs, job or "", consents=consents)
+                    if owner is None
+                    else purge_owner(store, blobs, owner, consents=consents)
                 )
             finally:
                 await store.close()
     finally:
         await blobs.close()
-    return done.jobs, done.files, done.blobs
 
 
 async def backup(where: GatewayClient | Held, into: Path) -> int:

@@ -106,6 +106,7 @@ def purge(
     *,
     job: str | None = None,
     owner: str | None = None,
+    consents: Annotated[bool, cyclopts.Parameter(negative=())] = False,
     url: Url = None,
     token: Token = None,
     data_dir: DataDir = None,
@@ -115,6 +116,7 @@ def purge(
     Args:
         job: id of the job.
         owner: id of the key that the jobs were sent with; local for those sent without one.
+        consents: records of consent too, which stay otherwise.
         url: base URL of the gateway.
         token: admin token.
         data_dir: data directory; opened here when no gateway holds it.
@@ -126,7 +128,7 @@ def purge(
         raise ClientError("Give either --job ID or --owner NAME.")
     logs.configure("warning", "text")
     with gateway_or_directory(url, token, data_dir) as where:
-        print(asyncio.run(keeping.purge(where, job=job, owner=owner)))
+        print(asyncio.run(keeping.purge(where, job=job, owner=owner, consents=consents)))
 
 
 def backup(file: Path, *, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:

@@ -25,12 +25,16 @@ RECONNECTS = 8
 class _Watch:
     """Where a stream stands."""
 
+    #: What is said of the people in the pictures.
+    consent: bool = False
     prompt_id: str | None = None
     last_event_id: str | None = None
     ended: dict[str, Any] | None = None
 
 
-async def submit_files(client: GatewayClient, target: Path, face: Path, output: Path | None) -> Path:
+async def submit_files(
+    client: GatewayClient, target: Path, face: Path, output: Path | None, *, consent: bool = False
+) -> Path:
     """Submit, show a bar, save; where the result lies.
 
     Raises:
@@ -38,7 +42,7 @@ async def submit_files(client: GatewayClient, target: Path, face: Path, output: 
     """
     field = _field_for(target)
     _readable(face)
-    watch = _Watch()
+    watch = _Watch(consent=consent)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -74,7 +78,8 @@ async def _events(
                 if watch.prompt_id is None:
                     with target.open("rb") as video, face.open("rb") as image:
                         files = {field: (target.name, video), "image": (face.name, image)}
-                        request = http.stream("POST", "/face-swap", files=files)
+                        data = {"consent": "true"} if watch.consent else {}
+                        request = http.stream("POST", "/face-swap", files=files, data=data)
                         async with request as response:
                             async for event in _read(response, watch):
                                 yield event

@@ -30,17 +30,17 @@ class Archive:
         self._on_purge = on_purge
         self._is_backing_up = False
 
-    async def purge_job(self, job_id: str) -> Purge:
+    async def purge_job(self, job_id: str, *, consents: bool = False) -> Purge:
         """Forget an ended job and its files, whoever owns it. Raises NotFoundError, ConflictError."""
         try:
-            return await purge_job(self._store, self._blobs, job_id)
+            return await purge_job(self._store, self._blobs, job_id, consents=consents)
         finally:  # rows go first, so a purge that broke may have forgotten a job all the same
             self._on_purge()
 
-    async def purge_owner(self, owner: str) -> Purge:
+    async def purge_owner(self, owner: str, *, consents: bool = False) -> Purge:
         """Forget all jobs and files of an owner. Raises ConflictError while one has not ended."""
         try:
-            return await purge_owner(self._store, self._blobs, owner)
+            return await purge_owner(self._store, self._blobs, owner, consents=consents)
         finally:
             self._on_purge()
 

@@ -89,6 +89,7 @@ class Maintenance:
         """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""
         await self._service.claims.sweep()
         await self._store.webhooks.sweep()
+        await self._service.consents.sweep()
         for _ in range(MAX_BATCHES):
             now = self._clock.now()
             swept = await self._store.sweep(

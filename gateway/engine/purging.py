@@ -8,7 +8,7 @@ bytes before that job was stored, and is still sending the rest of the form: tha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -27,23 +27,27 @@ class Purge:
     files: int = 0
     #: Files whose bytes were deleted.
     blobs: int = 0
+    #: Records of consent; they stay unless they are asked for.
+    consents: int = 0
 
 
-async def purge_job(store: Store, blobs: Blobs, job_id: str) -> Purge:
-    """Forget an ended job and its files.
+async def purge_job(store: Store, blobs: Blobs, job_id: str, *, consents: bool = False) -> Purge:
+    """Forget an ended job and its files; with ``consents`` what was said of the people in them, too.
 
     Raises:
-        NotFoundError: there is no such job.
+        NotFoundError: there is no such job, nor such a record where it was asked for.
         ConflictError: it has not ended.
     """
     purged = await store.purge_job(job_id)
-    if purged is None:
+    forgotten = await store.consents.forget(job_id) if consents else 0
+    if purged is None and not forgotten:
         raise NotFoundError("there is no such job")
-    return _told(await _drop(blobs, purged, Purge()))
+    total = Purge() if purged is None else await _drop(blobs, purged, Purge())
+    return _told(replace(total, consents=forgotten))
 
 
-async def purge_owner(store: Store, blobs: Blobs, owner: str) -> Purge:
-    """Forget all jobs and files of an owner; an owner of whom nothing is known has none.
+async def purge_owner(store: Store, blobs: Blobs, owner: str, *, consents: bool = False) -> Purge:
+    """Forget all jobs and files of an owner, and likewise; an owner of whom nothing is known has none.
 
     Raises:
         ConflictError: a job of the owner has not ended. Nothing was forgotten, unless it came while this ran.
@@ -51,6 +55,8 @@ async def purge_owner(store: Store, blobs: Blobs, owner: str) -> Purge:
     total = Purge()
     while (purged := await store.purge_owner(owner)).jobs or purged.assets:
         total = await _drop(blobs, purged, total)
+    while consents and (forgotten := await store.consents.forget_owner(owner)):
+        total = replace(total, consents=total.consents + forgotten)
     return _told(total)
 
 
@@ -63,5 +69,5 @@ async def _drop(blobs: Blobs, purged: Purged, so_far: Purge) -> Purge:
 
 
 def _told(purge: Purge) -> Purge:
-    log.info("purged", jobs=purge.jobs, files=purge.files, blobs=purge.blobs)
+    log.info("purged", jobs=purge.jobs, files=purge.files, blobs=purge.blobs, consents=purge.consents)
     return purge

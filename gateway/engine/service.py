@@ -21,6 +21,7 @@ from gateway.engine.assets import Assets
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
 from gateway.engine.claims import Claims
+from gateway.engine.consents import Consents
 from gateway.engine.credits import Credits
 from gateway.engine.detection import detectors, read_faces
 from gateway.engine.dispatcher import Standing
@@ -72,6 +73,8 @@ class Health:
     warnings: tuple[str, ...] = ()
     #: Templates of which jobs could run now, by name.
     ready_templates: tuple[str, ...] = ()
+    #: Whether who has a face swapped must say that the people in the pictures agreed.
+    consent_required: bool = False
 
     @property
     def is_ready(self) -> bool:
@@ -191,6 +194,7 @@ class Service:
             clock=clock,
             new_id=new_id,
         )
+        self.consents = Consents(store.consents, clock, settings.consent_retention, self._intake.requires_consent)
         self._counts: Mapping[JobState, int] = {}
 
     # ------------------------------------------------------------------------------------------------------ submitting
@@ -397,7 +401,8 @@ class Service:
             status = HealthStatus.HEALTHY
         engines = {view.status.engine for view in able}
         engine = None if not engines else "comfyui" if "comfyui" in engines else "preview"
-        return Health(status, engine, views, problems, self._counts, ready_templates=ready)
+        wants_consent = self.settings.require_consent
+        return Health(status, engine, views, problems, self._counts, (), ready, consent_required=wants_consent)
 
     def upstreams(self) -> tuple[MemberView, ...]:
         """How the pool's upstreams are."""

@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 
 from gateway.audit import MediaKind
 from gateway.binding import check_parameters
+from gateway.consent import Attestation, refuse_without
 from gateway.engine.catalog import Catalog
 from gateway.engine.needs import TARGET_ROLE, Need, requirement_of
 from gateway.engine.pool import Pool
@@ -63,6 +64,8 @@ class Submission:
     extra: Mapping[str, object] = field(default_factory=dict)
     #: Refuse it when upstreams have said what they can do and none of them, down or not, can run it.
     must_be_runnable: bool = False
+    #: That the people in the pictures agreed, where it was said.
+    consent: Attestation | None = None
     #: The answer to a request that is done once (``claims.py``), kept with the job.
     promise: Promise | None = None
 
@@ -103,6 +106,7 @@ class Intake:
         inputs = await self._probe(submission)
         facts = {role: given.facts for role, given in inputs.items()}
         template = self._choose(submission, facts[TARGET_ROLE].kind if TARGET_ROLE in facts else None)
+        refuse_without(submission.consent, is_required=self._settings.require_consent and template.swaps_faces)
         known = self._pool.capabilities()
         parameters = check_parameters(template, submission.parameters, offered=known, draw=draw_number)
         _refuse_other_files(inputs.keys(), wanted_roles(template, parameters).keys())
@@ -130,9 +134,16 @@ class Intake:
             price=price_of(template.pricing, facts.get(TARGET_ROLE), target.size_bytes if target else 0),
             promise=submission.promise,
             extra=submission.extra,
+            consent=submission.consent,
         )
         recorded = await self._recorder.create(new, max_queue=self._settings.max_queue)
         return recorded.job
+
+    def requires_consent(self, task: str) -> bool:
+        """Whether it has to be said: a template that does this task swaps faces."""
+        if not self._settings.require_consent:
+            return False
+        return any(template.swaps_faces for template in self._catalog.templates() if template.task == task)
 
     def least_price(self, task: str, target: MediaKind) -> int:
         """Credits that a job of this task costs at least. Raises TemplateError, InvalidInputError."""

@@ -23,6 +23,7 @@ from gateway.engine.accounts import Accounts
 from gateway.engine.assets import Assets
 from gateway.engine.bus import LocalBus
 from gateway.engine.claims import Claims
+from gateway.engine.consents import Consents
 from gateway.engine.credits import Credits
 from gateway.engine.dispatcher import Standing
 from gateway.engine.pool import Judgment, MemberView
@@ -43,6 +44,7 @@ from gateway.settings import Settings
 from tests.fakes.accounts import MemoryAccounts
 from tests.fakes.assets import MemoryAssets
 from tests.fakes.clock import FrozenClock as MovableClock
+from tests.fakes.consents import MemoryConsents
 from tests.fakes.credits import MemoryClaims, MemoryCredits
 from tests.fakes.receivers import FakeWebhooks
 
@@ -156,20 +158,21 @@ class FakeArchive:
         #: Backups being sent.
         self.backups = 0
 
-    async def purge_job(self, job_id: str) -> Purge:
+    async def purge_job(self, job_id: str, *, consents: bool = False) -> Purge:
         job = self._service.stored.get(job_id)
         if job is None:
             raise NotFoundError("There is no such job.")
         if job.state not in TERMINAL_JOB:
             raise ConflictError("The job has not ended.")
         del self._service.stored[job_id]
-        return Purge(jobs=1, files=2, blobs=1)
+        forgotten = await self._service.consent_store.forget(job_id) if consents else 0
+        return Purge(jobs=1, files=2, blobs=1, consents=forgotten)
 
-    async def purge_owner(self, owner: str) -> Purge:
+    async def purge_owner(self, owner: str, *, consents: bool = False) -> Purge:
         gone = [job.id for job in self._service.stored.values() if job.owner == owner]
         for job_id in gone:
             del self._service.stored[job_id]
-        return Purge(jobs=len(gone))
+        return Purge(jobs=len(gone), consents=await self._service.consent_store.forget_owner(owner) if consents else 0)
 
     @asynccontextmanager
     async def backup(self) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -240,6 +243,10 @@ class FakeService:
             retention_seconds=settings.upload_retention,
         )
         self.webhooks = FakeWebhooks()
+        self.consent_store = MemoryConsents()
+        self.consents = Consents(
+            self.consent_store, self.clock, 86_400.0, lambda task: settings.require_consent and task == "face_swap"
+        )
         self.claims = Claims(self.claim_store, self.claim_clock, lambda: f"token-{next(ids)}")
 
     # ------------------------------------------------------------------------------------------- what a test says
@@ -488,7 +495,14 @@ class FakeService:
         return self.stored[job_id]
 
     def health(self) -> Health:
-        return Health(self.status, "preview", tuple(self.members.values()), {}, {JobState.QUEUED: 1})
+        return Health(
+            self.status,
+            "preview",
+            tuple(self.members.values()),
+            {},
+            {JobState.QUEUED: 1},
+            consent_required=self.settings.require_consent,
+        )
 
     def upstreams(self) -> tuple[MemberView, ...]:
         return tuple(self.members.values())

@@ -17,6 +17,8 @@ LONGEST_MODULE_LINES = 450
 #: Modules that may be longer, each with the reason.
 LONG_MODULES = {
     "gateway/interfaces.py": "every seam of the house in one place, half of it docstrings",
+    "gateway/api/facade.py": "every door of the engine in one place, most of it docstrings",
+    "gateway/errors.py": "the whole tree of errors, a few lines each",
     "gateway/comfy/protocol.py": "one state machine; its rules are read together",
     "gateway/upstreams/remote.py": "one class per connection, its tasks and its calls",
 }
@@ -44,6 +46,8 @@ TESTED_ELSEWHERE = {
     "gateway/store/sql_store.py": "tests/contract/test_store.py",
     "gateway/store/metadata.py": "tests/unit/store/test_schema.py",
     "gateway/store/schema_credits.py": "tests/contract/test_sql_credits.py",
+    "gateway/store/schema_consents.py": "tests/contract/test_sql_consents.py",
+    "gateway/store/sql_consents.py": "tests/contract/test_sql_consents.py",
     "gateway/store/schema_webhooks.py": "tests/contract/test_sql_webhooks.py",
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
     "gateway/upstream_builder.py": "tests/unit/test_main.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import subprocess
@@ -12,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
 from tests.tools.faceswap_client import ended, submit
 from tests.tools.gateway_process import GatewayProcess, free_port
@@ -100,6 +102,20 @@ async def test_purge_through_the_gateway_deletes_rows_and_bytes_of_that_job_only
         assert (await client.get(link)).status_code == HTTPStatus.NOT_FOUND
         assert (await client.get(kept)).status_code == HTTPStatus.OK
         assert (await client.get(f"/status/{kept_id}")).json()["status"] == "SUCCESS"
+
+
+async def test_consent_that_was_given_with_a_swap_outlives_its_purge(gateway, material):
+    token = gateway.bearer["Authorization"].removeprefix("Bearer ")
+    words = ("submit", str(material.still), str(material.face(703)), "--consent", "-o", "swapped.png")
+    assert "Saved" in await said(gateway, *words, "--url", gateway.url, "--token", token)
+    (record,) = map(json.loads, (await said(gateway, "consent", "export")).splitlines())
+    await said(gateway, "purge", "--job", record["job"])
+    assert json.loads(await said(gateway, "consent", "show", record["job"])) == record
+    face, result = material.face(703).read_bytes(), (gateway.folder / "swapped.png").read_bytes()
+    assert record["inputs"]["face"] == f"blake3:{blake3(face).hexdigest()}"
+    assert (record["state"], record["outputs"]) == ("succeeded", [f"blake3:{blake3(result).hexdigest()}"])
+    assert "Records of consent: 1." in await said(gateway, "purge", "--job", record["job"], "--consents")
+    assert await said(gateway, "consent", "export") == ""
 
 
 def unpack(backup: Path, into: Path) -> None:

@@ -6,7 +6,7 @@ import * as memory from "./memory.js";
 
 const FIELD_SLOTS = {
   video: "target", video_url: "target", target_image: "target", target_image_url: "target",
-  image: "face", image_url: "face", output_name: "output_name",
+  image: "face", image_url: "face", output_name: "output_name", consent: "consent",
 };
 const PLACEHOLDERS = { target: "What to change", face: "Face to put in" };
 
@@ -109,6 +109,9 @@ function isComplete() {
     ["face", "Choose a photo with the face to put in."],
     ["target", "Choose a video, GIF or picture to change."],
   ].filter(([slot]) => !chosen[slot]);
+  if (!byId("consent_row").hidden && !byId("consent").checked) {
+    missing.unshift(["consent", "Swaps are made here only with the consent of the people in the pictures."]);
+  }
   for (const [slot, sentence] of missing) {
     showError(slot, sentence);
     byId(slot).focus();
@@ -124,12 +127,13 @@ function formData() {
   form.append("output_name", byId("output_name").value);
   form.append(isMoving(chosen.target) ? "video" : "target_image", chosen.target);
   form.append("image", chosen.face);
+  if (byId("consent").checked) form.append("consent", "true");
   return form;
 }
 
 async function submit(event, { onStarted, onUnauthorized }) {
   event.preventDefault();
-  for (const slot of ["target", "face", "output_name", "form"]) showError(slot, "");
+  for (const slot of ["target", "face", "output_name", "consent", "form"]) showError(slot, "");
   if (uploading || !isComplete()) return;
   const file = chosen.target;
   setUploading(new AbortController());
@@ -141,6 +145,7 @@ async function submit(event, { onStarted, onUnauthorized }) {
     // The face stays: the next swap is often the same face in another film.
     choose("target", null);
     byId("output_name").value = "";
+    byId("consent").checked = false; // of other pictures it is asked anew
     setUploading(null);
     onStarted(id);
   } catch (error) {
@@ -165,6 +170,12 @@ function showUpload(fraction) {
 }
 
 const showStart = () => { byId("start").disabled = isClosed || Boolean(uploading); };
+
+/** Whether it has to be said that the people in the pictures agreed. */
+export function setConsentRequired(value) {
+  byId("consent_row").hidden = !value;
+  if (!value) byId("consent").checked = false;
+}
 
 /** Whether a swap could be started at all. */
 export function setClosed(value) {

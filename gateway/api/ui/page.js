@@ -32,6 +32,7 @@ async function pollHealth() {
   const wasClosed = isClosed;
   isClosed = health.upstreams === undefined;
   compose.setClosed(isClosed);
+  compose.setConsentRequired(health.consent_required === true);
   byId("key_form").hidden = !isClosed;
   if (isClosed) showTokenError(gateway.token() ? "The gateway does not accept this key." : "");
   if (wasClosed && !isClosed) await enter();

@@ -1,4 +1,4 @@
-"""Taking in a new job: job, task, inputs, first event, price and kept promise in one transaction."""
+"""Taking in a new job: job, task, inputs, first event, price, kept promise and consent in one transaction."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gateway.job import Job, JobState, Task, TaskState
 from gateway.store.queries import change
 from gateway.store.queries.assets import hold_inputs
 from gateway.store.queries.claims import finish
+from gateway.store.queries.consents import attest
 from gateway.store.queries.ledger import charge_for
 from gateway.store.queries.queue import is_full
 from gateway.store.queries.recording import INSERT_EVENT
@@ -22,7 +23,7 @@ RETRY_AFTER_SECONDS = 30
 
 
 def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) -> Recorded:
-    """Store job, task, input assets and event 1; charge whoever pays, and keep the answer to an idempotency key.
+    """Store job, task, input assets and event 1; charge whoever pays; keep a promised answer, and the consent.
 
     Raises:
         QueueFullError: ``max_queue`` tasks wait already.
@@ -46,6 +47,7 @@ def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) 
         change(connection, _INSERT_GRAPH, {"job_id": new.id, "workflow": new.workflow})
     change(connection, _INSERT_TASK, _new_task_row(new, now))
     hold_inputs(connection, job)
+    attest(connection, new, now)
     change(connection, INSERT_EVENT, event_row(event))
     return Recorded(job, task, (event,))
 

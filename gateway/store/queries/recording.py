@@ -34,6 +34,7 @@ from gateway.job import (
 )
 from gateway.store.queries import change
 from gateway.store.queries.assets import add_results, drop_results, end_results, forget_results, release_inputs
+from gateway.store.queries.consents import complete as complete_consent
 from gateway.store.queries.jobs import SELECT_JOB
 from gateway.store.queries.ledger import close_hold
 from gateway.store.queries.outbox import post
@@ -220,6 +221,7 @@ def _apply(
     if story.job.is_terminal:
         _end(connection, story, report, decision, retention)
         post(connection, story.job, story.now)
+        complete_consent(connection, story.job, story.now)
 
 
 def _dispatch(connection: Connection, story: _Story, task: Task, report: Report) -> Task:

@@ -119,6 +119,23 @@ def tells_in_a_second_transaction() -> None:
     SqlStore.record = late  # type: ignore[method-assign]
 
 
+def completes_consents_in_a_second_transaction() -> None:
+    complete, record = recording.complete_consent, SqlStore.record
+
+    def forgets(connection: Any, job: Any, now: float) -> None:
+        if job.state is JobState.CANCELED:
+            complete(connection, job, now)
+
+    async def late(self: SqlStore, task_id: str, report: Any, *, limits: Any, now: float) -> Any:
+        recorded = await record(self, task_id, report, limits=limits, now=now)
+        if recorded is not None and recorded.job.is_terminal and recorded.job.state is not JobState.CANCELED:
+            await self._executor.write(complete, recorded.job, now)
+        return recorded
+
+    recording.complete_consent = forgets
+    SqlStore.record = late  # type: ignore[method-assign]
+
+
 #: Each with the place where a death shows it: in the life of a gateway that has it.
 FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "remembers-no-draining": (remembers_no_draining, "rename in local._adopt"),
@@ -129,5 +146,6 @@ FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "writes-under-the-last-name": (writes_under_the_last_name, "unlink in"),
     "refunds-in-a-second-transaction": (refunds_in_a_second_transaction, "commit in"),
     "tells-in-a-second-transaction": (tells_in_a_second_transaction, "commit in"),
+    "completes-consents-in-a-second-transaction": (completes_consents_in_a_second_transaction, "commit in"),
     "keeps-answers-in-a-second-transaction": (keeps_answers_in_a_second_transaction, "commit in"),
 }

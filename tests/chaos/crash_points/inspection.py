@@ -39,11 +39,13 @@ class Inspection:
             await self.require_files()
             self.require_sound_ledger()
             self.require_sound_outbox()
+            self.require_sound_consents()
             await self.require_one_order()
             await self.require_all_end()
             await self.require_all_told()
             self.require_sound_ledger()
             self.require_sound_outbox()
+            self.require_sound_consents()
             self.require_balance()
             await self.require_nothing_left()
         finally:
@@ -107,6 +109,15 @@ class Inspection:
         first = "(SELECT min(next_at) FROM webhook_messages WHERE endpoint = webhook_endpoints.id)"
         late = f"SELECT id FROM webhook_endpoints WHERE coalesce(next_at > {first}, {first} IS NOT NULL)"  # noqa: S608 - ours
         assert self.rows(late) == [], "a message that waits is never looked for"
+
+    def require_sound_consents(self) -> None:
+        """What was said of a job was begun with it and completed with its end; orders said nothing."""
+        ends_alike = "(ended_at IS NULL) = (finished_at IS NULL) AND coalesce(consents.state, jobs.state) = jobs.state"
+        record = f"SELECT 1 FROM consents WHERE job_id = jobs.id AND {ends_alike}"  # noqa: S608 - ours
+        wrong = f"SELECT id FROM jobs WHERE (dialect <> 'order') <> EXISTS ({record})"  # noqa: S608 - ours
+        assert self.rows(wrong) == [], "a consent was lost, or does not know its job's end"
+        orphans = "SELECT job_id FROM consents WHERE ended_at IS NULL AND job_id NOT IN (SELECT id FROM jobs)"
+        assert self.rows(orphans) == [], "a consent without a job"
 
     async def require_all_told(self) -> None:
         """What waits in the outbox is sent, once each."""
@@ -212,3 +223,8 @@ class Inspection:
             assert set(self.on_disk()) == known == set(), "bytes were left"
         assert self.rows("SELECT id FROM jobs") == [], "a job was left"
         assert self.rows("SELECT id FROM assets") == [], "an asset was left"
+        kept = self.rows("SELECT count(*) FROM consents")[0][0]
+        assert kept >= len(self.notes.answered.keys() & {f"submit {name}" for name in ("first", "fourth", "paid")})
+        house.clock.advance(366 * DAY)
+        await house.keeper.sweep()
+        assert self.rows("SELECT job_id FROM consents") == [], "a consent was left"

@@ -122,7 +122,8 @@ async def test_purge_takes_an_ended_job_or_an_owner_and_wants_the_admin_token():
     assert (refused.status, refused.json["code"]) == (409, "conflict")
     assert job.id in service.stored
     service.succeed(job.id)
-    assert (await post_purge(app, {"job": job.id}, **ADMIN)).json == {"jobs": 1, "files": 2, "deleted_files": 1}
+    told = (await post_purge(app, {"job": job.id}, **ADMIN)).json
+    assert told == {"jobs": 1, "files": 2, "deleted_files": 1, "consents": 0}
     assert (await post_purge(app, {"job": job.id}, **ADMIN)).status == 404
     assert (await post_purge(app, {"owner": "ann"}, **ADMIN)).json["jobs"] == 1
     assert other.id not in service.stored
@@ -136,6 +137,7 @@ async def test_purge_takes_an_ended_job_or_an_owner_and_wants_the_admin_token():
         ({"job": 7}, 400),
         ({"owner": ""}, 400),
         ({"owner": "ann", "dry_run": True}, 400),
+        ({"owner": "ann", "consents": "yes"}, 400),
         ({"job": "no id"}, 404),
     ],
 )

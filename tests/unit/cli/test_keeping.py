@@ -29,3 +29,10 @@ async def test_an_owner_of_whom_nothing_is_known_is_told_to_be_one():
     assert "No job or file belongs to the owner 'ann'" in told
     assert "keys list" in told
     assert "Purged" not in told
+
+
+async def test_records_of_consent_are_spoken_of_where_they_were_asked_for():
+    gateway = Gateway(0, 0)
+    gateway.answer["consents"] = 3
+    assert "Records of consent: 3." in await purge(gateway, job=None, owner="k-ann", consents=True)
+    assert "consent" not in await purge(Gateway(1, 1), job=None, owner="k-ann")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,10 +30,12 @@ async def submit_task(request: Request, call: Call) -> Response:
             wanted = translation.read_request(received.body, received.files)
             translation.refuse_unknown_task(wanted.task_type, service.task_types())
             check_urls(service, wanted.urls.values())
+            consent = call.consent(wanted.consent, request.headers, wanted.task_type)
             received.keep()
         inputs = await with_urls(service, wanted.files, wanted.urls)
         is_open = call.window.settings.auth == "open"
-        job = await service.submit(translation.submission(wanted, inputs, call.known, is_open=is_open))
+        asked = translation.submission(wanted, inputs, call.known, is_open=is_open)
+        job = await service.submit(replace(asked, consent=consent))
     return json_response(translation.accepted_body(job), 202)
 
 
@@ -72,4 +75,5 @@ async def cancel_task(request: Request, call: Call) -> Response:
 async def get_task_types(request: Request, call: Call) -> Response:
     """``GET /task_types``."""
     del request
-    return json_response(translation.types_body(call.service.task_types()))
+    required = call.window.settings.require_consent
+    return json_response(translation.types_body(call.service.task_types(), consent_required=required))

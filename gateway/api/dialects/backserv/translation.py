@@ -12,7 +12,7 @@ lists its fields and our deliberate differences.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,6 +23,8 @@ from gateway.api.incoming import ReceivedFile
 from gateway.api.shown import percentage_of, timestamp
 from gateway.api.url_inputs import UrlInput
 from gateway.audit import MediaKind
+from gateway.consent import FIELD as CONSENT
+from gateway.consent import Attestation, by_field
 from gateway.errors import GatewayError, InvalidInputError, TaskUnavailableError
 from gateway.events import Progress
 from gateway.job import Job, JobState
@@ -90,6 +92,8 @@ class TaskRequest:
     #: What the task's templates declare; checked by the engine.
     parameters: Mapping[str, JsonValue]
     output_name: str | None
+    #: What is said of the people in the pictures.
+    consent: Attestation | None = None
 
 
 def read_request(body: Mapping[str, JsonValue], files: Mapping[str, ReceivedFile]) -> TaskRequest:
@@ -128,7 +132,7 @@ def read_request(body: Mapping[str, JsonValue], files: Mapping[str, ReceivedFile
     }
     for name in UNUSABLE & params.keys():
         raise InvalidInputError(f"There is no parameter {name!r}.", field=name)
-    known = {"output_name", *(field.name for field in fields)}
+    known = {"output_name", CONSENT, *(field.name for field in fields)}
     return TaskRequest(
         task_type=task_type,
         user_id=user_id,
@@ -138,6 +142,7 @@ def read_request(body: Mapping[str, JsonValue], files: Mapping[str, ReceivedFile
         # null says nothing, to the choice of a template as well
         parameters={name: value for name, value in params.items() if name not in known and value is not None},
         output_name=_text(params, "output_name") if params.get("output_name") else None,
+        consent=by_field(params.get(CONSENT)),
     )
 
 
@@ -255,16 +260,22 @@ def cancelled_body() -> dict[str, object]:
 # ------------------------------------------------------------------------------------------------------- types -> body
 
 
-def types_body(known: Iterable[TaskType]) -> dict[str, object]:
-    """The answer of ``/task_types``: all four, with what the templates of this gateway make of them."""
+def types_body(known: Iterable[TaskType], *, consent_required: bool = False) -> dict[str, object]:
+    """The answer of ``/task_types``: all four, with what the templates of this gateway make of them.
+
+    Args:
+        known: by the gateway.
+        consent_required: whether a swap is refused without it, unless a header says it.
+    """
     by_name = {task.name: task for task in known}
-    return {"task_types": [_type_body(name, by_name.get(name)) for name in INPUTS]}
+    said = {"face_swap": [{**_CONSENT, "required": consent_required}]}
+    return {"task_types": [_type_body(name, by_name.get(name), said.get(name, [])) for name in INPUTS]}
 
 
-def _type_body(name: str, task: TaskType | None) -> dict[str, object]:
+def _type_body(name: str, task: TaskType | None, said: Sequence[Mapping[str, object]]) -> dict[str, object]:
     if task is None:
         task = TaskType(name, (), can_run=False, missing=(NO_TEMPLATE,))
-    own = [*map(_input_body, INPUTS[name]), *map(_parameter_body, task.parameters), _OUTPUT_NAME]
+    own = [*map(_input_body, INPUTS[name]), *map(_parameter_body, task.parameters), *said, _OUTPUT_NAME]
     return {
         "task_type": name,
         "can_run": task.can_run,
@@ -273,6 +284,12 @@ def _type_body(name: str, task: TaskType | None) -> dict[str, object]:
     }
 
 
+_CONSENT: Final[Mapping[str, object]] = {
+    "name": CONSENT,
+    "type": "bool",
+    "required": False,
+    "help": "That the people in the pictures agreed",
+}
 _OUTPUT_NAME: Final[Mapping[str, object]] = {
     "name": "output_name",
     "type": "string",

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from gateway.api import health, pages, sse
 from gateway.api.dialects.faceswap import translation
-from gateway.api.dialects.faceswap.obtaining import obtain, obtain_in_stream, require_urls
+from gateway.api.dialects.faceswap.obtaining import judged, obtain, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
 from gateway.api.previews import as_json, wants_previews
@@ -25,8 +25,7 @@ async def post_face_swap(request: Request, call: Call) -> Response:
     """``POST /face-swap``: a stream of events, or the job's id."""
     show = as_json if wants_previews(request.query_params) else None
     async with await call.form(request) as form:
-        wanted = translation.read_request(form.fields, form.files)
-        require_urls(call.service, wanted)
+        wanted = judged(call, translation.read_request(form.fields, form.files), request.headers)
         form.keep()
     if wanted.urls and not wanted.wants_id_only:
         return sse.event_stream(_transferred(call, wanted, show))

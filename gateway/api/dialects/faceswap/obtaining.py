@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import anyio
 import structlog
+from starlette.datastructures import Headers
 
 from gateway.api.dialects.faceswap.translation import SwapRequest, error_frame, submission
-from gateway.api.facade import Service
 from gateway.api.following import Frame, Signal
 from gateway.api.problems import InternalServerError
 from gateway.api.url_inputs import UrlInput, check_urls, with_urls
@@ -25,11 +26,17 @@ TRANSFER_COMMENT_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-def require_urls(service: Service, wanted: SwapRequest) -> None:
-    """The verdicts that need no network. Raises InvalidInputError."""
-    check_urls(service, _url_inputs(wanted).values())
+def judged(call: Call, wanted: SwapRequest, headers: Headers) -> SwapRequest:
+    """The request after the verdicts that need no network, with what its headers say.
+
+    Raises:
+        InvalidInputError: of its URLs, or its consent.
+        ConsentRequiredError: it had to be said that the people in the pictures agreed.
+    """
+    check_urls(call.service, _url_inputs(wanted).values())
     if wanted.webhook_url is not None:
-        service.check_webhook(wanted.webhook_url, field=WEBHOOK)
+        call.service.check_webhook(wanted.webhook_url, field=WEBHOOK)
+    return replace(wanted, consent=call.consent(wanted.consent, headers))
 
 
 async def obtain(call: Call, wanted: SwapRequest) -> Job:

@@ -24,20 +24,21 @@ from starlette.websockets import WebSocket
 
 from gateway.api.dialects.faceswap import translation
 from gateway.api.dialects.faceswap.handlers import job_frames
-from gateway.api.dialects.faceswap.obtaining import obtain_in_stream, require_urls
+from gateway.api.dialects.faceswap.obtaining import judged, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
 from gateway.api.previews import as_binary, wants_previews
 from gateway.api.problems import to_json
 from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
+from gateway.consent import FIELD as CONSENT
 from gateway.errors import BusyError, ConflictError, GatewayError, InvalidInputError, NotFoundError
 from gateway.job import Job
 from gateway.outbox import FIELD as WEBHOOK
 from gateway.strictjson import JsonValue
 
 _FLAT = frozenset({"queued", "completed", "error"})
-_TEXTS = frozenset({"video_url", "image_url", "target_image_url", "output_name", WEBHOOK})
+_TEXTS = frozenset({"video_url", "image_url", "target_image_url", "output_name", WEBHOOK, CONSENT})
 _PATHS_SENTENCE = (
     "The gateway does not read paths or files here: upload by POST /face-swap with return_prompt_id_only=true, "
     'then attach with {"prompt_id": "…"}.'
@@ -49,7 +50,7 @@ async def face_swap_socket(websocket: WebSocket, call: Call) -> None:
     await websocket.accept()
     peer = Peer(websocket)
     try:
-        code: Close | None = await _Conversation(peer, call, websocket.query_params).hold()
+        code: Close | None = await _Conversation(peer, call, websocket).hold()
     except HangUp as end:
         code = end.code
         if end.error is not None:
@@ -88,7 +89,8 @@ def read_opening(message: Mapping[str, JsonValue]) -> Attach | SwapRequest:
         if name.endswith("_path") or name in {"video", "image", "target_image"}:
             raise InvalidInputError(_PATHS_SENTENCE, field=name)
     fields: dict[str, str] = {}
-    for name, value in message.items():
+    for name, given in message.items():
+        value = "true" if name == CONSENT and given is True else given
         if name not in _TEXTS or value is None:
             continue
         if not isinstance(value, str):
@@ -100,10 +102,11 @@ def read_opening(message: Mapping[str, JsonValue]) -> Attach | SwapRequest:
 class _Conversation:
     """One client, at most one job."""
 
-    def __init__(self, peer: Peer, call: Call, query: Mapping[str, str]) -> None:
+    def __init__(self, peer: Peer, call: Call, websocket: WebSocket) -> None:
         self._peer = peer
         self._call = call
-        self._query = query
+        #: For what its handshake said.
+        self._websocket = websocket
         self._shows_previews = False
         #: Known once it is stored or found.
         self._job: Job | None = None
@@ -111,10 +114,10 @@ class _Conversation:
     async def hold(self) -> Close:
         """Talk until the job ends, the gateway stops, or the client does what it should not."""
         try:
-            self._shows_previews = wants_previews(self._query)
+            self._shows_previews = wants_previews(self._websocket.query_params)
             opening = read_opening(await self._peer.receive(FIRST_MESSAGE_SECONDS))
             if isinstance(opening, SwapRequest):
-                require_urls(self._call.service, opening)
+                opening = judged(self._call, opening, self._websocket.headers)
             else:
                 self._job = await self._call.job(opening.job_id, "prompt_id")
         except GatewayError as error:

@@ -21,6 +21,8 @@ from gateway.api.following import Frame
 from gateway.api.incoming import ReceivedFile
 from gateway.api.shown import percentage, percentage_of, timestamp
 from gateway.audit import MediaKind
+from gateway.consent import FIELD as CONSENT
+from gateway.consent import Attestation, by_field
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.events import Event, EventKind, Progress
 from gateway.job import Job, JobState
@@ -97,6 +99,8 @@ class SwapRequest:
     wants_id_only: bool = False
     #: Called when the job has ended.
     webhook_url: str | None = None
+    #: What is said of the people in the pictures.
+    consent: Attestation | None = None
 
 
 def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -> SwapRequest:
@@ -130,6 +134,7 @@ def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -
         output_name=fields.get("output_name") or None,
         wants_id_only=_truth(fields.get("return_prompt_id_only", ""), "return_prompt_id_only"),
         webhook_url=fields.get(WEBHOOK, "").strip() or None,
+        consent=by_field(fields.get(CONSENT)),
     )
 
 
@@ -167,6 +172,7 @@ def submission(wanted: SwapRequest, inputs: Mapping[str, SubmittedFile], caller:
         accepts=wanted.kinds,
         output_name=wanted.output_name,
         extra={} if wanted.webhook_url is None else {WEBHOOK: wanted.webhook_url},
+        consent=wanted.consent,
     )
 
 

@@ -95,7 +95,7 @@ async def post_swaps(request: Request, call: Call) -> Response:
     wanted = wanted_of(request, call, dict(body))
 
     async def create(promise: Promise | None) -> Job:
-        return await _create(body, call, promise)
+        return await _create(request, body, call, promise)
 
     def answer(job: Job) -> tuple[int, Mapping[str, object]]:
         return 201, _body(request, call, job)
@@ -118,8 +118,9 @@ async def _ended(request: Request, call: Call, done: Done, deadline: float) -> J
         return None
 
 
-async def _create(body: Mapping[str, JsonValue], call: Call, promise: Promise | None) -> Job:
+async def _create(request: Request, body: Mapping[str, JsonValue], call: Call, promise: Promise | None) -> Job:
     wanted = reading.read_swap(body)
+    wanted = replace(wanted, consent=call.consent(wanted.consent, request.headers))
     urls = {name: _strict(given) for name, given in wanted.urls.items()}
     with refusals.of_urls():
         check_urls(call.service, urls.values())

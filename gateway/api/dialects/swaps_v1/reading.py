@@ -15,6 +15,8 @@ from typing import Final
 from gateway.api.dialects.swaps_v1.members import Members
 from gateway.api.url_inputs import UrlInput
 from gateway.audit import MediaKind
+from gateway.consent import FIELD as CONSENT
+from gateway.consent import Attestation, by_field
 from gateway.errors import InvalidInputError
 from gateway.strictjson import JsonValue
 
@@ -89,6 +91,8 @@ class SwapRequest:
     metadata: Mapping[str, JsonValue] | None
     #: What the client says of the target's length and size: kept, never believed.
     declared: Mapping[str, float]
+    #: What is said of the people in the pictures.
+    consent: Attestation | None = None
 
 
 def read_swap(body: Mapping[str, JsonValue]) -> SwapRequest:
@@ -117,6 +121,7 @@ def read_swap(body: Mapping[str, JsonValue]) -> SwapRequest:
         webhook_url=members.text("webhook_url"),
         metadata=_metadata(members),
         declared=_declared(members),
+        consent=by_field(body.get(CONSENT)),
     )
 
 

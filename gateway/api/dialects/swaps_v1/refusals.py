@@ -13,6 +13,7 @@ from typing import Final
 from gateway.errors import (
     ApiDisabledError,
     CallerError,
+    ConsentRequiredError,
     GatewayError,
     IdempotencyInFlightError,
     IdempotencyMismatchError,
@@ -63,7 +64,7 @@ def in_its_words() -> Iterator[None]:
 
     Raises:
         ApiDisabledError: no upstream can run it, there is no room for it now, or its twin takes too long.
-        InvalidInputError: an idempotency key was used for another request.
+        InvalidInputError: an idempotency key was used for another request, or consent had to be said and was not.
         SourceUnreachableError: with the one sentence.
         GatewayError: whatever else it was.
     """
@@ -74,7 +75,7 @@ def in_its_words() -> Iterator[None]:
     except (TaskUnavailableError, StorageFullError) as error:
         sentence = "No worker can do this for now." if isinstance(error, TaskUnavailableError) else error.message
         raise ApiDisabledError(sentence, retry_after_seconds=RETRY_AFTER_SECONDS) from error
-    except IdempotencyMismatchError as error:
+    except (IdempotencyMismatchError, ConsentRequiredError) as error:
         # A client of this API reads 422 as a verdict on its pictures.
         raise InvalidInputError(error.message, field=error.field) from error
     except IdempotencyInFlightError as error:

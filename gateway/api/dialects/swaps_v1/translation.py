@@ -81,6 +81,7 @@ def submission(
         extra=extra,
         must_be_runnable=True,
         promise=promise,
+        consent=wanted.consent,
     )
 
 

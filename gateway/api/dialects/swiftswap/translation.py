@@ -19,6 +19,8 @@ from gateway.api.facade import Submission, SubmittedFile
 from gateway.api.file_fields import MOVING, STILL, refuse_other_files, submitted_file
 from gateway.api.incoming import ReceivedFile
 from gateway.audit import MediaKind
+from gateway.consent import FIELD as CONSENT
+from gateway.consent import by_field
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.job import Job, JobState
 
@@ -76,6 +78,7 @@ def submission(
         inputs={"target": _file(target.name, fields, files, target.kinds, target.hint), "face": face},
         accepts={"target": target.kinds, "face": STILL},
         output_name=output_name(fields),
+        consent=by_field(fields.get(CONSENT)),
     )
 
 

@@ -41,7 +41,7 @@ def classes(kind: type[GatewayError]) -> set[type[GatewayError]]:
 def test_every_request_field_is_documented():
     rows = table(section("`POST /face-swap`").partition("**As a stream**")[0])
     documented = {key.strip("`") for key in rows}
-    others = {"output_name", "return_prompt_id_only", "webhook_url"}
+    others = {"output_name", "return_prompt_id_only", "webhook_url", "consent"}
     assert documented == {source.name for source in translation.SOURCES} | others
 
 
