@@ -111,6 +111,26 @@ const { files } = given;
 const EVIL = "<img src=x onerror=window.hit=1>.mp4";
 
 const scenarios = {
+  // A gateway that wants it said that the people in the pictures agreed.
+  async consent() {
+    const page = await visit();
+    await isReady(page);
+    await shown(page, "#consent_row");
+    await page.setInputFiles("#target", files.still);
+    await page.setInputFiles("#face", files.face);
+    await page.click("#start");
+    await page.waitForFunction(() => document.querySelector("#consent_error").textContent);
+    const error = await textOf(page, "#consent_error");
+    const focus = await page.evaluate(() => document.activeElement.id);
+    const asked = await page.evaluate(() => performance.getEntriesByType("resource").filter(({ name }) => name.endsWith("/face-swap")).length);
+    await page.check("#consent");
+    await page.click("#start");
+    await shown(page, "#job");
+    await stateIs(page, "Done");
+    const isChecked = await page.isChecked("#consent");
+    return { id: await hashOf(page), error, focus, asked, isChecked, complaints: page.complaints };
+  },
+
   // The main job: both files dropped at once, progress, a reload in the middle, the result beside the original.
   async swap() {
     const page = await visit(undefined, { timezoneId: "Asia/Tokyo" });

@@ -244,6 +244,18 @@ def test_key_opens_a_gateway_below_a_path_and_a_lost_link_comes_back(tmp_path, f
     assert token in session
 
 
+def test_consent_is_asked_for_where_the_gateway_wants_it_and_of_each_swap_anew(tmp_path, files):
+    with GatewayProcess(tmp_path, {"REQUIRE_CONSENT": "true"}) as gateway:
+        seen = see(gateway, files, "consent")
+        with gateway.http() as http:
+            record = http.get(f"/-/consent/{seen['id']}", headers=gateway.bearer).json()
+    assert "consent" in seen["error"]
+    assert (seen["focus"], seen["asked"]) == ("consent", 0)
+    assert (record["attested_by"], record["state"]) == ("field", "succeeded")
+    assert seen["isChecked"] is False
+    assert seen["complaints"] == []
+
+
 def test_browser_keeps_what_is_documented_until_it_is_removed_or_purged(gateway, files):
     seen = see(gateway, files, "memory")
     nothing = {"jobs": [], "originals": []}
