@@ -148,6 +148,13 @@ class Media(Protocol):
         """What a result looks like, beside the still that it enlarges where there is one."""
         ...
 
+    async def measure(self, path: Path) -> MediaFacts | None:
+        """What a picture or video is that is passed on as it was made; None where it is not decoded here.
+
+        Raises ResultInvalidError when it is damaged.
+        """
+        ...
+
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
     ) -> MediaFacts:

@@ -119,6 +119,7 @@ class Settings(BaseSettings):
     nodes_allow: Names = Field(
         (), description="Patterns of the only node classes that clients' own workflows may use; all when empty."
     )
+    workflow_price: int = Field(1, ge=0, description="Credits that a job of a client's own workflow costs.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
 

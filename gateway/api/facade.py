@@ -6,9 +6,9 @@ fake, and so that a reader sees at a glance what a handler can reach. The values
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.accounts import DEFAULT_TIER, Keyholder, User
 from gateway.api.downloads import FileBytes
@@ -26,6 +26,7 @@ from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
 from gateway.engine.webhook_secrets import NewSecret
+from gateway.engine.workflow_jobs import WorkflowSubmission
 from gateway.events import Event, Progress
 from gateway.faces import FaceReport
 from gateway.idempotency import Answer, Claim, Wanted
@@ -63,6 +64,7 @@ __all__ = [
     "Upload",
     "Wait",
     "Webhooks",
+    "WorkflowSubmission",
 ]
 
 
@@ -334,6 +336,22 @@ class Service(Protocol):
 
         Raises InvalidInputError, TaskUnavailableError (``must_be_runnable``), QueueFullError and other GatewayErrors.
         """
+        ...
+
+    async def submit_workflow(self, submission: WorkflowSubmission) -> Job:
+        """Judge a client's own graph and store it as a job.
+
+        Raises WorkflowError and its kin with ``details``, BusyError while no upstream has said what it can do, and other
+        GatewayErrors.
+        """
+        ...
+
+    async def workflow(self, job: Job) -> Mapping[str, Any]:
+        """The graph behind a job: as its client sent it, else its template's. Raises NotFoundError."""
+        ...
+
+    def workflow_price(self) -> int:
+        """Credits that a job of a client's own graph costs."""
         ...
 
     async def discard(self, blobs: Iterable[Blob]) -> None:

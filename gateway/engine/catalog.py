@@ -19,11 +19,13 @@ from typing import Final, TypeVar
 import structlog
 
 from gateway.audit import MediaKind
-from gateway.engine.needs import TARGET_ROLE
+from gateway.engine.client_graphs import ClientGraphs
+from gateway.engine.needs import TARGET_ROLE, Need, split_requirement
 from gateway.engine.template_files import FOLDER, Mark, read_folder
 from gateway.errors import InvalidInputError, TemplateError
-from gateway.interfaces import Clock, Store
-from gateway.template import Template, load_template
+from gateway.interfaces import Candidate, Clock, Store
+from gateway.job import Job
+from gateway.template import WORKFLOW, Template, load_template
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +51,7 @@ class Catalog:
         self._serving: Mapping[str, Template] = {}
         self._problems: Mapping[str, TemplateError] = {}
         self._marks: Mapping[str, Mark] = {}
+        self._graphs = ClientGraphs(store)
         self._pinned: OrderedDict[tuple[str, str], Template] = OrderedDict()
         # Two reloads at once could otherwise end with what the slower one read first.
         self._reloading = asyncio.Lock()
@@ -159,6 +162,23 @@ class Catalog:
         if not kinds:
             raise InvalidInputError(f"{task} takes no target.", field=TARGET_ROLE)
         raise InvalidInputError(f"The target must be of kind {' or '.join(kinds)}.", field=TARGET_ROLE)
+
+    async def of_job(self, job: Job) -> Template:
+        """What runs a job: its pinned template, or its client's own graph.
+
+        Raises:
+            TemplateError: it is not there any more, or cannot be loaded.
+        """
+        if job.template == WORKFLOW:
+            return await self._graphs.of(job.id)
+        return await self.pinned(job.template, job.template_version)
+
+    async def need_of_candidate(self, candidate: Candidate) -> Need:
+        """What a queued task needs of an upstream. Raises TemplateError as ``of_job``."""
+        name, version, choices = split_requirement(candidate.requirement)
+        if name == WORKFLOW:
+            return Need(await self._graphs.of(candidate.job_id, candidate.requirement), choices)
+        return Need(await self.pinned(name, version), choices)
 
     async def pinned(self, name: str, version: str) -> Template:
         """A template in exactly this version: the one that serves, one remembered, or from the store.

@@ -21,12 +21,13 @@ import structlog
 from gateway import scheduling
 from gateway.breaker import Fault
 from gateway.engine.catalog import Catalog
-from gateway.engine.needs import Need, split_requirement
+from gateway.engine.endings import Ending, Stages
+from gateway.engine.needs import Need
 from gateway.engine.outages import Outages
 from gateway.engine.pool import Pool, Room
 from gateway.engine.quarantine import Quarantine
 from gateway.engine.recorder import Recorder
-from gateway.engine.runner import Ending, Runner, Stages
+from gateway.engine.runner import Runner
 from gateway.errors import ShuttingDownError, TemplateError
 from gateway.interfaces import Candidate, Clock, OpenTask, Report, Store
 from gateway.job import Cause, TaskEvent
@@ -235,21 +236,19 @@ class Dispatcher:
     async def _needs(self, candidates: Iterable[Candidate]) -> dict[str, Need]:
         """Needs by requirement; a task whose template cannot be loaded any more fails here."""
         needs: dict[str, Need] = {}
-        for requirement in {candidate.requirement for candidate in candidates}:
-            name, version, choices = split_requirement(requirement)
-            try:
-                needs[requirement] = Need(await self._catalog.pinned(name, version), choices)
-            except TemplateError as error:
-                await self._fail_all(requirement, candidates, error)
+        for candidate in candidates:
+            if candidate.requirement not in needs:
+                try:
+                    needs[candidate.requirement] = await self._catalog.need_of_candidate(candidate)
+                except TemplateError as error:
+                    await self._fail(candidate, error)
         return needs
 
-    async def _fail_all(self, requirement: str, candidates: Iterable[Candidate], error: TemplateError) -> None:
-        log.error("template_unusable", requirement=requirement, reason=error.reason)
-        for candidate in candidates:
-            if candidate.requirement == requirement:
-                message = "The template this job was accepted with can no longer be used."
-                report = Report(TaskEvent.FAILED, error_code=error.code, error_message=message)
-                await self._recorder.record(candidate.task_id, report)
+    async def _fail(self, candidate: Candidate, error: TemplateError) -> None:
+        log.error("template_unusable", requirement=candidate.requirement, reason=error.reason)
+        message = "The template this job was accepted with can no longer be used."
+        report = Report(TaskEvent.FAILED, error_code=error.code, error_message=message)
+        await self._recorder.record(candidate.task_id, report)
 
     def _refusals(self, candidates: Iterable[Candidate], needs: Mapping[str, Need]) -> scheduling.Refusals:
         """Who has refused whom, as long as there is another: the last one there is gets it again, and has the last word."""

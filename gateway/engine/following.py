@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
 from gateway.binding import Bound
-from gateway.comfy.messages import Interrupted, LogLine, Lost, Message, Outcome, Preview, PromptStarted
+from gateway.comfy.messages import Interrupted, LogLine, Lost, Message, NodeOutput, Outcome, Preview, PromptStarted
 from gateway.comfy.progress import RUN_FROM, Tracker, run_to, whole_job
 from gateway.engine.bars import Bars, describe
 from gateway.engine.recorder import Recorder
@@ -22,7 +22,7 @@ from gateway.engine.streams import closing
 from gateway.errors import GatewayError
 from gateway.events import MAX_PREVIEW_BYTES, PreviewImage
 from gateway.interfaces import Bus, Clock, Report, Upstream
-from gateway.job import Job, Task, TaskEvent
+from gateway.job import Job, JobResult, Task, TaskEvent
 from gateway.template import Template
 
 log = structlog.get_logger(__name__)
@@ -59,6 +59,10 @@ class Attempt:
     is_ahead: bool = False
     #: Called while it is about to end.
     on_ending: Callable[[], None] = lambda: None
+    #: Told what nodes have made.
+    on_output: Callable[[NodeOutput], None] = lambda _: None
+    #: (node id, source) of files that it made and that are kept already.
+    kept: set[tuple[str | None, str | None]] = field(default_factory=set)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LOG_LINES))
     #: The upstream said anything of it, so that we watched it.
     heard: bool = False
@@ -74,6 +78,11 @@ class Attempt:
     def __post_init__(self) -> None:
         """Divide the job's bar."""
         self.run_to = run_to(self.tracker.predicted_seconds, self.after_seconds)
+        self.note_kept(self.job.results)
+
+    def note_kept(self, results: Iterable[JobResult]) -> None:
+        """Take note of what the job has by now: an earlier process may have kept it."""
+        self.kept |= {(result.node_id, result.source) for result in results if result.attempt_id == self.prompt_id}
 
     def with_results(self, left: float | None) -> float | None:
         """Seconds to the job's end from those to the prompt's: as predicted, else by their part of the bar."""
@@ -122,6 +131,8 @@ class Follower:
             case PromptStarted():
                 attempt.started = True
                 await self._recorder.record(attempt.task.id, Report(TaskEvent.STARTED, attempt=attempt.number))
+            case NodeOutput():
+                attempt.on_output(message)
             case LogLine(text=text):
                 attempt.lines.append(text)
             case Preview(content_type=kind, data=data, node_id=node) if len(data) <= MAX_PREVIEW_BYTES:

@@ -386,6 +386,12 @@ class Pool:
         known = (member.upstream.capabilities() for member in self._members.values())
         return [capabilities for capabilities in known if capabilities is not None]
 
+    def capabilities_by_name(self) -> dict[str, Capabilities]:
+        """What each upstream can do that clients' own graphs may run on, down or not, as far as it has said so."""
+        able = (member for member in self._members.values() if not (member.embedded and self._has_real))
+        known = ((member.upstream.name, member.upstream.capabilities()) for member in able)
+        return {name: capabilities for name, capabilities in sorted(known) if capabilities is not None}
+
     def upload_limits(self) -> list[int | None]:
         """Largest input per upstream; None for one that has not said or sets no limit."""
         known = (member.upstream.capabilities() for member in self._members.values())
@@ -427,7 +433,8 @@ def _largest_file(capabilities: Capabilities) -> int | None:
 
 
 def _is_for_worker(template: Template) -> bool:
-    return not template.swaps_faces and any(node.class_type == DETECTION_CLASS for node in template.nodes.values())
+    is_ours = template.workflow is None and not template.swaps_faces
+    return is_ours and any(node.class_type == DETECTION_CLASS for node in template.nodes.values())
 
 
 async def _close(member: Member) -> None:

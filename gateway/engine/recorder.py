@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from gateway.comfy.messages import OutputFile
+from gateway.engine.credentials import Credentials
 from gateway.interfaces import Bus, Clock, NewJob, Recorded, Report, Store
 from gateway.job import JobResult, JobState, RetryLimits
 from gateway.outbox import FIELD as WEBHOOK
@@ -42,6 +43,8 @@ class Recorder:
         self._limits = limits
         self._on_queued = on_queued
         self._on_message = on_message
+        #: Secrets of the jobs that have not ended: with what is recorded here, they go.
+        self.credentials = Credentials()
 
     @property
     def limits(self) -> RetryLimits:
@@ -100,6 +103,7 @@ class Recorder:
             )
         if job.is_terminal:
             self._bus.forget(job.id)
+            self.credentials.forget(job.id)
             if WEBHOOK in job.extra:
                 self._on_message()
         elif recorded.events and job.state is JobState.QUEUED:

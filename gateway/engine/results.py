@@ -7,8 +7,10 @@ the template promises fails the job with a sentence; anything that could not be 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +22,7 @@ from gateway.binding import Bound
 from gateway.comfy.messages import NodeOutput, OutputFile
 from gateway.engine.detection import read_faces
 from gateway.engine.needs import TARGET_ROLE
+from gateway.engine.outputs import each_file, name_of, source_of, unmeasured
 from gateway.engine.scratch import finished, scratch_folder
 from gateway.engine.streams import closing
 from gateway.errors import ResultInvalidError
@@ -33,7 +36,9 @@ from gateway.faces import (
 from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Upstream
 from gateway.job import Job, JobInput, JobResult
 from gateway.quantities import promise_of
+from gateway.sniffing import ANY_FILE, HEAD_BYTES, sniff
 from gateway.template import OutputSpec
+from gateway.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +70,17 @@ async def take_back(store: Store, blobs: Blobs, unused: Iterable[Blob]) -> None:
     for blob in unused:
         if await store.forget_blob(blob.hash):
             await blobs.discard(blob)
+
+
+@dataclass(frozen=True, slots=True)
+class Maker:
+    """An attempt that runs a client's own graph."""
+
+    job: Job
+    workflow: Workflow
+    upstream: Upstream
+    #: Its id.
+    attempt_id: str
 
 
 class Collector:
@@ -115,6 +131,51 @@ class Collector:
         except BaseException:
             await self.drop(results)
             raise
+
+    async def rest(
+        self, maker: Maker, files: Files, kept: Collection[tuple[str | None, str | None]]
+    ) -> tuple[JobResult, ...]:
+        """All files of a finished attempt that are not kept yet, of every node and kind; raises as ``collect``.
+
+        Args:
+            maker: the attempt.
+            files: what its nodes named.
+            kept: (node id, source) of those that are.
+        """
+        results: list[JobResult] = []
+        try:
+            for node_id, file in list(each_file(files)):
+                if (node_id, source_of(file)) not in kept:
+                    results.append(await self.as_made(maker, node_id, file))
+        except BaseException:
+            await self.drop(results)
+            raise
+        return tuple(results)
+
+    async def as_made(self, maker: Maker, node_id: str, file: OutputFile) -> JobResult:
+        """One file that a client's own graph made, byte for byte; whoever does not record it drops it.
+
+        It is not empty, not larger than a result may be, and when it begins like a picture or a video it is one. Raises as
+        ``collect``.
+        """
+        async with scratch_folder(self._scratch, "result") as folder:
+            path = folder / "fetched"
+            await self._fetch(maker.upstream, file, path)
+            is_picture = await asyncio.to_thread(_looks_like_a_picture, path)
+            measured = await self._media.measure(path) if is_picture else None
+            facts = measured or unmeasured(file)
+            blob = await self._blobs.adopt(path)
+        return JobResult(
+            self._new_id(),
+            blob.hash,
+            blob.size_bytes,
+            facts,
+            _link(maker.job, facts),
+            node_id=node_id,
+            name=name_of(maker.workflow, node_id, file),
+            attempt_id=maker.attempt_id,
+            source=source_of(file),
+        )
 
     async def _warnings(self, job: Job, bound: Bound, upstream: Upstream, lines: Iterable[str]) -> Warnings:
         """What the client should know."""
@@ -247,8 +308,17 @@ class Collector:
 
     async def _commit(self, job: Job, facts: MediaFacts, path: Path) -> JobResult:
         blob = await self._blobs.adopt(path)
-        link = f"{job.output_name}_{secrets.token_hex(LINK_BYTES)}{facts.suffix}"
-        return JobResult(self._new_id(), blob.hash, blob.size_bytes, facts, link)
+        return JobResult(self._new_id(), blob.hash, blob.size_bytes, facts, _link(job, facts))
+
+
+def _link(job: Job, facts: MediaFacts) -> str:
+    return f"{job.output_name}_{secrets.token_hex(LINK_BYTES)}{facts.suffix}"
+
+
+def _looks_like_a_picture(path: Path) -> bool:
+    """By its first bytes: a still, a GIF or a video."""
+    with path.open("rb") as file:
+        return (sniff(file.read(HEAD_BYTES)) or ANY_FILE).kind in audit.PICTURES
 
 
 def _write_at(path: Path, offset: int, data: bytearray) -> None:

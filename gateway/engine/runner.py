@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from dataclasses import replace
 from typing import assert_never
 
 import structlog
@@ -23,12 +22,14 @@ from gateway.comfy.progress import Tracker
 from gateway.engine.bars import Bars
 from gateway.engine.canceling import Cancellations, unless_canceled
 from gateway.engine.catalog import Catalog
+from gateway.engine.early import EarlyOutputs, maker_of
+from gateway.engine.endings import Ending, Stages
 from gateway.engine.following import Attempt, Follower
 from gateway.engine.needs import need_of, work_of_job
 from gateway.engine.pool import Pool
 from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
-from gateway.engine.results import Collector, Files, ResultLostError, reported
+from gateway.engine.results import Collector, Files, ResultLostError, Warnings, reported
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import (
     BusyError,
@@ -40,46 +41,11 @@ from gateway.errors import (
     UpstreamMemoryError,
 )
 from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
-from gateway.job import Cause, Job, JobInput, Task, TaskEvent, TaskState
+from gateway.job import Cause, Job, JobInput, JobResult, Task, TaskEvent, TaskState
 from gateway.lacks import missing_on
 from gateway.template import Template
 
 log = structlog.get_logger(__name__)
-
-
-class Ending(Enum):
-    """How a run came back, for whoever gives out work."""
-
-    #: The upstream saw it through, whatever became of it.
-    SETTLED = auto()
-    #: It ended, or waits again, and that says nothing of the upstream.
-    WITHDRAWN = auto()
-    #: It was not dispatched: this upstream cannot take this task.
-    REFUSED = auto()
-    #: It was not dispatched: something went wrong on the way there.
-    UNPLACED = auto()
-    #: It came back before it began, and waits again.
-    GIVEN_BACK = auto()
-    #: The attempt was lost there.
-    LOST = auto()
-    #: It was lost because nothing was heard of it for too long.
-    SILENT = auto()
-    #: It was lost because the upstream ran out of memory.
-    OUT_OF_MEMORY = auto()
-    #: The upstream saw it through, and we could not keep the result. It waits again.
-    NOT_STORED = auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Stages:
-    """Whom to tell how far a run is."""
-
-    #: It is off the queue; the next of its lane comes into the window.
-    dispatched: Callable[[], None]
-    #: The upstream is about to be done with it. May come never, or more than once.
-    ending: Callable[[], None]
-    #: The upstream is done with it, and its results are to be fetched. Does not come after a loss.
-    ended: Callable[[], None]
 
 
 class Runner:
@@ -110,6 +76,7 @@ class Runner:
         self.canceling = Cancellations()
         self.prompts = LivePrompts()
         self.bars = Bars(store, bus, clock)
+        self._early = EarlyOutputs(collector, recorder)
         self._follower = Follower(recorder, bus, self.bars, clock, stall_seconds=stall_seconds)
 
     def cancel(self, job_id: str) -> None:
@@ -155,8 +122,8 @@ class Runner:
             stages.dispatched()
             if canceling.is_set():  # before a byte of it went out
                 return await self._canceled(attempt)
-            graph, number = attempt.bound.graph, attempt.number
-            messages = upstream.run(attempt.prompt_id, graph, job_id=job.id, attempt=number)
+            graph, number, secrets = attempt.bound.graph, attempt.number, self._recorder.credentials.of(job.id)
+            messages = upstream.run(attempt.prompt_id, graph, job_id=job.id, attempt=number, secrets=secrets)
             return await self._see_through(attempt, messages, stages)
 
     async def adopt(self, found: OpenTask, upstream: Upstream, stages: Stages) -> Ending:
@@ -169,7 +136,7 @@ class Runner:
             if job.cancel_requested_at is not None:
                 canceling.set()
             try:
-                template = await self._catalog.pinned(job.template, job.template_version)
+                template = await self._catalog.of_job(job)
             except TemplateError as error:
                 return await self._fail(found.task, found.task.attempt, error)
             bound, prompt_id = as_dispatched(template, job.parameters, upstream.capabilities()), found.task.prompt_id
@@ -231,11 +198,12 @@ class Runner:
     async def _place(
         self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
     ) -> Attempt | Ending:
+        self._recorder.credentials.require(job)
         staged = await unless_canceled(canceling, self._stage(job, upstream), name=f"staging {task.id}")
         if staged is None:
             self.bars.forget(job.id)
             return Ending.WITHDRAWN
-        template = await self._catalog.pinned(job.template, job.template_version)
+        template = await self._catalog.of_job(job)
         capabilities = upstream.capabilities()
         if capabilities is None:
             raise ConnectionError("the upstream went away while inputs were staged")
@@ -263,7 +231,7 @@ class Runner:
         """An upstream refused the inputs for their size: another may take them, and only where none could the job fails."""
         log.info("inputs_refused", task=task.id, upstream=upstream.name)
         self._pool.note_refusal(task.id, upstream.name)
-        template = await self._catalog.pinned(job.template, job.template_version)
+        template = await self._catalog.of_job(job)
         if self._pool.could_take(task.id, *need_of(template, job)):
             return Ending.REFUSED
         return await self._fail(task, None, error)
@@ -300,7 +268,8 @@ class Runner:
     # --------------------------------------------------------------------------------------------------- settling it
 
     async def _see_through(self, attempt: Attempt, messages: AsyncIterator[Message], stages: Stages) -> Ending:
-        outcome = await self._follower.follow(attempt, messages)
+        async with self._early.beside(attempt):
+            outcome = await self._follower.follow(attempt, messages)
         if isinstance(outcome, Succeeded):
             stages.ended()  # what is left is ours to do: the upstream need not wait for it
         return await self._settle(attempt, outcome)
@@ -368,7 +337,13 @@ class Runner:
             reason = "The worker ran out of memory; another one will try."
             report = Report(TaskEvent.ATTEMPT_LOST, reason=reason, cause=Cause.OUT_OF_MEMORY)
         else:
-            report = Report(TaskEvent.FAILED, error_code=outcome.code, error_message=outcome.message)
+            report = Report(
+                TaskEvent.FAILED,
+                error_code=outcome.code,
+                error_message=outcome.message,
+                error_node_id=outcome.node_id,
+                error_node_class=outcome.node_class,
+            )
         await self._record(attempt, report)
         return Ending.OUT_OF_MEMORY if is_out_of_memory else Ending.SETTLED
 
@@ -397,7 +372,7 @@ class Runner:
         """Fetch, audit, store, and say so. A cancel stops it at once; a result that was not recorded leaves no bytes."""
         sentence, left, began = "Checking and storing the result", attempt.after_seconds, self._clock.monotonic()
         await self.bars.show(attempt.job, attempt.task, attempt.run_to, sentence, left=left)
-        work = self._collector.collect(attempt.job, attempt.bound, attempt.upstream, files, attempt.lines)
+        work = self._collect(attempt, files)
         try:
             collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")
         except JobError as error:
@@ -419,11 +394,18 @@ class Runner:
             return Ending.SETTLED
         results, warnings = collected
         recorded = await self._record(attempt, Report(TaskEvent.SUCCEEDED, results=results, warnings=warnings))
-        if recorded is None or recorded.task.state is not TaskState.SUCCEEDED:
-            await self._collector.drop(results)
-        elif not attempt.adopted:
+        has_succeeded = recorded is not None and recorded.task.state is TaskState.SUCCEEDED
+        got = recorded.job.results if recorded is not None and has_succeeded else ()
+        await self._collector.drop([result for result in results if result not in got])
+        if has_succeeded and not attempt.adopted:
             self._learn(attempt, self._clock.monotonic() - began)
         return Ending.SETTLED
+
+    async def _collect(self, attempt: Attempt, files: Files) -> tuple[tuple[JobResult, ...], Warnings]:
+        """What is still to be kept at the end of an attempt, and what the client should know."""
+        if attempt.template.workflow is not None:
+            return await self._collector.rest(maker_of(attempt, attempt.template.workflow), files, attempt.kept), ()
+        return await self._collector.collect(attempt.job, attempt.bound, attempt.upstream, files, attempt.lines)
 
     def _learn(self, attempt: Attempt, results_seconds: float) -> None:
         """Only what was watched from its start: of an attempt that was taken up, the times are those of our return."""

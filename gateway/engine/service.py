@@ -15,6 +15,7 @@ import structlog
 
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
+from gateway.binding import as_dispatched
 from gateway.engine.accounts import Accounts
 from gateway.engine.archive import Archive
 from gateway.engine.assets import Assets
@@ -33,17 +34,20 @@ from gateway.engine.task_types import TaskType, task_types
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.waits import Wait, Waits
 from gateway.engine.webhooks import Webhooks
+from gateway.engine.workflow_jobs import WorkflowIntake, WorkflowSubmission
 from gateway.errors import (
     ConflictError,
     InvalidInputError,
     NotFoundError,
     ShuttingDownError,
+    TemplateError,
 )
 from gateway.events import Event, Progress
 from gateway.faces import FaceReport
 from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Subscription, Upstream, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobResult, JobState
 from gateway.settings import Settings
+from gateway.workflow import Workflow
 
 log = structlog.get_logger(__name__)
 
@@ -195,6 +199,17 @@ class Service:
             new_id=new_id,
         )
         self.consents = Consents(store.consents, clock, settings.consent_retention, self._intake.requires_consent)
+        self._workflow_intake = WorkflowIntake(
+            settings=settings,
+            store=store,
+            blobs=blobs,
+            media=media,
+            pool=pool,
+            recorder=recorder,
+            timings=timings,
+            clock=clock,
+            new_id=new_id,
+        )
         self._counts: Mapping[JobState, int] = {}
 
     # ------------------------------------------------------------------------------------------------------ submitting
@@ -205,8 +220,7 @@ class Service:
         Raises:
             GatewayError: the request is at fault, the queue is full, or we are stopping. Nothing is left behind.
         """
-        if self.stopping.is_set():
-            raise ShuttingDownError("The gateway is about to stop.", retry_after_seconds=10)
+        self._refuse_when_stopping()
         stored = False
         try:
             job = await self._intake.submit(submission)
@@ -216,6 +230,35 @@ class Service:
                 await self.discard([given.blob for given in submission.inputs.values()])
         return job
 
+    async def submit_workflow(self, submission: WorkflowSubmission) -> Job:
+        """Judge a client's own graph and store it as a job, which is durable when this returns.
+
+        Raises:
+            WorkflowError: the graph cannot be run here; ``details`` say where and why.
+            GatewayError: the queue is full, or we are stopping. Nothing is left behind.
+        """
+        self._refuse_when_stopping()
+        return await self._workflow_intake.submit(submission)
+
+    async def workflow(self, job: Job) -> Mapping[str, Any]:
+        """The graph behind a job: its client's own as it was sent, else that of its template, without names of files.
+
+        Raises:
+            NotFoundError: it is not kept any more.
+        """
+        text = await self._store.workflow(job.id)
+        if text is not None:
+            return (await asyncio.to_thread(Workflow.from_json, text)).graph
+        try:
+            template = await self._catalog.pinned(job.template, job.template_version)
+        except TemplateError:
+            raise NotFoundError("The workflow of this job is not kept any more.") from None
+        return as_dispatched(template, job.parameters).graph
+
+    def workflow_price(self) -> int:
+        """Credits that a job of a client's own graph costs."""
+        return self._workflow_intake.price
+
     def least_price(self, task: str, target: MediaKind) -> int:
         """Credits that a job of this task costs at least, on a target of this kind.
 
@@ -224,6 +267,10 @@ class Service:
             InvalidInputError: none takes such a target.
         """
         return self._intake.least_price(task, target)
+
+    def _refuse_when_stopping(self) -> None:
+        if self.stopping.is_set():
+            raise ShuttingDownError("The gateway is about to stop.", retry_after_seconds=10)
 
     async def discard(self, blobs: Iterable[Blob]) -> None:
         """Take back uploads that led to nothing; done to the end even when the caller is being canceled.

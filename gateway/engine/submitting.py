@@ -111,7 +111,7 @@ class Intake:
         parameters = check_parameters(template, submission.parameters, offered=known, draw=draw_number)
         _refuse_other_files(inputs.keys(), wanted_roles(template, parameters).keys())
         check_quantities(template, parameters, facts)
-        self._refuse_what_fits_nowhere(inputs)
+        refuse_what_fits_nowhere(self._pool, inputs)
         target = inputs.get(TARGET_ROLE)
         now = self._clock.now()
         work = work_facts(template, parameters, facts, TARGET_ROLE)
@@ -201,13 +201,18 @@ class Intake:
                 raise outcome
         return dict(outcome for outcome in outcomes if not isinstance(outcome, GatewayError))
 
-    def _refuse_what_fits_nowhere(self, inputs: Mapping[str, JobInput]) -> None:
-        """An input that no upstream takes would wait for ever; one that has not said what it takes may take it."""
-        limits = self._pool.upload_limits()
-        largest = max((given.size_bytes for given in inputs.values()), default=0)
-        if limits and all(limit is not None and largest > limit for limit in limits):
-            most = max(limit for limit in limits if limit is not None)
-            raise TooLargeError(f"no worker takes an input of {largest} bytes; the largest any takes is {most} bytes")
+
+def refuse_what_fits_nowhere(pool: Pool, inputs: Mapping[str, JobInput]) -> None:
+    """An input that no upstream takes would wait for ever; one that has not said what it takes may take it.
+
+    Raises:
+        TooLargeError: the sentence names the limit.
+    """
+    limits = pool.upload_limits()
+    largest = max((given.size_bytes for given in inputs.values()), default=0)
+    if limits and all(limit is not None and largest > limit for limit in limits):
+        most = max(limit for limit in limits if limit is not None)
+        raise TooLargeError(f"no worker takes an input of {largest} bytes; the largest any takes is {most} bytes")
 
 
 def _refuse_other_files(given: Collection[str], wanted: Collection[str]) -> None:

@@ -67,7 +67,7 @@ class Waits:
 
     async def _judged(self, job: Job, task_id: str) -> tuple[Judgment, ...]:
         try:
-            template = await self._catalog.pinned(job.template, job.template_version)
+            template = await self._catalog.of_job(job)
         except TemplateError:
             return ()
         requirement, need = need_of(template, job)
@@ -80,7 +80,7 @@ class Waits:
         if ahead is None:
             return None
         try:
-            template = await self._catalog.pinned(job.template, job.template_version)
+            template = await self._catalog.of_job(job)
         except TemplateError:
             return None
         own = self._timings.busy_seconds(template, work_of_job(template, job), job.parameters)

@@ -140,6 +140,15 @@ def _probe(task: Task) -> dict[str, Any]:
     return probes[kind.kind](path, kind, limits).to_json()
 
 
+def _measure(task: Task) -> dict[str, Any]:
+    path, limits = Path(task["path"]), Limits.from_json(task["limits"])
+    kind = _sniff_file(path)
+    if kind.kind is MediaKind.VIDEO:
+        return movies.probe_movie(path, kind, limits).to_json()
+    measure = stills.probe_gif if kind.kind is MediaKind.GIF else stills.result_facts
+    return measure(path, kind, limits).to_json()
+
+
 def _compare(task: Task) -> dict[str, Any]:
     target, result = Path(task["target"]), Path(task["result"])
     comparison = comparing.compare_files(
@@ -204,6 +213,7 @@ _TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {
     "compare": _compare,
     "survey": _survey,
     "clean": _clean,
+    "measure": _measure,
 }
 
 

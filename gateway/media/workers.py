@@ -212,19 +212,34 @@ class MediaWorkers:
             _LOG.info("media_result_not_matched", reason=done["given_up"])
         return MediaFacts.from_json(done["facts"])
 
+    async def measure(self, path: Path) -> MediaFacts | None:
+        """What a picture or video is that an upstream made and that is passed on as it is.
+
+        Returns:
+            Facts, decoded; None where it is more than is measured here, or of a codec that is not decoded here.
+
+        Raises:
+            ResultInvalidError: it is damaged or cut short.
+            InternalJobError: it took too long, or the process died of it.
+        """
+        task = {"do": "measure", "path": str(path), "limits": self._limits.for_results().to_json()}
+        answer = await self._checked(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * await _size_gib(path))
+        if answer.get("refused") in {UnsupportedMediaError.code, TooLargeError.code}:
+            return None
+        return MediaFacts.from_json(_done(answer))
+
     async def _work(self, task: Mapping[str, Any], timeout_seconds: float) -> Mapping[str, Any]:
         """A task on a result: what goes wrong is the job's end, never the caller's."""
+        return _done(await self._checked(task, timeout_seconds))
+
+    async def _checked(self, task: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
         try:
-            answer = await self._ask(task, timeout_seconds)
+            return await self._ask(task, timeout_seconds)
         except TimeoutError:
             raise InternalJobError("The result could not be checked in time.") from None
         except ChildLostError:
             self._refuse_when_closed()
             raise InternalJobError("The result could not be checked: decoding it failed hard.") from None
-        if "refused" in answer:
-            raise ResultInvalidError(f"The result is no good. {answer['message']}")
-        done: Mapping[str, Any] = answer["done"]
-        return done
 
     async def _ask_some_child(self, task: Mapping[str, Any], timeout_seconds: float) -> dict[str, Any]:
         budgeted = {**task, "cpu_seconds": int(_CPU_PER_SECOND * timeout_seconds) + 1}
@@ -293,6 +308,14 @@ def _is_worn(child: Child) -> bool:
     if child.resident_bytes is None:
         return child.asked >= _TASKS_PER_SILENT_CHILD
     return child.asked >= _TASKS_PER_CHILD or child.resident_bytes > _MOST_RESIDENT_BYTES
+
+
+def _done(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a task on a result gave."""
+    if "refused" in answer:
+        raise ResultInvalidError(f"The result is no good. {answer['message']}")
+    done: Mapping[str, Any] = answer["done"]
+    return done
 
 
 async def _size_gib(*paths: Path) -> float:

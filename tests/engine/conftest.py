@@ -28,6 +28,7 @@ from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.webhook_secrets import WebhookSecrets
 from gateway.engine.webhooks import Webhooks
+from gateway.engine.workflow_jobs import WorkflowSubmission
 from gateway.job import RetryLimits
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
@@ -245,6 +246,14 @@ class Engine:
             **more,
         )
         job = await self.service.submit(submission)
+        if settle:
+            await self.settle()
+        return job.id
+
+    async def submit_workflow(self, graph, *, owner="local", submitter="ann", settle=True, **more):
+        """A client's own graph."""
+        submission = WorkflowSubmission(owner=owner, submitter=submitter, dialect="comfy_v2", workflow=graph, **more)
+        job = await self.service.submit_workflow(submission)
         if settle:
             await self.settle()
         return job.id

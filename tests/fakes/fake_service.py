@@ -32,6 +32,7 @@ from gateway.engine.service import Health, HealthStatus
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait
+from gateway.engine.workflow_jobs import WorkflowSubmission
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError, TaskUnavailableError
 from gateway.events import Event, EventKind, PreviewImage, Progress
 from gateway.faces import Face, FaceReport
@@ -203,6 +204,9 @@ class FakeService:
         self._facts: dict[str, MediaFacts] = {}
         self.told: dict[str, list[Event]] = {}
         self.submissions: list[Submission] = []
+        self.workflow_submissions: list[WorkflowSubmission] = []
+        #: By job, as submitted; nothing is judged.
+        self.graphs: dict[str, Mapping[str, Any]] = {}
         #: Raised by the next submit or fetch.
         self.refusal: GatewayError | None = None
         self.fetch_refusal: GatewayError | None = None
@@ -265,12 +269,14 @@ class FakeService:
             changes |= {"upstream": data["upstream"], "engine": data.get("engine")}
         if kind is EventKind.STARTED:
             changes["started_at"] = NOW
+        if kind in {EventKind.REQUEUED, EventKind.CANCELED}:
+            changes["results"] = ()
         if kind is EventKind.CANCEL_REQUESTED:
             changes["cancel_requested_at"] = NOW
         if event.is_terminal:
             changes["finished_at"] = NOW
         if kind is EventKind.FAILED:
-            changes |= {"error_code": data["code"], "error_message": data["message"]}
+            changes |= {"error_code": data["code"], "error_message": data["message"], "results": ()}
         self.stored[job_id] = replace(job, **changes)
         self.bus.announce(job_id, event.number)
         return event
@@ -293,6 +299,31 @@ class FakeService:
             warnings=[],
         )
         return link
+
+    def output(
+        self, job_id: str, node_id: str = "9", content: bytes = b"the picture", name: str = "cat_00001_.png"
+    ) -> JobResult:
+        """A job that runs a client's own graph has made a file."""
+        blob = hashlib.sha256(content).hexdigest()
+        self.blobs.stored[blob] = content
+        job = self.stored[job_id]
+        number = len(job.results)
+        link = f"{job.output_name}_{number:032}.png"
+        made = JobResult(
+            f"asset-{job_id}-{number}", blob, len(content), IMAGE_FACTS, link, node_id, name, "attempt-1", name
+        )
+        self.stored[job_id] = replace(job, results=(*job.results, made))
+        self.tell(
+            job_id,
+            EventKind.OUTPUT,
+            asset_id=made.asset_id,
+            node_id=node_id,
+            name=name,
+            link=link,
+            content_type="image/png",
+            size_bytes=len(content),
+        )
+        return made
 
     def give_key(self, **changes: Any) -> str:
         """Make the key ``key-1`` of the user ``user-1``; its text."""
@@ -384,6 +415,36 @@ class FakeService:
         for kind, data in self.script:
             self.tell(job.id, kind, **data)
         return job
+
+    async def submit_workflow(self, submission: WorkflowSubmission) -> Job:
+        await asyncio.sleep(0)
+        if self.refusal is not None:
+            raise self.refusal
+        self.workflow_submissions.append(submission)
+        graph = submission.workflow
+        assert isinstance(graph, Mapping)
+        job = self.put(
+            IMAGE_FACTS,
+            owner=submission.owner,
+            task="workflow",
+            roles=(),
+            extra=submission.extra,
+            dialect=submission.dialect,
+        )
+        self.graphs[job.id] = graph
+        if submission.promise is not None:
+            self.claim_store.keep(submission.promise, job, self.claim_clock.now())
+        for kind, data in self.script:
+            self.tell(job.id, kind, **data)
+        return self.stored[job.id]
+
+    async def workflow(self, job: Job) -> Mapping[str, Any]:
+        if job.id not in self.graphs:
+            raise NotFoundError("The workflow of this job is not kept any more.")
+        return self.graphs[job.id]
+
+    def workflow_price(self) -> int:
+        return 1
 
     async def discard(self, blobs: Iterable[Blob]) -> None:
         for blob in blobs:
@@ -543,6 +604,8 @@ class FakeService:
             JobResult(f"asset-{number}", blobs[-1], result["size_bytes"], facts, result["link"])
             for number, result in enumerate(data["results"])
         )
+        if job.results:  # made before the end
+            results = job.results
         return {"results": results, "engine": data["engine"], "fraction": 1.0, "finished_at": NOW}
 
     @staticmethod

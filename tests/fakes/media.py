@@ -16,6 +16,8 @@ from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.errors import InvalidInputError, ResultInvalidError, UnsupportedMediaError
 from gateway.interfaces import Comparison
 
+#: What a file begins with that is sniffed as a picture.
+PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 VIDEO = MediaFacts(
     MediaKind.VIDEO, "video/mp4", ".mp4", 640, 360, 25, Fraction(25), 1.0, has_audio=True, video_codec="h264"
 )
@@ -77,6 +79,13 @@ class FakeMedia:
         drift = None if source is None else 60.0 if shown == b"other" else 1.0
         source_is_flat = source is not None and self._read(source).endswith((b":flat", b":black"))
         return Survey(shown in {b"flat", b"black"}, drift, source_is_flat, is_black=shown == b"black")
+
+    async def measure(self, path: Path) -> MediaFacts | None:
+        """Of what is called a picture or a video, and begins as a real one; ``broken`` behind the colon is damaged."""
+        data = self._read(path)
+        if data.endswith(b":broken"):
+            raise ResultInvalidError("The result is no good.")
+        return IMAGE if data.startswith(PNG_HEAD) else VIDEO
 
     async def clean(
         self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL

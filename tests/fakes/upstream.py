@@ -8,7 +8,7 @@ any number of prompts may run side by side, and nothing is ever lost unless a te
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +76,21 @@ class Prompt:
         file = OutputFile(filename, f"gateway/{self.id}", "output", "images")
         self.upstream.files[file] = content
         self.say(Succeeded(self.id, {node_id: NodeOutput(self.id, node_id, (file,))}))
+
+    def show(self, node_id: str, *names: str, contents: Sequence[bytes] = (), kind: str = "images") -> NodeOutput:
+        """A node has made files; they are there from now on."""
+        files = tuple(OutputFile(name, f"gateway/{self.id}/out", "output", kind) for name in names)
+        for number, file in enumerate(files):
+            self.upstream.files[file] = (
+                contents[number] if contents else f"{self.id}:{node_id}:{file.filename}".encode()
+            )
+        output = NodeOutput(self.id, node_id, files)
+        self.say(output)
+        return output
+
+    def end(self, *outputs: NodeOutput) -> None:
+        """Succeed with these outputs."""
+        self.say(Succeeded(self.id, {output.node_id: output for output in outputs}))
 
     def tell(self, node_id: str, *texts: str) -> None:
         """Succeed with a report in place of a file."""

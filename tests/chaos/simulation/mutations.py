@@ -22,10 +22,11 @@ from gateway.comfy.messages import Lost
 from gateway.engine import following, quarantine
 from gateway.engine.canceling import Cancellations
 from gateway.engine.dispatcher import Dispatcher
+from gateway.engine.endings import Ending
 from gateway.engine.outages import Outages
 from gateway.engine.quarantine import Quarantine
 from gateway.engine.results import Collector
-from gateway.engine.runner import Ending, Runner
+from gateway.engine.runner import Runner
 from gateway.events import Event, EventKind
 from gateway.interfaces import Report
 from gateway.job import LIVE, TERMINAL, Decision, RetryLimits, Task, TaskEvent, TaskState

@@ -1,0 +1,98 @@
+"""Outputs that appear while a job runs: a node's files are fetched and kept as soon as it has told of them.
+
+One task beside each attempt that runs a client's own graph, one file at a time. It never ends an attempt: what cannot be
+fetched or kept early is fetched at the end like everything else. It is gone before the attempt's end is acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from gateway.comfy.messages import NodeOutput
+from gateway.engine.following import Attempt
+from gateway.engine.outputs import MAX_FILES, each_file, source_of
+from gateway.engine.recorder import Recorder
+from gateway.engine.results import Collector, Maker, ResultLostError
+from gateway.errors import GatewayError
+from gateway.job import JobResult
+from gateway.workflow import Workflow
+
+log = structlog.get_logger(__name__)
+
+#: Outputs that wait to be fetched; what comes beyond is fetched at the end.
+MAX_WAITING: Final = 64
+
+
+def maker_of(attempt: Attempt, workflow: Workflow) -> Maker:
+    """Who makes the files of an attempt."""
+    return Maker(attempt.job, workflow, attempt.upstream, attempt.prompt_id)
+
+
+class EarlyOutputs:
+    """Keeps what an attempt makes while it is at work."""
+
+    def __init__(self, collector: Collector, recorder: Recorder) -> None:
+        self._collector = collector
+        self._recorder = recorder
+
+    @asynccontextmanager
+    async def beside(self, attempt: Attempt) -> AsyncIterator[None]:
+        """For the length of the block, whatever ``attempt.on_output`` is told is fetched and kept."""
+        workflow = attempt.template.workflow
+        if workflow is None:
+            yield
+            return
+        maker = maker_of(attempt, workflow)
+        waiting, more = deque[NodeOutput](), asyncio.Event()
+
+        def heard(output: NodeOutput) -> None:
+            if output.files and len(waiting) < MAX_WAITING:
+                waiting.append(output)
+                more.set()
+
+        attempt.on_output = heard
+        task = asyncio.create_task(self._work(attempt, maker, waiting, more), name=f"early outputs {attempt.prompt_id}")
+        try:
+            yield
+        finally:
+            attempt.on_output = lambda _: None
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _work(self, attempt: Attempt, maker: Maker, waiting: deque[NodeOutput], more: asyncio.Event) -> None:
+        while True:
+            await more.wait()
+            more.clear()
+            while waiting:
+                try:
+                    await self._keep(attempt, maker, waiting.popleft())
+                except Exception as error:  # the edge of a task that nobody waits for
+                    log.error("early_output_broke", job=attempt.job.id, exc_info=error)
+
+    async def _keep(self, attempt: Attempt, maker: Maker, output: NodeOutput) -> None:
+        if len(attempt.kept) >= MAX_FILES:
+            return
+        results: list[JobResult] = []
+        try:
+            try:
+                for node_id, file in each_file({output.node_id: output.files}):
+                    if (node_id, source_of(file)) not in attempt.kept:
+                        results.append(await self._collector.as_made(maker, node_id, file))
+            except (ResultLostError, GatewayError, OSError) as error:
+                log.info("early_output_not_fetched", job=attempt.job.id, error=type(error).__name__)
+            if not results:
+                return
+            recorded = await self._recorder.keep_results(attempt.task.id, attempt.number, results)
+        except BaseException:
+            # Canceled while it was being written, perhaps: what was kept is not taken back.
+            await self._collector.drop(results)
+            raise
+        kept = recorded.job.results if recorded else ()
+        attempt.note_kept(kept)
+        await self._collector.drop([result for result in results if result not in kept])

@@ -1,0 +1,109 @@
+"""What the files are that a client's own graph makes: their names, kinds and types; the bytes stay as they were made.
+
+A node says under which key it lists a file, the first bytes say whether it is a picture or a video, and the name's suffix
+says the rest. Types that a browser would run are none of ours: such a file is told as bytes.
+
+Source: ComfyUI a125cd84 (``nodes.py``, ``comfy_extras/``: keys and names of outputs), VideoHelperSuite 4ee72c0 (``gifs``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from gateway.audit import MediaFacts, MediaKind
+from gateway.comfy.messages import OutputFile
+from gateway.errors import ResultInvalidError
+from gateway.workflow import Workflow
+
+#: Files of one job. Each is told in the job's row and as an event; frames by the thousand belong into a video.
+MAX_FILES: Final = 1000
+MAX_NAME_CHARACTERS: Final = 200
+
+#: Key of a node's output -> what lies under it, where the bytes do not say.
+_KINDS: Final = {
+    "images": MediaKind.IMAGE,
+    "gifs": MediaKind.VIDEO,
+    "video": MediaKind.VIDEO,
+    "videos": MediaKind.VIDEO,
+    "audio": MediaKind.AUDIO,
+    "text": MediaKind.TEXT,
+    "latents": MediaKind.LATENT,
+}
+_TYPES: Final = {
+    ".txt": "text/plain",
+    ".csv": "text/csv",
+    ".srt": "application/x-subrip",
+    ".json": "application/json",
+    ".flac": "audio/flac",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".tif": "image/tiff",
+    ".tiff": "image/tiff",
+    ".exr": "image/x-exr",
+    ".avif": "image/avif",
+    ".mkv": "video/x-matroska",
+    ".avi": "video/x-msvideo",
+    ".glb": "model/gltf-binary",
+    ".obj": "model/obj",
+    ".stl": "model/stl",
+    ".zip": "application/zip",
+}
+_BYTES: Final = "application/octet-stream"
+_BY_TYPE: Final = {"audio": MediaKind.AUDIO, "text": MediaKind.TEXT, "image": MediaKind.IMAGE, "video": MediaKind.VIDEO}
+_SUFFIX: Final = re.compile(r"\.[A-Za-z0-9]{1,10}\Z")
+#: What ComfyUI and VideoHelperSuite put behind a prefix: a counter of five digits or more, and what follows it.
+_COUNTED: Final = re.compile(r"_\d{5,}[^/\\]*\Z")
+
+
+def source_of(file: OutputFile) -> str:
+    """What a file is called on its upstream: no other of the same node is."""
+    return f"{file.type}/{file.subfolder}/{file.filename}"
+
+
+def each_file(files: Mapping[str, tuple[OutputFile, ...]]) -> Iterator[tuple[str, OutputFile]]:
+    """Every file with its node, each once. Raises ResultInvalidError when there are too many."""
+    seen: set[tuple[str, str]] = set()
+    for node_id, named in files.items():
+        for file in named:
+            key = (node_id, source_of(file))
+            if file.text is None and key not in seen:
+                seen.add(key)
+                yield node_id, file
+        if len(seen) > MAX_FILES:
+            raise ResultInvalidError(f"The workflow made more than {MAX_FILES} files.")
+
+
+def name_of(workflow: Workflow, node_id: str, file: OutputFile) -> str:
+    """What the client's graph wants a file to be called: its prefix where the upstream wrote ours."""
+    _, prefix = workflow.prefixes.get(node_id, ("", ""))
+    stem = re.split(r"[/\\]", prefix)[-1]
+    counted = _COUNTED.search(file.filename)
+    name = f"{stem}{counted.group()}" if stem and counted else file.filename
+    plain = "".join(letter for letter in name if letter.isprintable() and letter not in '/\\"')
+    return plain[-MAX_NAME_CHARACTERS:]
+
+
+def unmeasured(file: OutputFile) -> MediaFacts:
+    """What is told of a file that is no picture and no video by its bytes."""
+    found = _SUFFIX.search(file.filename)
+    suffix = found.group().lower() if found else ""
+    content_type = _TYPES.get(suffix, _BYTES)
+    kind = MediaKind.LATENT if suffix == ".latent" else _BY_TYPE.get(content_type.partition("/")[0])
+    return MediaFacts(
+        kind or _KINDS.get(file.kind, MediaKind.FILE),
+        content_type,
+        suffix,
+        width=0,
+        height=0,
+        frames=0,
+        fps=None,
+        duration_seconds=None,
+        has_audio=False,
+        video_codec=None,
+    )
