@@ -42,9 +42,11 @@ from gateway.api.problems import (
     PROBLEM_TYPE,
     Envelope,
     InternalServerError,
+    StatusOf,
     error_response,
     from_http_exception,
     problem,
+    status_hint,
 )
 from gateway.api.ready import ReadyAnswers, never_keep
 from gateway.api.sse import disable_library_shutdown
@@ -204,11 +206,12 @@ class _Http:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[_ROUTE_KEY] = self._endpoint.path
         request = Request(scope, receive, send)
-        if self._endpoint.access is not Access.PUBLIC:
+        access = self._endpoint.access_for(scope["query_string"])
+        if access is not Access.PUBLIC:
             self._gatekeeper.doors.require_reader(request.headers)
         knock = Knock.of(scope, takes_ticket=self._endpoint.takes_ticket)
         count = partial(self._window.admit, scope)
-        caller = await self._gatekeeper.caller(self._endpoint.access, knock, count=count)
+        caller = await self._gatekeeper.caller(access, knock, count=count)
         if caller is not None and caller.key is not None:
             never_keep(scope)
         call = Call(self._window, caller)
@@ -355,15 +358,17 @@ class Edge:
         return response
 
     def _error_answer(self, error: GatewayError, scope: Scope, headers: Headers, answer: _Answer) -> Response:
-        response = error_response(error, self._envelope(scope["path"], headers), answer.request_id)
+        envelope, status_of = self._envelope(scope["path"], headers)
+        response = error_response(error, envelope, answer.request_id, status_of)
         if isinstance(error, UpgradeRequiredError):
             response.headers["Upgrade"] = "websocket"  # RFC 9110 section 15.5.22 wants it named
         return response
 
-    def _envelope(self, path: str, headers: Headers) -> Envelope:
-        if PROBLEM_TYPE in headers.get("accept", ""):
-            return problem
-        return next((dialect.envelope for dialect in self._dialects if dialect.speaks_at(path)), problem)
+    def _envelope(self, path: str, headers: Headers) -> tuple[Envelope, StatusOf]:
+        spoken = next((dialect for dialect in self._dialects if dialect.speaks_at(path)), None)
+        if spoken is None or PROBLEM_TYPE in headers.get("accept", ""):
+            return problem, status_hint
+        return spoken.envelope, spoken.status_of
 
 
 class _Answer:

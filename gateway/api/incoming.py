@@ -23,7 +23,7 @@ from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
 from gateway.interfaces import Blob, BlobWriter
 from gateway.safety import spell_bytes
-from gateway.sniffing import HEAD_BYTES, KINDS_TOLD, MediaType, sniff
+from gateway.sniffing import ANY_FILE, HEAD_BYTES, KINDS_TOLD, MediaType, sniff
 
 
 class UploadBlobs(Protocol):
@@ -98,7 +98,8 @@ class IncomingFiles:
 
     Args:
         blobs: where they go.
-        caps: kinds that are accepted, each with its largest size in bytes.
+        caps: kinds that are accepted, each with its largest size in bytes; with ``FILE`` among them, also what is no
+            kind that is told by its bytes.
         announced_bytes: size of the body that carries them, when it said so.
     """
 
@@ -191,6 +192,8 @@ class IncomingFiles:
     async def _recognise(self, file: _Arriving) -> None:
         """The first bytes are there: is it something we take? Only then is anything written."""
         file.media_type = sniff(file.head[:HEAD_BYTES])
+        if file.media_type is None and MediaKind.FILE in self._caps:
+            file.media_type = ANY_FILE
         if file.media_type is None:
             raise UnsupportedMediaError(f"The file in {file.field!r} is none of {KINDS_TOLD}.", field=file.field)
         if file.media_type.kind not in self._caps:

@@ -38,6 +38,9 @@ RETRY_AFTER_SECONDS: Final = 5
 #: An error's body in a dialect's words. Args: the error, the request's id.
 Envelope = Callable[[GatewayError, str], Mapping[str, object]]
 
+#: An error's status in a dialect.
+StatusOf = Callable[[GatewayError], int]
+
 _BY_STATUS: Final[Mapping[int, tuple[type[CallerError], str]]] = {
     400: (InvalidInputError, "The request is malformed."),
     401: (UnauthorizedError, "This needs a Bearer token."),
@@ -81,10 +84,17 @@ def problem(error: GatewayError, request_id: str) -> Mapping[str, object]:
     return {**body, "request_id": request_id}
 
 
-def error_response(error: GatewayError, envelope: Envelope, request_id: str) -> Response:
+def status_hint(error: GatewayError) -> int:
+    """The status of an error wherever no dialect has another for it."""
+    return error.status_hint
+
+
+def error_response(
+    error: GatewayError, envelope: Envelope, request_id: str, status_of: StatusOf = status_hint
+) -> Response:
     """An error as an answer, with the headers its status calls for."""
     media_type = PROBLEM_TYPE if envelope is problem else JSON_TYPE
-    return Response(to_json(envelope(error, request_id)), error.status_hint, _headers(error), media_type)
+    return Response(to_json(envelope(error, request_id)), status_of(error), _headers(error), media_type)
 
 
 def _headers(error: GatewayError) -> dict[str, str]:

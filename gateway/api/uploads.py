@@ -59,6 +59,8 @@ class FormLimits:
     max_files: int = 4
     max_fields: int = 32
     max_field_bytes: int = 64 * 1024
+    #: Fields of a multipart form that may come several times, and how often; beside ``max_fields``.
+    repeatable: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     pace: BodyPace = field(default_factory=BodyPace)
 
     @property
@@ -70,9 +72,17 @@ class FormLimits:
 class Form(TakenFiles):
     """A whole, well-formed form. Leave its context without ``keep`` and the files are taken back."""
 
-    def __init__(self, blobs: UploadBlobs, fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -> None:
+    def __init__(
+        self,
+        blobs: UploadBlobs,
+        fields: Mapping[str, str],
+        files: Mapping[str, ReceivedFile],
+        repeated: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    ) -> None:
         super().__init__(blobs, files)
         self.fields = fields
+        #: The values of fields that may come several times, in order; not in ``fields``.
+        self.repeated = repeated
 
 
 class LiftedJson(TakenFiles):
@@ -258,6 +268,9 @@ class _Receiver:
         self._headers: dict[bytes, bytes] = {}
         self._name = ""
         self._fields: dict[str, bytearray] = {}
+        self._repeated: dict[str, list[bytearray]] = {}
+        #: Of the field that is being read.
+        self._value = bytearray()
         self._is_file = False
 
     async def take(self, event: str, data: bytes) -> None:
@@ -281,7 +294,8 @@ class _Receiver:
     async def commit(self) -> Form:
         """Make everything durable. What was committed before one fails is taken back."""
         fields = {name: _text(name, value) for name, value in self._fields.items()}
-        return Form(self._blobs, fields, await self._intake.commit())
+        repeated = {name: tuple(_text(name, value) for value in values) for name, values in self._repeated.items()}
+        return Form(self._blobs, fields, await self._intake.commit(), repeated)
 
     def _begin_part(self) -> None:
         disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
@@ -299,9 +313,16 @@ class _Receiver:
 
     def _begin_field(self) -> None:
         self._is_file = False
+        self._value = bytearray()
+        if (most := self._limits.repeatable.get(self._name)) is not None:
+            values = self._repeated.setdefault(self._name, [])
+            if len(values) == most:
+                raise _too_many(most, f"fields {self._name!r}")
+            values.append(self._value)
+            return
         if len(self._fields) == self._limits.max_fields:
             raise _too_many(self._limits.max_fields, "fields")
-        self._fields[self._name] = bytearray()
+        self._fields[self._name] = self._value
 
     def _begin_file(self, display_name: str) -> None:
         if len(self._intake) == self._limits.max_files:
@@ -313,9 +334,8 @@ class _Receiver:
         if self._is_file:
             await self._intake.write(data)
             return
-        value = self._fields[self._name]
-        value += data
-        _require_short(self._name, len(value), self._limits)
+        self._value += data
+        _require_short(self._name, len(self._value), self._limits)
 
     async def _end_part(self) -> None:
         if self._is_file:

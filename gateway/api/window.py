@@ -13,7 +13,7 @@ from enum import Enum
 from functools import partial
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
@@ -26,7 +26,7 @@ from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.limiting import Limits
 from gateway.api.previews import ShownOnce, as_json, wants_previews
-from gateway.api.problems import Envelope
+from gateway.api.problems import Envelope, StatusOf, status_hint
 from gateway.api.shown import lookup_id, no_such_job
 from gateway.api.tickets import Tickets
 from gateway.api.uploads import Form, FormLimits, receive_form
@@ -278,6 +278,14 @@ class Endpoint:
     is_polled: bool = False
     #: A ticket in the query opens it, too (``tickets.py``): browsers open it with an address alone.
     takes_ticket: bool = False
+    #: A field of the query that stands for a key: with it anybody may ask, and the handler judges what it holds.
+    opened_by: str | None = None
+
+    def access_for(self, query: bytes) -> Access:
+        """Who may ask with this query."""
+        # Read as the handler will read it.
+        is_opened = self.opened_by is not None and self.opened_by in QueryParams(query)
+        return Access.PUBLIC if is_opened else self.access
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +310,8 @@ class Dialect:
     state_words: Mapping[JobState, str]
     #: (ended job, what absolute links begin with) -> what its own GET says of it; for webhooks. None: it has none.
     told_outside: Callable[[Job, str], Mapping[str, object]] | None = None
+    #: Its statuses for errors, where they are not those of everybody.
+    status_of: StatusOf = status_hint
 
     def speaks_at(self, path: str) -> bool:
         """Whether a path is this dialect's, known or not."""

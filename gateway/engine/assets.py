@@ -20,7 +20,7 @@ from gateway.sniffing import MediaType, described
 
 log = structlog.get_logger(__name__)
 
-#: Longer than any id of ours: nobody's, and never asked of the store.
+#: Longer ones than any of ours are nobody's; they never reach the store.
 MAX_ID_CHARACTERS = 64
 
 
@@ -144,14 +144,12 @@ class Assets:
             NotFoundError: there is none.
             AssetInUseError: a job that has not ended was given it, or it is the result of one that is kept.
         """
-        is_ours = len(asset_id) <= MAX_ID_CHARACTERS
-        if not (is_ours and await self._store.delete(asset_id, owner, now=self._clock.now())):
+        if not await self._store.delete(_lookup(asset_id), owner, now=self._clock.now()):
             raise _no_such_asset()
         log.info("asset_deleted", asset=asset_id)
 
     async def _get(self, asset_id: str, owner: str | None) -> Asset:
-        is_ours = len(asset_id) <= MAX_ID_CHARACTERS
-        found = await self._store.get(asset_id, owner, now=self._clock.now()) if is_ours else None
+        found = await self._store.get(_lookup(asset_id), owner, now=self._clock.now())
         if found is None:
             raise _no_such_asset()
         return found
@@ -172,6 +170,10 @@ class Assets:
         minted = await self._store.add(new, now=now, claim=claim, must_be_known=must_be_known)
         log.info("asset_kept", asset=minted.asset.id, size_bytes=new.blob.size_bytes, is_new=minted.is_new_asset)
         return minted
+
+
+def _lookup(asset_id: str) -> str:
+    return asset_id if len(asset_id) <= MAX_ID_CHARACTERS else ""
 
 
 def _no_such_asset() -> NotFoundError:

@@ -35,7 +35,7 @@ MALFORMED = [
     "'",
     "-",
 ]
-#: Every route of a job, whatever the dialect: what is public has a secret in its address, what is admin no owner.
+#: Every route of a job or a file, whatever the dialect: what is public has a secret in its address, what is admin no owner.
 ROUTES = [
     (endpoint.method, endpoint.path)
     for endpoint in all_endpoints(DIALECTS)
@@ -111,7 +111,7 @@ async def test_an_id_that_is_not_the_callers_is_one_that_is_not_there(world, met
             continue
         seen[text] = (told(answer), statements)
     assert seen[MISSING][0][0] == 404
-    tables = {"jobs", "webhook_messages"}
+    tables = {"jobs", "webhook_messages", "assets"}
     assert any(table in statement for statement in seen[MISSING][1] for table in tables), "the store was asked"
     assert {text: found for text, found in seen.items() if found != seen[MISSING]} == {}
     assert {foreign, deleted, "x"} <= seen.keys()

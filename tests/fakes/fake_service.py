@@ -447,8 +447,10 @@ class FakeService:
         return 1
 
     async def discard(self, blobs: Iterable[Blob]) -> None:
+        kept = {asset.blob for asset in self.asset_store.by_id.values()}
         for blob in blobs:
-            self.blobs.stored.pop(blob.hash, None)
+            if blob.hash not in kept:
+                self.blobs.stored.pop(blob.hash, None)
 
     def check_url(self, url: str, *, field: str, https_only: bool = False) -> None:
         try:

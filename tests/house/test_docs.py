@@ -31,7 +31,7 @@ MADE_LATER = {"blobs/", "blobs/parts/", "scratch/", "input/gateway/", "output/ga
 #: Files of a template or of the operator's, media types.
 NO_PATHS = {
     "graph.json", "template.toml", "example.json", "gateway.toml", "./workflows",
-    "multipart/form-data", "application/x-www-form-urlencoded",
+    "multipart/form-data", "application/x-www-form-urlencoded", "application/octet-stream",
 }  # fmt: skip
 PATH = re.compile(r"`((?:\./)?[\w.-]+(?:/[\w.-]+)*/?)`")
 
@@ -78,7 +78,7 @@ def claims() -> set[tuple[str, str]]:
 
 
 def documented_routes(source: str) -> set[tuple[str, str]]:
-    found = re.findall(r"`(GET|POST|PUT|PATCH|DELETE|WS) (/[^`\s?]*)`", source)
+    found = re.findall(r"`(GET|HEAD|POST|PUT|PATCH|DELETE|WS) (/[^`\s?]*)`", source)
     return {(method, re.sub(r"\{[^}]*\}", "{}", path)) for method, path in found}
 
 

@@ -21,9 +21,10 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.api.dialects.backserv import DIALECT as BACKSERV
+from gateway.api.dialects.comfy_v2 import DIALECT as COMFY_V2
 from gateway.api.dialects.faceswap import DIALECT as FACESWAP
 from gateway.api.dialects.swaps_v1 import DIALECT as SWAPS_V1
 from gateway.api.dialects.swiftswap import DIALECT as SWIFTSWAP
 from gateway.api.window import Dialect
 
-DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP, BACKSERV, SWAPS_V1)
+DIALECTS: Final[tuple[Dialect, ...]] = (FACESWAP, SWIFTSWAP, BACKSERV, SWAPS_V1, COMFY_V2)

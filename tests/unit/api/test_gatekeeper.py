@@ -214,6 +214,7 @@ async def test_every_other_endpoint_wants_a_key_before_it_looks_at_anything(endp
     revoked, key_id = await new_key(service)
     await service.accounts.revoke_key(key_id)
     path = endpoint.path.replace("{", "").replace("}", "")
+    has_one_code = path.startswith("/api/v2/")  # as its contract has
     for headers, code in (
         ({}, "unauthorized"),
         ({"authorization": f"Bearer {UNKNOWN}"}, "invalid_api_key"),
@@ -221,7 +222,8 @@ async def test_every_other_endpoint_wants_a_key_before_it_looks_at_anything(endp
     ):
         for body in (b"", b"\xff" * 100):
             answer = await ask(app, endpoint.method, path, body, **headers)
-            assert (answer.status, code in answer.body.decode()) == (401, True), answer
+            told = "unauthorized" if has_one_code else code
+            assert (answer.status, told in answer.body.decode()) == (401, True), answer
     assert service.submissions == []
 
 

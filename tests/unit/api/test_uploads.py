@@ -660,3 +660,27 @@ async def test_two_data_uris_of_16_mib_each_stand_in_memory_nowhere(blobs):
     assert len(sizes) == 1
     assert min(sizes) > 11.9 * 1024**2
     assert peak < 8 * 1024**2, peak
+
+
+async def test_a_field_that_may_come_several_times_keeps_its_order_and_its_limit(blobs):
+    limits = FormLimits(repeatable={"tags": 2}, max_fields=1)
+    body = multipart(field("tags", b"a"), field("name", b"x"), field("tags", "é".encode()))
+    async with await receive_form(request(body), blobs, limits) as form:
+        assert (form.fields, form.repeated) == ({"name": "x"}, {"tags": ("a", "é")})
+    with pytest.raises(InvalidInputError, match="more than 2 fields 'tags'"):
+        await receive_form(request(multipart(*[field("tags", b"a")] * 3)), blobs, limits)
+    with pytest.raises(TooLargeError):
+        await receive_form(request(multipart(field("tags", b"a" * 100_000))), blobs, limits)
+
+
+async def test_where_any_file_is_taken_its_bytes_still_say_what_it_is(blobs):
+    limits = FormLimits(caps={MediaKind.IMAGE: 10_000, MediaKind.FILE: 1000}, max_files=1)
+    for data, kind in ((PNG, MediaKind.IMAGE), (b"\0anything", MediaKind.FILE), (b"x", MediaKind.FILE)):
+        async with await receive_form(request(multipart(file("file", data))), blobs, limits) as form:
+            assert form.files["file"].media_type.kind is kind
+            assert (await anyio.Path(blobs.path(form.files["file"].blob.hash)).read_bytes()) == data
+    with pytest.raises(TooLargeError):
+        await receive_form(request(multipart(file("file", b"x" * 1001))), blobs, limits)
+    with pytest.raises(UnsupportedMediaError):
+        await receive_form(request(multipart(file("file", MP4))), blobs, limits)
+    assert nothing_left(blobs)
