@@ -36,7 +36,7 @@ _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 _RANDOM_DIGITS: Final = 32
 _CHECK_DIGITS: Final = 6
 _SHOWN_DIGITS: Final = 8
-_TIER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+TIER: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 
 
 class KeyKind(StrEnum):
@@ -170,7 +170,7 @@ def checked_name(name: str, field: str) -> str:
 
 def checked_tier(tier: str) -> str:
     """A tier. Raises InvalidInputError."""
-    if _TIER.fullmatch(tier) is None:
+    if TIER.fullmatch(tier) is None:
         raise InvalidInputError("The tier is a word of a to z, 0 to 9, - and _, at most 32 characters.", field="tier")
     return tier
 

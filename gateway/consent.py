@@ -18,7 +18,7 @@ from gateway.errors import ConsentRequiredError, InvalidInputError
 FIELD: Final = "consent"
 #: The header, for bodies that have no such place.
 HEADER: Final = "x-consent"
-_YES: Final = frozenset({"true", "1", "yes", "on"})
+YES: Final = frozenset({"true", "1", "yes", "on"})
 _SENTENCE: Final = (
     "Here faces are swapped with the consent of the people in the pictures only: say that you have it, "
     "by the field 'consent' (true) or by the header X-Consent: true."
@@ -65,7 +65,7 @@ def by_header(value: str | None) -> Attestation | None:
 def _is_yes(value: object, field: str, name: str) -> bool:
     if value is None or (isinstance(value, str) and not value.strip()):
         return False
-    if value == 1 or (isinstance(value, str) and value.strip().lower() in _YES):  # True is 1, too
+    if value == 1 or (isinstance(value, str) and value.strip().lower() in YES):  # True is 1, too
         return True
     raise InvalidInputError(
         f"{name} says that the people in the pictures agreed: true (or 1, yes, on), or leave it away.", field=field

@@ -32,7 +32,7 @@ RENEW_SECONDS: Final = 20.0
 RETENTION_SECONDS: Final = 86_400.0
 
 #: 1 to 64 visible ASCII characters without those that an RFC 9651 string would have to escape.
-_KEY: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}")
+KEY: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def key_of(values: Sequence[str]) -> str | None:
         raise InvalidInputError(f"The request has more than one {HEADER} header.", field=HEADER)
     text = values[0].strip(" \t")
     inner = text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text
-    if not _KEY.fullmatch(inner):
+    if not KEY.fullmatch(inner):
         raise InvalidInputError(
             f"{HEADER} takes 1 to 64 visible ASCII characters other than quotes and backslashes.", field=HEADER
         )

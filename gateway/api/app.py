@@ -30,14 +30,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.accounts import may_hold_a_key
-from gateway.api import consents, keys, ops, pages, webhooks
-from gateway.api import credits as credit_routes
 from gateway.api.auth import SAFE_METHODS, SUBPROTOCOL, Access, Doors
 from gateway.api.bodies import LingeringClose
 from gateway.api.dialects import DIALECTS
 from gateway.api.facade import Service, Stopping
 from gateway.api.gatekeeper import Gatekeeper, Knock
 from gateway.api.limiting import limit_headers
+from gateway.api.openapi.documents import Documents
+from gateway.api.openapi.publishing import whole
+from gateway.api.own_routes import OWN_ENDPOINTS
 from gateway.api.problems import (
     PROBLEM_TYPE,
     Envelope,
@@ -104,7 +105,8 @@ def create_app(
     endpoints = all_endpoints(dialects)
     require_single_claims(endpoints)
     tickets = Tickets(service.clock, _ticket_paths(endpoints))
-    window = Window(service, settings, tickets, slots or Slots())
+    documents = Documents(settings, partial(whole, dialects=dialects, own_endpoints=OWN_ENDPOINTS))
+    window = Window(service, settings, tickets, documents, slots or Slots())
     doors = Doors.from_settings(settings, admin_token)
     gatekeeper = Gatekeeper(doors, service.accounts, tickets, service.clock)
     app = _Application(
@@ -137,15 +139,7 @@ class _Application(Starlette):
 def all_endpoints(dialects: Sequence[Dialect]) -> tuple[Endpoint | SocketEndpoint, ...]:
     """The whole table: the dialects' and our own."""
     spoken = tuple(endpoint for dialect in dialects for endpoint in dialect.endpoints)
-    return (
-        *spoken,
-        *ops.ENDPOINTS,
-        *keys.ENDPOINTS,
-        *credit_routes.ENDPOINTS,
-        *webhooks.ENDPOINTS,
-        *consents.ENDPOINTS,
-        *pages.ENDPOINTS,
-    )
+    return (*spoken, *OWN_ENDPOINTS)
 
 
 def require_single_claims(endpoints: Iterable[Endpoint | SocketEndpoint]) -> None:

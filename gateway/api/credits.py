@@ -22,12 +22,12 @@ from gateway.ledger import Amounts, Purse
 from gateway.strictjson import JsonValue
 
 Body = Mapping[str, JsonValue]
-_FIELDS: Final = frozenset({"user", "credits", "purse"})
+FIELDS: Final = frozenset({"user", "credits", "purse"})
 
 
 async def grant(credits_of: Credits, body: Body) -> dict[str, object]:
     """Give what a body says; what the user has then. Raises InvalidInputError, NotFoundError."""
-    if others := sorted(body.keys() - _FIELDS):
+    if others := sorted(body.keys() - FIELDS):
         raise InvalidInputError(f"There is no field {others[0]!r} here.", field=others[0])
     user, purse, amount = body.get("user"), body.get("purse", Purse.PERMANENT.value), body.get("credits")
     for field, value in (("user", user), ("purse", purse)):

@@ -35,8 +35,8 @@ from gateway.strictjson import JsonValue
 PAGE: Final = 100
 MAX_OVERLAP_SECONDS: Final = 30 * 86_400
 MAX_EXPIRY_SECONDS: Final = 100 * 365 * 86_400
-_USER_FIELDS: Final = frozenset({"name", "tier", "email_verified"})
-_KEY_FIELDS: Final = frozenset(
+USER_FIELDS: Final = frozenset({"name", "tier", "email_verified"})
+KEY_FIELDS: Final = frozenset(
     {"name", "user", "rate_limit", "concurrency", "scopes", "is_test", "expires_in_seconds", "credits"}
 )
 
@@ -47,7 +47,7 @@ Body = Mapping[str, JsonValue]
 
 async def create_user(accounts: Accounts, body: Body) -> dict[str, object]:
     """Make the user that a body asks for. Raises InvalidInputError, ConflictError."""
-    _refuse_others(body, _USER_FIELDS)
+    _refuse_others(body, USER_FIELDS)
     tier = _text(body, "tier")
     user = await accounts.create_user(
         _text(body, "name") or "",
@@ -65,7 +65,7 @@ async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: f
         NotFoundError: there is no such user.
         ConflictError: the user has a key of that name.
     """
-    _refuse_others(body, _KEY_FIELDS)
+    _refuse_others(body, KEY_FIELDS)
     lasts = _number(body, "expires_in_seconds", MAX_EXPIRY_SECONDS)
     given = _number(body, "credits", MAX_CREDITS)
     rate, concurrency = _number(body, "rate_limit", None), _number(body, "concurrency", None)

@@ -39,7 +39,12 @@ def wants_html(request: Request) -> bool:
 
 def index_page() -> Response:
     """The page."""
-    return _file(INDEX)
+    return page(INDEX)
+
+
+def page(name: str) -> Response:
+    """One of the pages, whose addresses are relative to the root."""
+    return _file(name)
 
 
 async def get_file(request: Request, call: Call) -> Response:

@@ -25,6 +25,8 @@ from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.limiting import Limits
+from gateway.api.openapi.documents import Documents
+from gateway.api.openapi.vocabulary import Describe
 from gateway.api.previews import ShownOnce, as_json, wants_previews
 from gateway.api.problems import Envelope, StatusOf, status_hint
 from gateway.api.shown import lookup_id, no_such_job
@@ -73,6 +75,8 @@ class Window:
     service: Service
     settings: Settings
     tickets: Tickets
+    #: What is served, described.
+    documents: Documents
     slots: Slots = field(default_factory=Slots)
     limits: Limits = field(default_factory=Limits)
     _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
@@ -312,6 +316,8 @@ class Dialect:
     told_outside: Callable[[Job, str], Mapping[str, object]] | None = None
     #: Its statuses for errors, where they are not those of everybody.
     status_of: StatusOf = status_hint
+    #: What it is, for ``/openapi.json``; None: it is left out there.
+    describe: Describe | None = None
 
     def speaks_at(self, path: str) -> bool:
         """Whether a path is this dialect's, known or not."""

@@ -120,9 +120,10 @@ def spelled(endpoint: Endpoint | SocketEndpoint) -> str:
 
 
 def words_in_code(dialect: Dialect) -> set[str]:
-    """Every word that stands as a text of its own in a dialect's modules."""
+    """Every word that stands as a text of its own in a dialect's modules; those that describe it prove nothing."""
     found = set()
-    for path in (ROOT / "gateway" / "api" / "dialects" / dialect.name).rglob("*.py"):
+    folder = ROOT / "gateway" / "api" / "dialects" / dialect.name
+    for path in (path for path in folder.rglob("*.py") if path.name != "description.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)

@@ -17,6 +17,7 @@ from gateway.api.app import create_app
 from gateway.api.dialects import DIALECTS
 from gateway.settings import Settings, from_mapping
 from tests.fakes.fake_service import FakeService
+from tests.tools.conformance import conformance
 from tests.tools.sse_parser import Parsed, parse
 
 TOKEN = "the-admin-token"
@@ -24,11 +25,16 @@ HOST = "localhost:8000"
 
 
 def make(**values: Any) -> tuple[Starlette, FakeService]:
-    """An application over a fake engine; ``slots`` and ``dialects`` aside, values are settings."""
+    """An application over a fake engine; ``slots`` and ``dialects`` aside, values are settings.
+
+    Whole answers of it are held against its OpenAPI document.
+    """
     slots, dialects = values.pop("slots", None), values.pop("dialects", DIALECTS)
     settings: Settings = from_mapping({"auth": "open", **values})
     service = FakeService(settings)
-    return create_app(service, settings, admin_token=TOKEN, dialects=dialects, slots=slots), service
+    app = create_app(service, settings, admin_token=TOKEN, dialects=dialects, slots=slots)
+    app.state.conformance = conformance(dialects)
+    return app, service
 
 
 @dataclass
@@ -113,6 +119,10 @@ class Stream:
         """Read to the end."""
         async with asyncio.timeout(5):
             await self.task
+        described = getattr(getattr(self.app, "state", None), "conformance", None)
+        if described is not None:
+            path = unquote(self.path.partition("?")[0])
+            described.check(self.method, path, self.status, self.answer_headers, bytes(self.received))
         return Answer(self.status, self.answer_headers, bytes(self.received))
 
     @property

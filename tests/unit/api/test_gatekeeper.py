@@ -195,6 +195,9 @@ OPEN = {
     # The page and its files.
     ("GET", "/-/ui/"),
     ("GET", "/-/ui/{name}"),
+    # What the code does is known to whoever can read it; a stranger is told no more than that.
+    ("GET", "/openapi.json"),
+    ("GET", "/docs"),
 }
 EVERY = all_endpoints(DIALECTS)
 

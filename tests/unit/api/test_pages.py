@@ -9,12 +9,13 @@ from tests.tools.asgi import ask, make
 UI = Path(pages.__file__).parent / "ui"
 FILES = sorted(path.name for path in UI.iterdir())
 SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in UI.glob("*.js")}
-HTML = (UI / "index.html").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in UI.glob("*.html")}
+HTML = "".join(PAGES.values())
 STYLE = (UI / "style.css").read_text(encoding="utf-8")
 
 
-def test_the_page_has_its_files():
-    assert {"index.html", "style.css", "icon.svg", "page.js"} <= set(FILES)
+def test_the_pages_have_their_files():
+    assert {"index.html", "docs.html", "style.css", "docs.css", "icon.svg", "page.js", "docs.js"} <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -36,6 +37,13 @@ async def test_nothing_but_page_files_is_served(name):
     app, _ = make()
     answer = await ask(app, "GET", f"/-/ui/{name}")
     assert answer.status == 404
+
+
+async def test_the_page_of_the_api_is_served_with_the_same_policy():
+    app, _ = make()
+    answer = await ask(app, "GET", "/docs")
+    assert (answer.status, answer.body.decode()) == (200, PAGES["docs.html"])
+    assert answer.headers["content-security-policy"].startswith("default-src 'self';")
 
 
 async def test_folder_of_the_files_leads_to_the_page_below_whatever_path():
@@ -63,7 +71,8 @@ def test_addresses_on_the_page_are_relative():
     named = re.findall(r'\b(?:href|src|action)="([^"#][^"]*)"', HTML)
     assert named
     assert [address for address in named if address.startswith("/")] == []
-    assert {address.removeprefix("-/ui/") for address in named} <= set(FILES)
+    # The pages stand at the root: "./" is the first of them, the document lies beside it.
+    assert {address.removeprefix("-/ui/") for address in named} <= {*FILES, "./", "openapi.json"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

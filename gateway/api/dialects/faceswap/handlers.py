@@ -93,10 +93,11 @@ async def get_root(request: Request, call: Call) -> Response:
     """``GET /``: the page for browsers, a description for programs."""
     if pages.wants_html(request):
         return pages.index_page()
-    return json_response(_description(call.window.link_prefix), headers={"Vary": "Accept"})
+    return json_response(description(call.window.link_prefix), headers={"Vary": "Accept"})
 
 
-def _description(prefix: str) -> dict[str, object]:
+def description(prefix: str) -> dict[str, object]:
+    """What there is, for programs. Args: prefix: path before every link."""
     return {
         "name": "comfygate",
         "description": "Face swap on a pool of ComfyUI instances, with progress as it happens.",

@@ -46,7 +46,7 @@ COMPLETED_MESSAGE: Final = "🎉 Face swap completed successfully!"
 CANCELED_MESSAGE: Final = "Canceled by request"
 CANCELED_CODE: Final = "canceled"
 
-_TRUTH: Final = {
+TRUTH: Final = {
     "true": True,
     "1": True,
     "yes": True,
@@ -78,8 +78,8 @@ SOURCES: Final = (
     SourceField("image", "face", False, STILL),
     SourceField("image_url", "face", True, STILL),
 )
-_FILE_FIELDS: Final = frozenset(source.name for source in SOURCES if not source.is_url)
-_MISSING: Final = {
+FILE_FIELDS: Final = frozenset(source.name for source in SOURCES if not source.is_url)
+MISSING: Final = {
     "target": ("video", "There is no target: give video or video_url, or target_image or target_image_url."),
     "face": ("image", "There is no source face: give image or image_url."),
 }
@@ -110,11 +110,11 @@ def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -
         InvalidInputError: naming the field: missing, given twice, a text where a file belongs or the reverse.
         UnsupportedMediaError: a video where a picture belongs, or the reverse.
     """
-    refuse_other_files(files, _FILE_FIELDS)
+    refuse_other_files(files, FILE_FIELDS)
     uploads: dict[str, SubmittedFile] = {}
     urls: dict[str, tuple[SourceField, str]] = {}
     kinds: dict[str, frozenset[MediaKind]] = {}
-    for role, (missing_field, sentence) in _MISSING.items():
+    for role, (missing_field, sentence) in MISSING.items():
         given = [source for source in SOURCES if source.role == role and _is_given(source, fields, files)]
         if not given:
             raise InvalidInputError(sentence, field=missing_field)
@@ -156,7 +156,7 @@ def _upload(source: SourceField, files: Mapping[str, ReceivedFile]) -> Submitted
 def _truth(text: str, name: str) -> bool:
     if not text.strip():
         return False
-    value = _TRUTH.get(text.strip().lower())
+    value = TRUTH.get(text.strip().lower())
     if value is None:
         raise InvalidInputError(f"{name} must be one of true, false, 1, 0, yes, no, on, off.", field=name)
     return value

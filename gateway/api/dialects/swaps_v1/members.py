@@ -13,7 +13,7 @@ from gateway.errors import InvalidInputError
 from gateway.strictjson import JsonValue
 
 #: Beyond it JSON numbers lose whole units in most languages.
-_LARGEST_INTEGER: Final = 2**53 - 1
+LARGEST_INTEGER: Final = 2**53 - 1
 
 
 class Members:
@@ -58,18 +58,18 @@ class Members:
         least = "0 or more" if may_be_zero else "more than 0"
         # In Python a boolean is a number; a whole one of a hundred digits is more than a float can be.
         number = -1 if isinstance(value, bool) or not isinstance(value, int | float) else value
-        if not 0 <= number <= _LARGEST_INTEGER or not (number or may_be_zero):
+        if not 0 <= number <= LARGEST_INTEGER or not (number or may_be_zero):
             raise self.refused(member, f"must be a number, {least}")
         return float(number)
 
-    def integer(self, member: str, *, least: int, most: int = _LARGEST_INTEGER) -> int | None:
+    def integer(self, member: str, *, least: int, most: int = LARGEST_INTEGER) -> int | None:
         """A whole number, None where there is none; 2.0 is one. Raises InvalidInputError."""
         value = self._values.get(member)
         if value is None:
             return None
         whole = _whole(value)
         if whole is None or not least <= whole <= most:
-            limits = f"{least} or more" if most == _LARGEST_INTEGER else f"from {least} to {most}"
+            limits = f"{least} or more" if most == LARGEST_INTEGER else f"from {least} to {most}"
             raise self.refused(member, f"must be a whole number, {limits}")
         return whole
 

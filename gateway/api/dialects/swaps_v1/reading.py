@@ -52,7 +52,7 @@ TARGETS: Final[Mapping[SwapType, MediaKind]] = {
 _MOVING: Final = frozenset({SwapType.GIF, SwapType.VIDEO})
 _MANY: Final = frozenset({SwapType.MULTI_FACE_IMAGE, SwapType.VIDEO})
 #: Members that belong to some types only: elsewhere they would promise what is not done.
-_ONLY_OF: Final[Mapping[str, frozenset[SwapType]]] = {
+ONLY_OF: Final[Mapping[str, frozenset[SwapType]]] = {
     "reference_frame_time_seconds": _MOVING,
     "duration_seconds": _MOVING,
     "file_size_bytes": _MOVING,
@@ -60,7 +60,7 @@ _ONLY_OF: Final[Mapping[str, frozenset[SwapType]]] = {
     "face_swaps": _MANY,
 }
 #: Said for each mapping in ``face_swaps`` by the mapping itself.
-_OF_ONE_FACE: Final = ("source_url", "target_face_index", "reference_frame_time_seconds")
+OF_ONE_FACE: Final = ("source_url", "target_face_index", "reference_frame_time_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def read_swap(body: Mapping[str, JsonValue]) -> SwapRequest:
     """
     members = Members(body)
     kind = _type(members)
-    for member, types in _ONLY_OF.items():
+    for member, types in ONLY_OF.items():
         if members.has(member) and kind not in types:
             raise members.refused(member, f"is for type {' or '.join(sorted(types))} only")
     sources: dict[str, UrlInput] = {}
@@ -153,7 +153,7 @@ def _mapped_faces(members: Members, kind: SwapType, sources: dict[str, UrlInput]
         raise members.refused("face_swaps", f"is required for type {kind}")
     if not 1 <= len(mappings) <= MAX_FACES:
         raise members.refused("face_swaps", f"must hold 1 to {MAX_FACES} mappings")
-    for member in _OF_ONE_FACE:
+    for member in OF_ONE_FACE:
         if members.has(member):
             raise members.refused(member, "does not go with face_swaps, whose mappings say it each for itself")
     enhance = members.flag("enable_face_enhancer") or False

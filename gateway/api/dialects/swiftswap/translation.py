@@ -40,8 +40,8 @@ CANCELED_CODE: Final = "canceled"
 
 # ------------------------------------------------------------------------------------------------ request -> submission
 
-_FACE: Final = "image"
-_NAME_FIELDS: Final = ("output_name", "output")
+FACE: Final = "image"
+NAME_FIELDS: Final = ("output_name", "output")
 #: A wish like "out.jpg" names a file; the result has the extension of what it is.
 _EXTENSION: Final = re.compile(r"\.(?:jpe?g|png|webp|bmp|tiff?|gif|mp4|m4v|mov|webm|mkv|avi)$", re.IGNORECASE)
 
@@ -69,8 +69,8 @@ def submission(
         InvalidInputError: naming the field: missing, a text where a file belongs, a file where none does, two names.
         UnsupportedMediaError: a video where a picture belongs, or the reverse.
     """
-    refuse_other_files(files, {_FACE, target.name})
-    face = _file(_FACE, fields, files, STILL, "The face is taken from a still picture.")
+    refuse_other_files(files, {FACE, target.name})
+    face = _file(FACE, fields, files, STILL, "The face is taken from a still picture.")
     return Submission(
         owner=caller.owner,
         submitter=caller.submitter,
@@ -99,9 +99,9 @@ def output_name(fields: Mapping[str, str]) -> str | None:
         InvalidInputError: the two fields wish for different names.
     """
     # A browser's form sends the fields that were left empty, too.
-    wishes = [fields[name] for name in _NAME_FIELDS if fields.get(name, "").strip()]
+    wishes = [fields[name] for name in NAME_FIELDS if fields.get(name, "").strip()]
     if len(set(wishes)) > 1:
-        raise InvalidInputError("output_name and output were given; give one of them.", field=_NAME_FIELDS[1])
+        raise InvalidInputError("output_name and output were given; give one of them.", field=NAME_FIELDS[1])
     return _EXTENSION.sub("", wishes[0].strip()) or None if wishes else None
 
 

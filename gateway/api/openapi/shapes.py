@@ -1,0 +1,68 @@
+"""Shapes that several APIs answer with: how the gateway and its pool are."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import RootModel
+
+from gateway.api.openapi.vocabulary import JobId, Model
+
+
+class Upstream(Model):
+    """A ComfyUI instance."""
+
+    name: str
+    address: str
+    """Without credentials."""
+    engine: str
+    """`comfyui`, or `preview` for the built-in CPU worker."""
+    version: str | None
+    reachable: bool
+    available: bool
+    """It may be given work."""
+    draining: bool
+    """It is given nothing new."""
+    job_id: JobId | None
+    """What it works on."""
+    foreign_prompts: int
+    """In its queue, of others."""
+    stale_prompts: int
+    """In its queue, of ours, that nobody waits for any more."""
+    reason: str
+    """Why it gets no work; empty when all is well."""
+
+
+class TemplateProblem(Model):
+    """A template that does not serve, or not in its newest version."""
+
+    name: str
+    problem: str
+
+
+class HealthWord(Model):
+    """What everybody may know."""
+
+    status: Literal["healthy", "degraded", "unavailable"]
+
+
+class Health(HealthWord):
+    """What the owner may know."""
+
+    engine: str
+    upstreams: list[Upstream]
+    templates: list[TemplateProblem]
+    jobs: dict[str, int]
+    """By state."""
+    warnings: list[str]
+    consent_required: bool
+
+
+class Readiness(Model):
+    """Whether anything can run."""
+
+    ready: bool
+
+
+class HealthAnswer(RootModel[Health | HealthWord]):
+    """All of it to whoever may see jobs, the one word to others."""
