@@ -145,6 +145,17 @@ async def test_purging_an_owner_takes_uploads_and_no_other_owners(store):
     assert await get(store, "up-2", "bob") is not None
 
 
+async def test_a_backup_speaks_of_uploads(tmp_path, empty_file):
+    path = Path(shutil.copy(empty_file, tmp_path / "gateway.db"))
+    store = await SqlStore.open(path, result_retention_seconds=100.0, asset_retention_seconds=50.0)
+    try:
+        await add(store)
+        await store.copy_to(tmp_path / "copy.db")
+        assert await store.blobs_of_copy(tmp_path / "copy.db", after="", limit=10) == [X]
+    finally:
+        await store.close()
+
+
 # -------------------------------------------------------------------------------------------------------- other owners
 
 

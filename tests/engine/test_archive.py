@@ -10,9 +10,11 @@ import pytest
 
 from gateway.blobs.local import LocalBlobs
 from gateway.engine.archive import Archive
+from gateway.engine.assets import Upload
 from gateway.engine.backup import DamagedBlobError
 from gateway.errors import BusyError, ConflictError, NotFoundError
 from gateway.interfaces import Blob
+from gateway.sniffing import ANY_FILE
 from tests.fakes.clock import FrozenClock
 
 
@@ -63,6 +65,17 @@ async def test_owner_is_purged_whole(engine):
     purge = await engine.service.archive.purge_owner("local")
     assert (purge.jobs, purge.blobs) == (3, 7)
     assert engine.blobs.stored == {}
+
+
+async def test_owner_is_purged_with_uploads_and_nobody_elses(engine):
+    await engine.start(engine.new_upstream())
+    await finished(engine)
+    for owner in ("local", "bob"):
+        blob = engine.blobs.put(b"words of " + owner.encode())
+        await engine.service.assets.upload(Upload(owner, blob, ANY_FILE, "text/plain", "words.txt"))
+    purge = await engine.service.archive.purge_owner("local")
+    assert (purge.jobs, purge.files, purge.blobs) == (1, 4, 4)
+    assert set(engine.blobs.stored.values()) == {b"words of bob"}
 
 
 # ---- the tar

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.exc import IntegrityError
@@ -117,3 +119,35 @@ def test_steps_form_one_line_and_refuse_to_go_back():
     for step in script.walk_revisions():
         with pytest.raises(NotImplementedError, match="forwards only"):
             step.module.downgrade()
+
+
+def upgrade_to(connection, revision):
+    script = ScriptDirectory(str(migrations._HERE))
+    steps = {"fn": lambda heads, _: list(script._upgrade_revs(revision, heads))}
+    context = MigrationContext.configure(connection, opts=steps)
+    with Operations.context(context):
+        context.run_migrations()
+
+
+def test_assets_of_an_older_database_are_kept(connection):
+    connection.exec_driver_sql("PRAGMA foreign_keys = ON")
+    upgrade_to(connection, "0010")
+    connection.exec_driver_sql("INSERT INTO blobs VALUES ('b', 7, 1.0, 0)")
+    jobs = "id, owner, submitter, dialect, task, template, template_version, state, priority, parameters, inputs, output_name"
+    connection.exec_driver_sql(
+        f"INSERT INTO jobs ({jobs}, created_at, updated_at, queue_deadline, warnings, fraction, step, results, last_event, extra) "  # noqa: S608 - names of ours
+        "VALUES ('j', 'ann', 'ann', 'd', 't', 't', 'v', 'queued', 0, '{}', '{}', 'o', 1, 1, 1, '[]', 0, '', '[]', 1, '{}')"
+    )
+    rows = [
+        ("in", "ann", "input", "b", 7, "{}", None, None, 1.0, None),
+        ("out", "ann", "result", "b", 7, "{}", "j", "link", 2.0, 3.0),
+    ]
+    connection.exec_driver_sql(f"INSERT INTO assets VALUES ({', '.join('?' * 10)})", rows)  # noqa: S608 - marks alone
+    connection.exec_driver_sql("INSERT INTO job_inputs VALUES ('j', 'target', 'in')")
+    upgrade(connection)
+    assert connection.exec_driver_sql("SELECT * FROM assets ORDER BY id").all() == [(*row, *[None] * 4) for row in rows]
+    assert connection.exec_driver_sql("SELECT * FROM job_inputs").all() == [("j", "target", "in", None)]
+    connection.exec_driver_sql("DELETE FROM jobs")
+    assert connection.exec_driver_sql("SELECT id FROM assets").all() == [("in",)], (
+        "results go with their jobs as before"
+    )

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.api.bodies import BodyPace
 from gateway.api.dialects.comfy_v2 import assets, single_use
 from gateway.api.downloads import file_response
 from gateway.api.facade import Asset, InputBlobs
@@ -23,6 +24,8 @@ _EXPIRES: Final = "expires"
 _OK: Final = int(HTTPStatus.OK)
 _CREATED: Final = int(HTTPStatus.CREATED)
 _NO_CACHE: Final = {"Cache-Control": "no-store"}
+#: Bytes per second of a line that has its time for the largest file, as other dialects have it for 1 GiB.
+_SLOWEST_LINE: Final = 300_000
 #: Beside the file and the tags; a form of the contract has five.
 _MAX_FIELDS: Final = 16
 
@@ -110,6 +113,7 @@ def _any_file(call: Call) -> FormLimits:
         max_files=1,
         max_fields=_MAX_FIELDS,
         repeatable={assets.TAGS: assets.MAX_TAGS},
+        pace=BodyPace(deadline_seconds=max(BodyPace().deadline_seconds, largest / _SLOWEST_LINE)),
     )
 
 
