@@ -116,6 +116,10 @@ class Settings(BaseSettings):
         ("default",),
         description="Patterns of node classes that clients' own workflows may not use; default: those listed in workflows.md.",
     )
+    nodes_swap: Names = Field(
+        ("default",),
+        description="Patterns of node classes that swap faces, for REQUIRE_CONSENT; default: those listed in workflows.md.",
+    )
     nodes_allow: Names = Field(
         (), description="Patterns of the only node classes that clients' own workflows may use; all when empty."
     )

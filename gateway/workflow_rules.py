@@ -1,4 +1,4 @@
-"""Which classes clients' own graphs may use: lists of patterns, and the one that ships.
+"""Which classes clients' own graphs may use, and which of them swap faces: lists of patterns, and those that ship.
 
 ``DEFAULT_DENY`` names classes that run code, read paths or folders, open URLs, or reach what belongs to other jobs. It can
 only hold what is known; a pool for strangers is safer with a list of what is allowed. Pure.
@@ -13,8 +13,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-#: In a list of patterns: all of ``DEFAULT_DENY``.
+#: In a list of patterns: all of ``DEFAULT_DENY``, or of ``SWAPS_FACES``.
 SHIPPED: Final = "default"
+
+#: Patterns of classes that put one person's face in place of another's, whatever the case of their letters. Wide on
+#: purpose: a class that is taken for one by mistake asks for a consent too many. What only makes a face resemble a photo
+#: (InstantID, PuLID, IPAdapter FaceID and their like) is not among them.
+SWAPS_FACES: Final = frozenset(
+    {
+        "*faceswap*",
+        "*face swap*",
+        "*face_swap*",
+        "*face-swap*",
+        "*swapface*",
+        "*swap face*",
+        "*swap_face*",
+        "*swap-face*",
+        "*facefusion*",
+        "*inswapper*",
+        "*roop*",
+    }
+)
 
 #: What the classes do -> patterns of their names.
 DENIED_BY_REASON: Final[dict[str, tuple[str, ...]]] = {
@@ -161,6 +180,19 @@ DENIED_BY_REASON: Final[dict[str, tuple[str, ...]]] = {
 
 #: Patterns, as ``fnmatch`` reads them, upper and lower case apart.
 DEFAULT_DENY: Final = frozenset(pattern for patterns in DENIED_BY_REASON.values() for pattern in patterns)
+
+
+def swaps_faces(classes: Iterable[str], patterns: Iterable[str]) -> bool:
+    """Whether a class among these is one that swaps faces.
+
+    Args:
+        classes: of a graph's nodes.
+        patterns: as settings hold them; ``SHIPPED`` stands for ``SWAPS_FACES``.
+    """
+    listed = {pattern.lower() for pattern in patterns}
+    if SHIPPED in listed:
+        listed = (listed - {SHIPPED}) | SWAPS_FACES
+    return any(fnmatch.fnmatchcase(name.lower(), pattern) for name in set(classes) for pattern in listed)
 
 
 @dataclass(frozen=True, slots=True)

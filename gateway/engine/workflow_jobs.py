@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.audit import PICTURES, MediaFacts
+from gateway.consent import Attestation, refuse_without
 from gateway.engine.credentials import FIELD as SECRETS
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
@@ -26,6 +27,7 @@ from gateway.pricing import Pricing, price_of
 from gateway.settings import Settings
 from gateway.template import WORKFLOW
 from gateway.workflow import (
+    Draft,
     FileReference,
     NodeRules,
     Workflow,
@@ -36,6 +38,7 @@ from gateway.workflow import (
     resolved,
     template_of,
 )
+from gateway.workflow_rules import swaps_faces
 
 #: Upstreams say what they can do within seconds of a start.
 ASK_AGAIN_SECONDS: Final = 5
@@ -60,6 +63,8 @@ class WorkflowSubmission:
     promise: Promise | None = None
     #: ComfyUI's name -> a secret for nodes that call paid services. Kept in memory, and sent with each attempt.
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: That the people in the pictures agreed, where it was said.
+    consent: Attestation | None = None
 
 
 class WorkflowIntake:
@@ -100,9 +105,11 @@ class WorkflowIntake:
 
         Raises:
             WorkflowError: the graph is at fault; ``details`` say where. WorkflowFormatError, MissingAssetError alike.
+            ConsentRequiredError: it swaps a face, and nothing was said of the people in the pictures.
             GatewayError: the queue is full, or nobody knows yet what can be run.
         """
         draft = await asyncio.to_thread(read_workflow, submission.workflow)
+        self._require_consent(submission, draft)
         known = self._pool.capabilities_by_name()
         if not known:
             raise BusyError("No worker has said yet what it can run.", retry_after_seconds=ASK_AGAIN_SECONDS)
@@ -114,6 +121,11 @@ class WorkflowIntake:
         roles = {reference.at: role for role, reference in zip(inputs, references, strict=True)}
         workflow = await asyncio.to_thread(resolved, draft, roles, list(known.values()))
         return await self._create(submission, workflow, inputs)
+
+    def _require_consent(self, submission: WorkflowSubmission, draft: Draft) -> None:
+        is_asked = self._settings.require_consent and submission.consent is None
+        classes = {node.class_type for node in draft.nodes.values()} if is_asked else ()
+        refuse_without(submission.consent, is_required=swaps_faces(classes, self._settings.nodes_swap))
 
     async def _create(self, submission: WorkflowSubmission, workflow: Workflow, inputs: Mapping[str, JobInput]) -> Job:
         now = self._clock.now()
@@ -139,6 +151,7 @@ class WorkflowIntake:
             promise=submission.promise,
             workflow=workflow.to_json(),
             extra={**submission.extra, **secrets},
+            consent=submission.consent,
         )
         # Before it is stored: it may be given to an upstream at once.
         self._recorder.credentials.keep(new.id, submission.secrets)

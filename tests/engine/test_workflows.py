@@ -12,9 +12,11 @@ import pytest
 from gateway.audit import MediaKind
 from gateway.comfy.graph import allowed_values
 from gateway.comfy.messages import Failed, OutputFile, Succeeded
+from gateway.consent import Attestation
 from gateway.engine.assets import Upload
 from gateway.errors import (
     BusyError,
+    ConsentRequiredError,
     MissingAssetError,
     NotFoundError,
     QueueFullError,
@@ -519,3 +521,33 @@ async def test_no_more_secrets_are_held_than_may_be(engine, monkeypatch):
     with pytest.raises(BusyError):
         await engine.submit_workflow(GRAPH, secrets=SECRETS)
     await engine.submit_workflow(GRAPH)
+
+
+# ------------------------------------------------------------------------------------------------------------- consent
+
+
+async def test_a_graph_that_swaps_a_face_needs_consent_where_it_is_asked_for_and_nothing_is_left_without(engine):
+    engine.settings = engine.settings.model_copy(update={"require_consent": True})
+    await engine.start(upstream())
+    swap = GRAPH | {"4": {"class_type": "ReActorFaceSwap", "inputs": {"input_image": ["1", 0]}}}
+    with pytest.raises(ConsentRequiredError):
+        await engine.submit_workflow(swap, settle=False)
+    assert await engine.service.jobs("local") == []
+    job_id = await engine.submit_workflow(GRAPH)
+    with pytest.raises(NotFoundError):
+        await engine.service.consents.record(job_id)
+
+
+async def test_what_is_said_of_a_graph_is_recorded_with_what_came_of_it(engine):
+    changes = {"require_consent": True, "nodes_swap": ("saveimage",)}
+    engine.settings = engine.settings.model_copy(update=changes)
+    gpu = upstream()
+    await engine.start(gpu)
+    with pytest.raises(ConsentRequiredError):
+        await engine.submit_workflow(GRAPH, settle=False)
+    job_id = await engine.submit_workflow(GRAPH, consent=Attestation.HEADER)
+    gpu.prompt.start()
+    gpu.prompt.end(gpu.prompt.show("2", "2_00001_.png", contents=[PNG_HEAD + b"tabby"]))
+    (result,) = (await engine.until("succeeded", job_id)).results
+    record = await engine.service.consents.record(job_id)
+    assert (record.attested, record.state, record.outputs) == (Attestation.HEADER, "succeeded", (result.blob,))
