@@ -7,10 +7,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.job import JobState
 from gateway.store.executors import InlineExecutor
-from gateway.store.queries import assets, claims, jobs, ledger, purging, queue, sweeping, trails
+from gateway.store.queries import assets, claims, jobs, ledger, purging, queue, sweeping, trails, uploads
 from gateway.store.schema import metadata
 
 TABLES = {*metadata.tables, "other", "beyond", "head", "other_inputs", "other_jobs"}
+TWIN = {"whose": "local", "name": "photo.png", "bytes": "b"}
 PAGE = {"task": "face_swap", "owner": "local", "most": 5, "seen_at": 1.0, "seen_id": "x"}
 
 
@@ -46,6 +47,16 @@ def plan_of(statement, parameters):
         (purging._ASSETS_OF, {"owner": "local"}, "ix_assets_owner"),
         (assets._LOOSE_BLOBS, {"before": 1.0}, "ix_blobs_loose"),
         (assets._BY_LINK, {"wanted": "l", "now": 1.0}, "sqlite_autoindex_assets"),
+        (uploads._TWIN, TWIN, "ix_assets_upload (owner=? AND file_path=? AND blob=?)"),
+        (uploads._EXPIRED_TWIN, {**TWIN, "now": 1.0}, "ix_assets_upload (owner=? AND file_path=? AND blob=?)"),
+        (
+            uploads._PROLONG,
+            {**TWIN, "moment": 1.0, "until": 1.0},
+            "ix_assets_upload (owner=? AND file_path=? AND blob=?)",
+        ),
+        (uploads._BY_HASH, {**TWIN, "now": 1.0}, "ix_assets_blob (blob=? AND owner=?)"),
+        (uploads._OWN_BY_ID, {**TWIN, "wanted": "a", "now": 1.0}, "sqlite_autoindex_assets"),
+        (uploads._IS_NEEDED, {"wanted": "a"}, "ix_job_inputs_source (source_asset_id=?)"),
         (jobs._COUNTS, {}, "ix_jobs_state"),
         (jobs.page_of(frozenset(JobState), after=False), PAGE, "ix_jobs_owner (owner=? AND state=?)"),
         (
@@ -81,6 +92,11 @@ async def test_statement_walks_its_index_and_never_a_table(statement, parameters
     [
         (purging._LIVE_OF, {"owner": "local"}, "ix_jobs_owner (owner=? AND state=?)"),
         (purging._ENDED_OF, {"owner": "local"}, "ix_jobs_owner (owner=? AND state=?)"),
+        (
+            uploads._NAMED,
+            {"whose": "o", "names": ["x", "input/x"], "now": 1.0},
+            "ix_assets_upload (owner=? AND file_path=?)",
+        ),
         (purging._INPUTS, {"old": ["x", "y"]}, "ix_job_inputs_asset"),
         (purging._RESULTS, {"old": ["x", "y"]}, "ix_assets_job"),
     ],
