@@ -11,10 +11,10 @@ V3 nodes are not compared at all; the format widgets of VHS_VideoCombine (VideoH
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.comfy.graph import Link, Node, allowed_values, output_nodes
+from gateway.comfy.specs import InputSpec, format_widgets, input_specs
 from gateway.lacks import Problem, ProblemKind, missing_problems, not_offered, problem_of, unknown_input
 from gateway.manifest import ParameterEntry, ParameterType
 from gateway.template import Derived, Parameter, Template
@@ -51,49 +51,12 @@ def check(template: Template, object_info: Mapping[str, Any]) -> list[Problem]:
 # -------------------------------------------------------------------------------------------------------- what is wrong
 
 
-@dataclass(frozen=True, slots=True)
-class _InputSpec:
-    """What /object_info says of one input."""
-
-    #: "INT", "IMAGE", …; "COMBO" for both spellings of a choice.
-    type: str
-    #: None where it is no choice, or takes what it does not list.
-    choices: tuple[object, ...] | None
-    options: Mapping[str, Any]
-    required: bool
-
-
-def _input_specs(entry: Mapping[str, Any]) -> dict[str, _InputSpec]:
-    """Input name -> what /object_info says of it; malformed parts are left out."""
-    sections, choices = entry.get("input"), allowed_values(entry)
-    found: dict[str, _InputSpec] = {}
-    for section in ("optional", "required"):
-        inputs = sections.get(section) if isinstance(sections, Mapping) else None
-        for name, spec in inputs.items() if isinstance(inputs, Mapping) else ():
-            if isinstance(spec, list) and spec:
-                kind = spec[0] if isinstance(spec[0], str) else "COMBO"
-                options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-                found[str(name)] = _InputSpec(kind, choices.get(str(name)), options, section == "required")
-    return found
-
-
-def _format_widgets(node: Node, specs: Mapping[str, _InputSpec]) -> dict[str, _InputSpec]:
-    """Inputs that VHS_VideoCombine has only for the format chosen; each stands there as ``[name, type or choices, …]``."""
-    for name, spec in specs.items():
-        formats, chosen = spec.options.get("formats"), node.inputs.get(name)
-        widgets = formats.get(chosen) if isinstance(formats, Mapping) and isinstance(chosen, str) else None
-        if isinstance(widgets, list):
-            named = {str(widget[0]): widget[1:] for widget in widgets if isinstance(widget, list) and widget}
-            return _input_specs({"input": {"optional": named}})
-    return {}
-
-
 def _check_node(node: Node, template: Template, entries: Mapping[str, Any]) -> Iterator[Problem]:
-    specs = _input_specs(entries[node.class_type])
+    specs = input_specs(entries[node.class_type])
     for name, spec in specs.items():
         if spec.required and name not in node.inputs:
             yield problem_of(ProblemKind.INPUT_MISSING, node, name, "it is required, and the graph has none")
-    specs |= _format_widgets(node, specs)
+    specs |= format_widgets(node.inputs, specs)
     bound = template.placeholders | template.model_places
     for name, value in node.inputs.items():
         if name not in specs:
@@ -112,7 +75,7 @@ _LITERALS: Final[Mapping[str, tuple[type, ...]]] = {
 }
 
 
-def _check_literal(node: Node, name: str, value: object, spec: _InputSpec) -> Iterator[Problem]:
+def _check_literal(node: Node, name: str, value: object, spec: InputSpec) -> Iterator[Problem]:
     if spec.type == "COMBO":
         yield from not_offered(node, name, value, spec.choices)
         return
@@ -125,7 +88,7 @@ def _check_literal(node: Node, name: str, value: object, spec: _InputSpec) -> It
             yield problem_of(ProblemKind.OUT_OF_RANGE, node, name, f"{value} is not from {least} to {most}")
 
 
-def _range(spec: _InputSpec) -> tuple[float, float]:
+def _range(spec: InputSpec) -> tuple[float, float]:
     least, most = spec.options.get("min"), spec.options.get("max")
     return (
         least if isinstance(least, int | float) else float("-inf"),
@@ -183,9 +146,9 @@ def _taking(entry: ParameterEntry, node: Node) -> frozenset[str]:
     return _INPUT_TYPES[ParameterType.STRING if is_text else entry.type]
 
 
-def _spec_of(node: Node, input_name: str, entries: Mapping[str, Any]) -> _InputSpec | None:
-    specs = _input_specs(entries.get(node.class_type, {}))
-    return (specs | _format_widgets(node, specs)).get(input_name)
+def _spec_of(node: Node, input_name: str, entries: Mapping[str, Any]) -> InputSpec | None:
+    specs = input_specs(entries.get(node.class_type, {}))
+    return (specs | format_widgets(node.inputs, specs)).get(input_name)
 
 
 def _check_derived(derived: Derived, node: Node, entries: Mapping[str, Any]) -> Iterator[Problem]:

@@ -19,7 +19,7 @@ from gateway.interfaces import Capabilities
 from gateway.manifest import InputEntry
 from gateway.pricing import Pricing
 from gateway.template import WORKFLOW, InputRole, Place, Template
-from gateway.workflow_classes import Classes, NodeClass
+from gateway.workflow_classes import Classes, Inputs
 from gateway.workflow_files import file_references, prefixes_of
 from gateway.workflow_judging import findings_on, judge
 from gateway.workflow_reading import read_workflow
@@ -119,18 +119,20 @@ def _version(
     needs: list[object] = [sorted(file_places), sorted(prefix_places)]
     for node in nodes.values():
         known = [each for classes in every if (each := classes.get(node.class_type)) is not None]
+        seen = [each.inputs_of(node) for each in known]
         inputs = {
-            name: None if (node.id, name) in taken else _need(node, name, value, at_fault, known)
+            name: None
+            if (node.id, name) in taken
+            else _need(name, value, seen, is_at_fault=(node.id, name) in at_fault)
             for name, value in node.inputs.items()
         }
         needs.append([node.id, node.class_type, inputs])
     return hashlib.sha256(json.dumps(needs, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
-def _need(node: Node, name: str, value: object, at_fault: set[At], known: Iterable[NodeClass]) -> object:
+def _need(name: str, value: object, seen: Iterable[Inputs], *, is_at_fault: bool) -> object:
     """What an input asks of an upstream: a link and a choice as they stand, of other values that there is one."""
     if isinstance(value, Link):
         return ["link", value.node_id, value.slot]
-    is_choice = any((spec := each.specs.get(name)) is not None and spec.type == COMBO for each in known)
-    is_widget = any(name in each.widgets(node) for each in known)
-    return ["value", value] if is_choice or is_widget or (node.id, name) in at_fault else None
+    is_choice = any(name in each.widgets or (name in each.specs and each.specs[name].type == COMBO) for each in seen)
+    return ["value", value] if is_choice or is_at_fault else None

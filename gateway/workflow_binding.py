@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from gateway.comfy.graph import Link, Node
 from gateway.interfaces import Capabilities
 from gateway.workflow_classes import Classes
-from gateway.workflow_judging import Finding, findings_on
+from gateway.workflow_judging import MAX_SENTENCES, Finding, findings_on
 from gateway.workflow_reading import is_asset
 from gateway.workflow_values import At, Workflow
 
@@ -24,7 +25,8 @@ def workflow_findings(workflow: Workflow, nodes: Mapping[str, Node], capabilitie
     A place where this upstream takes a file and no file of the job goes is among it, so that no word of a client's ever
     reaches one, whatever an upstream installs later.
     """
-    yield from findings_on(nodes, Classes(capabilities), set(workflow.files.values()), _prefix_places(workflow))
+    files = set(workflow.files.values())
+    yield from islice(findings_on(nodes, Classes(capabilities), files, _prefix_places(workflow)), MAX_SENTENCES)
 
 
 def _prefix_places(workflow: Workflow) -> set[At]:
@@ -62,14 +64,17 @@ def fill(
 
 def running_graph(nodes: Mapping[str, Node], capabilities: Capabilities | None) -> dict[str, Any]:
     """The nodes that run on an upstream, all where it is not known; without files."""
-    running = None if capabilities is None else Classes(capabilities).reached(nodes)
-    return {node.id: _sent(node) for node in nodes.values() if running is None or node.id in running}
+    classes = None if capabilities is None else Classes(capabilities)
+    running = frozenset(nodes) if classes is None else classes.reached(nodes)
+    return {node.id: _sent(node, classes) for node in nodes.values() if node.id in running}
 
 
-def _sent(node: Node) -> dict[str, Any]:
-    inputs = {name: _value(value) for name, value in node.inputs.items() if not is_asset(value)}
+def _sent(node: Node, classes: Classes | None) -> dict[str, Any]:
+    known = None if classes is None else classes.get(node.class_type)
+    seen = None if known is None else known.inputs_of(node)
+    inputs = {
+        name: [value.node_id, value.slot] if isinstance(value, Link) else copy.deepcopy(value)
+        for name, value in node.inputs.items()
+        if not is_asset(value) and (seen is None or seen.sends(name, value))
+    }
     return {"class_type": node.class_type, "inputs": inputs, "_meta": {"title": node.title or node.class_type}}
-
-
-def _value(value: object) -> object:
-    return [value.node_id, value.slot] if isinstance(value, Link) else copy.deepcopy(value)

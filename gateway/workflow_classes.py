@@ -9,10 +9,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.comfy.graph import Node
-from gateway.comfy.specs import InputSpec, format_widgets, hidden_inputs, input_specs, is_output, output_types
+from gateway.comfy.graph import Link, Node
+from gateway.comfy.specs import (
+    InputSpec,
+    format_widgets,
+    grown,
+    grows,
+    hidden_inputs,
+    input_specs,
+    is_output,
+    output_types,
+)
 from gateway.interfaces import Capabilities
-from gateway.workflow_places import Place, place_of
+from gateway.workflow_places import Place, may_name, place_of, sounds_like_path
 
 #: What the server fills in; it overwrites whatever a client writes there.
 _RESERVED: Final = frozenset(
@@ -21,26 +30,49 @@ _RESERVED: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
+class Inputs:
+    """The inputs of a class as one node has them."""
+
+    specs: Mapping[str, InputSpec]
+    #: Input -> what it names; those alone that name something.
+    places: Mapping[str, Place]
+    #: Inputs that a class of VideoHelperSuite has only because of the format chosen.
+    widgets: Mapping[str, InputSpec]
+    #: Whether the class takes whatever it is sent, and uses it: what is not listed is then never sent.
+    is_closed: bool
+
+    def sends(self, name: str, value: object) -> bool:
+        """Whether an input is sent. Most classes pass over one that they do not list; a few take it, and mean it."""
+        if name in self.specs or name in self.widgets:
+            return True
+        return not self.is_closed and not (sounds_like_path(name) if isinstance(value, Link) else may_name(name, value))
+
+
+@dataclass(frozen=True, slots=True)
 class NodeClass:
     """One class as an upstream has it."""
 
     name: str
+    #: Before any of them grows; see ``inputs_of``.
     specs: Mapping[str, InputSpec]
     #: Hidden inputs that only the server may fill.
     reserved: frozenset[str]
     outputs: tuple[object, ...]
     is_output: bool
-    #: Input -> what it names; those alone that name something.
-    places: Mapping[str, Place]
+    #: The input that says what its files are called.
+    prefix_input: str | None
 
-    def widgets(self, node: Node) -> Mapping[str, InputSpec]:
-        """Inputs that it has only because of what another one says."""
-        return format_widgets(node.inputs, self.specs)
+    def inputs_of(self, node: Node) -> Inputs:
+        """Its inputs, for what this node says."""
+        specs = grown(self.specs, node.inputs) if grows(self.specs) else self.specs
+        places = {name: place for name, spec in specs.items() if (place := self._place(name, spec))}
+        is_closed = any("formats" in spec.options for spec in self.specs.values())
+        return Inputs(specs, places, format_widgets(node.inputs, specs) if is_closed else {}, is_closed)
 
-    @property
-    def prefix_input(self) -> str | None:
-        """The input that says what its files are called."""
-        return next((name for name, place in self.places.items() if place is Place.PREFIX), None)
+    def _place(self, name: str, spec: InputSpec) -> Place | None:
+        place = place_of(self.name, name, spec, is_output=self.is_output)
+        # Files of a node get one name of ours; whatever else names them stays as its author set it.
+        return Place.CLOSED if place is Place.PREFIX and name != self.prefix_input else place
 
 
 class Classes:
@@ -76,13 +108,7 @@ def reached_anywhere(nodes: Mapping[str, Node], pool: Iterable[Classes]) -> froz
 
 def _read(name: str, entry: Mapping[str, object]) -> NodeClass:
     specs, writes = input_specs(entry), is_output(entry)
-    places = {key: place for key, spec in specs.items() if (place := place_of(name, key, spec, is_output=writes))}
+    prefixes = [key for key, spec in specs.items() if place_of(name, key, spec, is_output=writes) is Place.PREFIX]
+    prefix = "filename_prefix" if "filename_prefix" in prefixes else next(iter(prefixes), None)
     reserved = frozenset(key for key, word in hidden_inputs(entry).items() if word in _RESERVED)
-    return NodeClass(name, specs, reserved, output_types(entry), writes, _with_one_prefix(places))
-
-
-def _with_one_prefix(places: dict[str, Place]) -> dict[str, Place]:
-    """Files of a node get one name of ours; whatever else names them stays as its author set it."""
-    prefixes = [name for name, place in places.items() if place is Place.PREFIX]
-    kept = "filename_prefix" if "filename_prefix" in prefixes else next(iter(prefixes), None)
-    return {name: Place.CLOSED if name in prefixes and name != kept else place for name, place in places.items()}
+    return NodeClass(name, specs, reserved, output_types(entry), writes, prefix)

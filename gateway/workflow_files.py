@@ -16,7 +16,7 @@ from gateway.interfaces import Capabilities
 from gateway.workflow_classes import Classes, reached_anywhere
 from gateway.workflow_places import KNOWN, Place
 from gateway.workflow_reading import MAX_NAME_CHARS, NodeErrors, cut, is_asset
-from gateway.workflow_values import Draft, FileReference
+from gateway.workflow_values import Draft, FileReference, Reason
 
 #: A choice that means that there is no file.
 _NO_FILE: Final = frozenset({"none", "(none)", "[none]"})
@@ -47,7 +47,7 @@ def file_references(draft: Draft, known: Iterable[Capabilities]) -> tuple[FileRe
                 plain = _plain_name(value)
                 if plain is None:
                     sentence = f"{cut(value)!r} is no name of an uploaded file"
-                    errors.add(node.id, name, "path_not_allowed", sentence, node.class_type)
+                    errors.add(node.id, name, Reason.PATH_NOT_ALLOWED, sentence, node.class_type)
                 else:
                     found.append(FileReference(node.id, name, name=plain))
     errors.raise_any()
@@ -63,7 +63,8 @@ def _names_file(node: Node, name: str, value: str, pool: Iterable[Classes]) -> b
         return True
     for classes in pool:
         known = classes.get(node.class_type)
-        if known is not None and known.places.get(name) is Place.FILE and not means_none(value, known.specs[name]):
+        inputs = None if known is None else known.inputs_of(node)
+        if inputs and inputs.places.get(name) is Place.FILE and not means_none(value, inputs.specs[name]):
             return True
     return False
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from gateway.comfy.graph import Link, Node
@@ -23,10 +24,12 @@ from gateway.workflow_literals import LINKED_ONLY, fits, literal_fault
 from gateway.workflow_places import WORDY, Place
 from gateway.workflow_reading import NodeErrors, cut, is_asset
 from gateway.workflow_rules import NodeRules
-from gateway.workflow_values import At, Draft
+from gateway.workflow_values import At, Draft, Reason
 
 #: Sentences of what an upstream lacks, in an error.
 MAX_SENTENCES: Final = 20
+#: Of one upstream; a graph that is wrong everywhere has no use for more.
+MAX_FINDINGS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +40,7 @@ class Finding:
     node_class: str
     #: Name of an input, "class_type", or "".
     field: str
-    #: A word for programs.
-    reason: str
+    reason: Reason
     sentence: str
 
     def __str__(self) -> str:
@@ -62,14 +64,17 @@ def judge(draft: Draft, known: Mapping[str, Capabilities], rules: NodeRules) -> 
         WorkflowError: ``details`` has ``node_errors`` for what is wrong everywhere, and ``upstreams`` for who lacks what.
     """
     errors = NodeErrors()
+    denied = {name for name in {node.class_type for node in draft.nodes.values()} if not rules.permits(name)}
     for node in draft.nodes.values():
-        if not rules.permits(node.class_type):
-            errors.add(node.id, "class_type", "class_denied", "this node class may not be used here", node.class_type)
+        if node.class_type in denied:
+            errors.add(
+                node.id, "class_type", Reason.CLASS_DENIED, "this node class may not be used here", node.class_type
+            )
     errors.raise_any()
     files = {reference.at for reference in file_references(draft, known.values())}
     prefixes = set(prefix_places(draft.nodes, known.values()))
     findings = {
-        name: list(findings_on(draft.nodes, Classes(capabilities), files, prefixes))
+        name: list(islice(findings_on(draft.nodes, Classes(capabilities), files, prefixes), MAX_FINDINGS))
         for name, capabilities in known.items()
     }
     if all(findings.values()) and findings:
@@ -83,8 +88,9 @@ def prefix_places(nodes: Mapping[str, Node], known: Iterable[Capabilities]) -> I
 
 
 def _nowhere(findings: Mapping[str, list[Finding]]) -> WorkflowError:
-    lists = list(findings.values())
-    everywhere = [finding for finding in lists[0] if all(finding in other for other in map(set, lists[1:]))]
+    first, *others = findings.values()
+    others_have = frozenset[Finding].intersection(*map(frozenset, others)) if others else frozenset(first)
+    everywhere = [finding for finding in first if finding in others_have]
     details = {"upstreams": {name: [str(each) for each in found[:MAX_SENTENCES]] for name, found in findings.items()}}
     errors = NodeErrors()
     for finding in everywhere:
@@ -112,10 +118,10 @@ def findings_on(
     """
     for node in nodes.values():
         if classes.get(node.class_type) is None:
-            yield Finding(node.id, node.class_type, "class_type", "unknown_class", "there is no such node class")
+            yield Finding(node.id, node.class_type, "class_type", Reason.UNKNOWN_CLASS, "there is no such node class")
     running = classes.reached(nodes)
     if not running:
-        yield Finding("", "", "", "no_output", "it has no output node")
+        yield Finding("", "", "", Reason.NO_OUTPUT, "it has no output node")
     for node in nodes.values():
         known = classes.get(node.class_type)
         if node.id in running and known is not None:
@@ -134,46 +140,44 @@ class _Node:
     prefixes: Collection[At]
 
     def findings(self) -> Iterator[Finding]:
-        for name, wanted in self.known.specs.items():
+        inputs = self.known.inputs_of(self.node)
+        for name, wanted in inputs.specs.items():
             if wanted.required and name not in self.node.inputs and (self.node.id, name) not in self.prefixes:
                 is_linked = wanted.types <= LINKED_ONLY
                 yield self._finding(
-                    name, "missing_input", f"it is required and {'not linked' if is_linked else 'not there'}"
+                    name, Reason.MISSING_INPUT, f"it is required and {'not linked' if is_linked else 'not there'}"
                 )
-        widgets = self.known.widgets(self.node)
         for name, value in self.node.inputs.items():
+            spec = inputs.specs.get(name)
             if name in self.known.reserved:
-                yield self._finding(name, "hidden_input", "only the server fills this input")
-            elif name in self.known.places:
-                yield from self._at_place(name, value, self.known.places[name])
-            elif (spec := self.known.specs.get(name)) is not None:
+                yield self._finding(name, Reason.HIDDEN_INPUT, "only the server fills this input")
+            elif spec is not None and name in inputs.places:
+                yield from self._at_place(name, value, spec, inputs.places[name])
+            elif spec is not None:
                 yield from self._value(name, value, spec)
-            elif name in widgets:
-                yield from self._widget(name, value, widgets[name])
+            elif name in inputs.widgets:
+                yield from self._widget(name, value, inputs.widgets[name])
 
-    def _finding(self, name: str, reason: str, sentence: str) -> Finding:
+    def _finding(self, name: str, reason: Reason, sentence: str) -> Finding:
         return Finding(self.node.id, self.node.class_type, name, reason, sentence)
 
-    def _at_place(self, name: str, value: object, place: Place) -> Iterator[Finding]:
+    def _at_place(self, name: str, value: object, spec: InputSpec, place: Place) -> Iterator[Finding]:
         """Where no word of the client's may stand, literal or linked."""
-        spec, at = self.known.specs.get(name), (self.node.id, name)
+        at = (self.node.id, name)
         if place is Place.PREFIX and at in self.prefixes and not is_asset(value):
             return
-        if place is Place.FILE and at in self.files and not isinstance(value, Link):
-            return
-        if spec is not None and not isinstance(value, Link) and self._is_harmless(value, spec, place):
-            return
         if isinstance(value, Link):
-            if spec is not None and self._brings_no_words(value, spec):
+            if self._brings_no_words(value, spec):
                 yield from self._value(name, value, spec)
-                return
-            yield self._finding(name, "file_linked", "it names a file, so it cannot be linked")
+            else:
+                yield self._finding(name, Reason.FILE_LINKED, "it names a file, so it cannot be linked")
+        elif (place is Place.FILE and at in self.files) or self._is_harmless(value, spec, place):
+            return
         elif place is Place.FILE:
-            yield self._finding(name, "path_not_allowed", "it must be an asset, or the name of one")
+            yield self._finding(name, Reason.PATH_NOT_ALLOWED, "it must be an asset, or the name of one")
         else:
-            yield self._finding(
-                name, "path_not_allowed", "it names a path or a URL of the worker, which nobody may choose"
-            )
+            sentence = "it names a path or a URL of the worker, which nobody may choose"
+            yield self._finding(name, Reason.PATH_NOT_ALLOWED, sentence)
 
     def _is_harmless(self, value: object, spec: InputSpec, place: Place) -> bool:
         """What stands for no file, and in a node that writes what its author wrote there."""
@@ -194,15 +198,15 @@ class _Node:
         return source.outputs[link.slot] if source is not None and link.slot < len(source.outputs) else None
 
     def _value(self, name: str, value: object, spec: InputSpec) -> Iterator[Finding]:
-        if "formats" in spec.options and not isinstance(value, str):
+        if spec.decides and not isinstance(value, str):
             # Which further inputs there are, and what may stand there, is known only while this is.
-            yield self._finding(name, "invalid_value", "it must be one of the formats, as it stands in the list")
+            yield self._finding(name, Reason.INVALID_VALUE, "it must be one of the choices, as it stands in the list")
             return
         if isinstance(value, Link):
             yield from self._link(name, value, spec)
             return
         if isinstance(value, list):
-            yield self._finding(name, "bad_link", "a list is a link of a node id and a slot, and this is none")
+            yield self._finding(name, Reason.BAD_LINK, "a list is a link of a node id and a slot, and this is none")
             return
         if (self.node.id, name) in self.files:
             return
@@ -217,11 +221,13 @@ class _Node:
         if source is None:
             return  # unknown_class says so
         if link.slot >= len(source.outputs):
-            yield self._finding(name, "bad_link", f"node {cut(link.node_id)} has no output {link.slot}")
+            yield self._finding(name, Reason.BAD_LINK, f"node {cut(link.node_id)} has no output {link.slot}")
         elif not fits(source.outputs[link.slot], spec):
             given = source.outputs[link.slot]
             what = given if isinstance(given, str) else "one of a list"
-            yield self._finding(name, "type_mismatch", f"it takes {cut(spec.type)}, and the link gives {cut(what)}")
+            yield self._finding(
+                name, Reason.TYPE_MISMATCH, f"it takes {cut(spec.type)}, and the link gives {cut(what)}"
+            )
 
     def _widget(self, name: str, value: object, spec: InputSpec) -> Iterator[Finding]:
         """VideoHelperSuite 4ee72c0 puts these into ffmpeg's arguments and filters as they are, unchecked."""
@@ -229,11 +235,11 @@ class _Node:
             given = self._given(value)
             is_number = isinstance(given, str) and types_of(given) <= {"INT", "FLOAT", "BOOLEAN"}
             if spec.type in {COMBO, "STRING"} or not is_number:
-                yield self._finding(name, "type_mismatch", "this input of a format cannot be linked")
+                yield self._finding(name, Reason.TYPE_MISMATCH, "this input of a format cannot be linked")
         elif spec.type in {"INT", "FLOAT", "BOOLEAN"}:
             if not isinstance(value, int | float):
-                yield self._finding(name, "invalid_value", "it must be a number, or true or false")
+                yield self._finding(name, Reason.INVALID_VALUE, "it must be a number, or true or false")
             elif (fault := literal_fault(value, spec)) is not None:
                 yield self._finding(name, *fault)
         elif spec.choices is None or not isinstance(value, str) or value not in spec.choices:
-            yield self._finding(name, "value_not_in_list", f"{cut(str(value))!r} is not among the values it takes")
+            yield self._finding(name, Reason.VALUE_NOT_IN_LIST, f"{cut(str(value))!r} is not among the values it takes")

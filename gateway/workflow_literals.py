@@ -12,8 +12,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from gateway.comfy.specs import ANYTHING, COMBO, InputSpec, types_of
+from gateway.comfy.specs import ANYTHING, COMBO, MATCHED, InputSpec, types_of
 from gateway.workflow_reading import cut
+from gateway.workflow_values import Reason
 
 #: Types that have no words: only a link brings such a value.
 LINKED_ONLY: Final = frozenset(
@@ -34,36 +35,40 @@ LINKED_ONLY: Final = frozenset(
 _NUMBER_CHARS: Final = 400
 
 
-def literal_fault(value: object, spec: InputSpec) -> tuple[str, str] | None:
+def literal_fault(value: object, spec: InputSpec) -> tuple[Reason, str] | None:
     """(reason, sentence) of what is wrong with a literal; None where ComfyUI would take it."""
     if spec.type == COMBO:
         return _choice_fault(value, spec)
     if spec.type in {"INT", "FLOAT"}:
-        return _number_fault(value, spec)
+        number = _number(value, spec.type)
+        if number is None:
+            return (
+                Reason.INVALID_VALUE,
+                f"{cut(str(value))!r} is no {'whole number' if spec.type == 'INT' else 'number'}",
+            )
+        return _range_fault(number, spec)
     if spec.types <= LINKED_ONLY and not (value is None and not spec.required):
-        return "missing_input", f"it takes {cut(spec.type)}, which only a link brings"
-    return None
+        return Reason.MISSING_INPUT, f"it takes {cut(spec.type)}, which only a link brings"
+    # Types of packs may have limits too; ComfyUI compares whatever stands there.
+    return _range_fault(value, spec) if isinstance(value, int | float) else None
 
 
-def _choice_fault(value: object, spec: InputSpec) -> tuple[str, str] | None:
+def _choice_fault(value: object, spec: InputSpec) -> tuple[Reason, str] | None:
     if spec.choices is None or "remote" in spec.options:
         return None  # a list that only the editor asks for
     values = value if isinstance(value, list) and spec.options.get("multiselect") else [value]
     for each in values:
         if each not in spec.choices:
-            return "value_not_in_list", f"{cut(str(each))!r} is not among the values it takes"
+            return Reason.VALUE_NOT_IN_LIST, f"{cut(str(each))!r} is not among the values it takes"
     return None
 
 
-def _number_fault(value: object, spec: InputSpec) -> tuple[str, str] | None:
-    number = _number(value, spec.type)
-    if number is None:
-        return "invalid_value", f"{cut(str(value))!r} is no {'whole number' if spec.type == 'INT' else 'number'}"
+def _range_fault(number: float, spec: InputSpec) -> tuple[Reason, str] | None:
     least, most = spec.options.get("min"), spec.options.get("max")
     if isinstance(least, int | float) and number < least:
-        return "out_of_range", f"{cut(str(value))} is smaller than {least}"
+        return Reason.OUT_OF_RANGE, f"{cut(str(number))} is smaller than {least}"
     if isinstance(most, int | float) and number > most:
-        return "out_of_range", f"{cut(str(value))} is larger than {most}"
+        return Reason.OUT_OF_RANGE, f"{cut(str(number))} is larger than {most}"
     return None
 
 
@@ -85,4 +90,4 @@ def fits(given: object, spec: InputSpec) -> bool:
     if not isinstance(given, str):
         return True  # a type that JSON cannot spell; the upstream knows
     types = types_of(given)
-    return ANYTHING in types | spec.types or bool(types & spec.types)
+    return bool({ANYTHING, MATCHED} & (types | spec.types)) or bool(types & spec.types)

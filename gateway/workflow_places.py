@@ -78,8 +78,9 @@ _OBJECTS_OF_FILES: Final = frozenset({"LOAD_3D", "LOAD_3D_ANIMATION", "LOAD3D"})
 
 _MEDIA: Final = frozenset({"image", "video", "audio", "mask"})
 _FILES: Final = frozenset({"file", "files", "filename", "filenames"})
-_CLOSED: Final = frozenset(
-    {"url", "urls", "uri", "uris", "path", "paths", "filepath", "filepaths", "imagepath"}
+_URLS: Final = frozenset({"url", "urls", "uri", "uris"})
+_CLOSED: Final = _URLS | frozenset(
+    {"path", "paths", "filepath", "filepaths", "imagepath"}
     | {"dir", "dirs", "directory", "directories", "folder", "folders", "subfolder", "subfolders"}
 )
 #: What follows the word that says what an input names, in names such as "file_name", "image_path_1", "folder_list".
@@ -90,9 +91,16 @@ _MODELS: Final = frozenset(
 )
 #: Suffixes of what people upload and nodes put out; lists of models, fonts and settings hold none of them.
 _UPLOADED: Final = re.compile(
-    r".*\.(png|jpe?g|webp|gif|bmp|tiff?|avif|heic|mp4|webm|mkv|mov|avi|m4v|wav|mp3|ogg|flac|m4a|opus|aac"
+    r".+\.(png|jpe?g|webp|gif|bmp|tiff?|avif|heic|mp4|webm|mkv|mov|avi|m4v|wav|mp3|ogg|flac|m4a|opus|aac"
     r"|glb|gltf|obj|stl|fbx|latent|pdf)( \[(input|output|temp)\])?",
     re.IGNORECASE,
+)
+#: A name with a suffix; a list of those is no list of folders.
+_WITH_SUFFIX: Final = re.compile(r".+\.\w{1,12}")
+#: Paths that leave the folder in which they are looked up, URLs, and names in another folder.
+_LEADS_AWAY: Final = re.compile(
+    r"\s*(?:[a-z][a-z0-9+.-]*:[/\\]|[/\\~])|(?:.*[/\\])?\.\.(?:[/\\]|$)|.*\[(?:input|output|temp)\]\s*$",
+    re.IGNORECASE | re.DOTALL,
 )
 _WORD: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 
@@ -138,7 +146,8 @@ def _choice(name: str, spec: InputSpec) -> Place | None:
         return None
     if not choices and (_is_media(words) or _last(words) in _FILES):
         return Place.FILE
-    return Place.CLOSED if _last(words) in _CLOSED else None
+    has_suffixes = any(isinstance(choice, str) and _WITH_SUFFIX.fullmatch(choice) for choice in choices)
+    return Place.CLOSED if _last(words) in _CLOSED - _URLS and not has_suffixes else None
 
 
 def _word(name: str, *, is_output: bool) -> Place | None:
@@ -165,5 +174,29 @@ def _last(words: tuple[str, ...]) -> str:
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of an input's name, however they are put together: "imagePath", "Image-Path", "image_path"."""
-    return tuple(word.lower() for word in _WORD.findall(name))
+    """The words of an input's name, however they are put together: "imagePath", "Image-Path", "image_path".
+
+    Of one that grew within another ("model.image_path") those of the inner.
+    """
+    return tuple(word.lower() for word in _WORD.findall(name.rpartition(".")[2]))
+
+
+def sounds_like_path(name: str) -> bool:
+    """Whether an input is called as those are that take words for a file, folder or URL."""
+    words = words_of(name)
+    return _last(words) in _FILES | _CLOSED or "prefix" in words
+
+
+def may_name(name: str, value: object) -> bool:
+    """Whether a literal at an input that its class does not list could name a file, folder or URL all the same."""
+    names_one = _is_media(words_of(name)) or sounds_like_path(name)
+    left, found = [value], False
+    while left and not found:
+        each = left.pop()
+        if isinstance(each, str):
+            found = bool(each) and (names_one or _LEADS_AWAY.match(each) is not None)
+        elif isinstance(each, Mapping):
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return found

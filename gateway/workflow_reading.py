@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from gateway.comfy.graph import GraphError, Link, Node, as_link, execution_order
 from gateway.errors import MissingAssetError, WorkflowError, WorkflowFormatError
 from gateway.strictjson import MAX_DEPTH, MAX_INT_DIGITS
-from gateway.workflow_values import Draft
+from gateway.workflow_values import Draft, Reason
 
 #: Far above any workflow that people draw (the largest shared ones have some hundreds).
 MAX_NODES: Final = 5_000
+#: One behind the other. ComfyUI a125cd84 was seen to take 975 and to refuse 980.
+MAX_CHAIN: Final = 950
 #: Of all nodes together: keys and values, however deep.
 MAX_VALUES: Final = 500_000
 #: Of one string; pictures come as base64 in some nodes, larger ones as assets.
@@ -66,14 +68,26 @@ def read_workflow(raw: object) -> Draft:
     for node in nodes.values():
         for name, link in node.links():
             if link.node_id not in nodes:
-                errors.add(node.id, name, "bad_link", f"it is linked to node {cut(link.node_id)}, which does not exist")
+                errors.add(
+                    node.id, name, Reason.BAD_LINK, f"it is linked to node {cut(link.node_id)}, which does not exist"
+                )
     errors.raise_any()
     try:
-        execution_order(nodes)
+        _refuse_long_chains(nodes, execution_order(nodes), errors)
     except GraphError as error:
-        errors.add(error.node_id or "", "", "cycle", "its links form a circle")
-        errors.raise_any()
+        errors.add(error.node_id or "", "", Reason.CYCLE, "its links form a circle")
+    errors.raise_any()
     return Draft(raw, nodes)
+
+
+def _refuse_long_chains(nodes: Mapping[str, Node], order: Iterable[str], errors: NodeErrors) -> None:
+    """ComfyUI follows links by recursion, and refuses what it cannot follow with a sentence that names another cause."""
+    length: dict[str, int] = {}
+    for node_id in order:
+        length[node_id] = 1 + max((length[link.node_id] for _, link in nodes[node_id].links()), default=0)
+        if length[node_id] > MAX_CHAIN:
+            errors.add(node_id, "", Reason.TOO_DEEP, f"it is the end of a chain of more than {MAX_CHAIN} nodes")
+            return
 
 
 class NodeErrors:
@@ -84,14 +98,14 @@ class NodeErrors:
         self._first = ""
         self._count = 0
 
-    def add(self, node_id: str, field: str, reason: str, sentence: str, class_type: str = "") -> None:
+    def add(self, node_id: str, field: str, reason: Reason, sentence: str, class_type: str = "") -> None:
         """One more. ``field`` is an input's name, "class_type", or "" for the node as a whole."""
         self._count += 1
         if len(self._found) >= MAX_NODE_ERRORS and node_id not in self._found:
             return
-        told = self._found.setdefault(cut(node_id), [])
+        told = self._found.setdefault(cut(node_id, MAX_NAME_CHARS), [])
         if len(told) < MAX_NODE_ERRORS:
-            told.append({"field": cut(field), "reason": reason, "message": sentence})
+            told.append({"field": cut(field, MAX_NAME_CHARS), "reason": reason.value, "message": sentence})
         if not self._first:
             what = f" ({cut(class_type)})" if class_type else ""
             where = f"input {cut(field)!r}: " if field and field != "class_type" else ""
@@ -210,20 +224,20 @@ def _walk(root: object) -> Iterator[object]:
 
 def _node(node_id: str, raw: object, errors: NodeErrors) -> Node | None:
     if not node_id or not _is_name(node_id):
-        errors.add(node_id, "", "bad_name", f"an id is at most {MAX_NAME_CHARS} printable characters")
+        errors.add(node_id, "", Reason.BAD_NAME, f"an id is at most {MAX_NAME_CHARS} printable characters")
         return None
     if not isinstance(raw, Mapping) or is_asset(raw):
-        errors.add(node_id, "", "malformed", "it is not an object with class_type and inputs")
+        errors.add(node_id, "", Reason.MALFORMED, "it is not an object with class_type and inputs")
         return None
     class_type, inputs, meta = raw.get("class_type"), raw.get("inputs"), raw.get("_meta")
     if not isinstance(class_type, str) or not class_type or not _is_name(class_type):
-        errors.add(node_id, "class_type", "malformed", "it has no class_type")
+        errors.add(node_id, "class_type", Reason.MALFORMED, "it has no class_type")
         return None
     if not isinstance(inputs, Mapping) or is_asset(inputs):
-        errors.add(node_id, "inputs", "malformed", "it has no inputs", class_type)
+        errors.add(node_id, "inputs", Reason.MALFORMED, "it has no inputs", class_type)
         return None
     if any(is_asset(value) for key, rest in raw.items() if key != "inputs" for value in _walk(rest)):
-        errors.add(node_id, "", "asset_misplaced", "an asset can only be the value of an input", class_type)
+        errors.add(node_id, "", Reason.ASSET_MISPLACED, "an asset can only be the value of an input", class_type)
     values = {name: as_link(value) or value for name, value in inputs.items()}
     for name, value in values.items():
         if fault := _input_fault(name, value):
@@ -232,18 +246,18 @@ def _node(node_id: str, raw: object, errors: NodeErrors) -> Node | None:
     return Node(node_id, class_type, values, cut(title, MAX_NAME_CHARS) if isinstance(title, str) else None)
 
 
-def _input_fault(name: str, value: object) -> tuple[str, str] | None:
+def _input_fault(name: str, value: object) -> tuple[Reason, str] | None:
     """(reason, sentence) of what is wrong with an input whatever its class says."""
     if not _is_name(name):
-        return "bad_name", f"a name is at most {MAX_NAME_CHARS} printable characters"
+        return Reason.BAD_NAME, f"a name is at most {MAX_NAME_CHARS} printable characters"
     if isinstance(value, Link):
         return None
     inner = value.get("__value__") if isinstance(value, Mapping) else None
     # ComfyUI takes the wrapping off before it looks for links, so that one would slip by every check of them.
     if _looks_like_link(value) or _looks_like_link(inner):
-        return "bad_link", "a link is a node id and a slot, which is a whole number from 0"
+        return Reason.BAD_LINK, "a link is a node id and a slot, which is a whole number from 0"
     if not is_asset(value) and any(is_asset(item) for item in _walk(value)):
-        return "asset_misplaced", "an asset can only be the whole value of an input"
+        return Reason.ASSET_MISPLACED, "an asset can only be the whole value of an input"
     return None
 
 

@@ -9,12 +9,35 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from gateway.comfy.graph import Node
 
 #: (node id, input name).
 At = tuple[str, str]
+
+
+class Reason(StrEnum):
+    """What is wrong with a graph, in a word for programs. ``docs/workflows.md`` says what each means."""
+
+    MALFORMED = "malformed"
+    BAD_NAME = "bad_name"
+    BAD_LINK = "bad_link"
+    CYCLE = "cycle"
+    TOO_DEEP = "too_deep"
+    ASSET_MISPLACED = "asset_misplaced"
+    CLASS_DENIED = "class_denied"
+    UNKNOWN_CLASS = "unknown_class"
+    NO_OUTPUT = "no_output"
+    MISSING_INPUT = "missing_input"
+    VALUE_NOT_IN_LIST = "value_not_in_list"
+    TYPE_MISMATCH = "type_mismatch"
+    INVALID_VALUE = "invalid_value"
+    OUT_OF_RANGE = "out_of_range"
+    PATH_NOT_ALLOWED = "path_not_allowed"
+    FILE_LINKED = "file_linked"
+    HIDDEN_INPUT = "hidden_input"
 
 
 @dataclass(frozen=True, slots=True)

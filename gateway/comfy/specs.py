@@ -3,14 +3,14 @@
 Whatever is malformed in an entry is left out, never an error: one odd node pack must not take an upstream out of the
 pool. What follows from a specification is for whoever reads it.
 
-Source: ComfyUI a125cd84, ``server.py`` (``node_info``), ``comfy_execution/validation.py``; the format widgets are those of
-VideoHelperSuite 4ee72c0.
+Source: ComfyUI a125cd84, ``server.py`` (``node_info``), ``comfy_execution/validation.py``, and for inputs that grow 004b1b5b,
+``comfy_api/latest/_io.py`` (``parse_class_inputs``); the format widgets are those of VideoHelperSuite 4ee72c0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from gateway.comfy.graph import allowed_values
@@ -18,6 +18,15 @@ from gateway.comfy.graph import allowed_values
 #: Takes and gives whatever there is.
 ANYTHING: Final = "*"
 COMBO: Final = "COMBO"
+#: Takes what another input of the node takes, and gives what that gives.
+MATCHED: Final = "COMFY_MATCHTYPE_V3"
+
+_GROWS: Final = "COMFY_AUTOGROW_V3"
+_SELECTS: Final = "COMFY_DYNAMICCOMBO_V3"
+_SLOT: Final = "COMFY_DYNAMICSLOT_V3"
+_GROWING: Final = frozenset({_GROWS, _SELECTS, _SLOT})
+#: Inputs within inputs within inputs; no node goes deeper than two.
+_MAX_NESTING: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,8 @@ class InputSpec:
     choices: tuple[object, ...] | None
     options: Mapping[str, Any]
     required: bool
+    #: Whether its value says which further inputs there are.
+    decides: bool = False
 
     @property
     def types(self) -> frozenset[str]:
@@ -52,7 +63,8 @@ def input_specs(entry: Mapping[str, Any]) -> dict[str, InputSpec]:
             if isinstance(spec, list) and spec:
                 kind = spec[0] if isinstance(spec[0], str) else COMBO
                 options = spec[1] if len(spec) > 1 and isinstance(spec[1], Mapping) else {}
-                found[str(name)] = InputSpec(kind, choices.get(str(name)), options, section == "required")
+                decides = "formats" in options or kind == _SELECTS
+                found[str(name)] = InputSpec(kind, choices.get(str(name)), options, section == "required", decides)
     return found
 
 
@@ -87,3 +99,76 @@ def format_widgets(values: Mapping[str, object], specs: Mapping[str, InputSpec])
             named = {str(widget[0]): widget[1:] for widget in widgets if isinstance(widget, list) and widget}
             return input_specs({"input": {"optional": named}})
     return {}
+
+
+# -------------------------------------------------------------------------------------------------- inputs that grow
+
+
+def grows(specs: Mapping[str, InputSpec]) -> bool:
+    """Whether which inputs there are depends on what a graph says."""
+    return any(spec.type in _GROWING for spec in specs.values())
+
+
+def grown(
+    specs: Mapping[str, InputSpec], values: Mapping[str, object], prefix: str = "", nesting: int = 0
+) -> dict[str, InputSpec]:
+    """The inputs of a V3 class as a graph has them: ``images.image0``, ``model.size``.
+
+    Args:
+        specs: as the class says them.
+        values: of the node, by input.
+        prefix: names of the inputs within which these are, a dot behind each.
+        nesting: how deep they are.
+    """
+    found: dict[str, InputSpec] = {}
+    for name, spec in specs.items():
+        full = prefix + name
+        if spec.type not in _GROWING:
+            found[full] = spec
+        elif nesting < _MAX_NESTING and spec.type == _GROWS:
+            found |= _grown_by_number(full, spec, values)
+        elif nesting < _MAX_NESTING:
+            found[full] = _leader(spec)
+            found |= grown(_led(full, spec, values), values, f"{full}.", nesting + 1)
+    return found
+
+
+def _grown_by_number(full: str, spec: InputSpec, values: Mapping[str, object]) -> dict[str, InputSpec]:
+    template = spec.options.get("template")
+    template = template if isinstance(template, Mapping) else {}
+    inner = next(iter(input_specs(template).values()), None)
+    if inner is None:
+        return {}
+    names, prefix = template.get("names"), template.get("prefix")
+    found = {}
+    for name in values:
+        if not name.startswith(f"{full}."):
+            continue
+        member = name[len(full) + 1 :]
+        is_named = isinstance(names, list) and member in names
+        if is_named or (isinstance(prefix, str) and member.startswith(prefix) and member[len(prefix) :].isdecimal()):
+            found[name] = replace(inner, required=False)
+    return found
+
+
+def _leader(spec: InputSpec) -> InputSpec:
+    """The input on which the others depend, by itself."""
+    if spec.type == _SLOT:
+        return replace(spec, type=str(spec.options.get("slotType", ANYTHING)), required=False)
+    return replace(spec, type=COMBO, choices=tuple(option.get("key") for option in _options(spec)))
+
+
+def _led(full: str, spec: InputSpec, values: Mapping[str, object]) -> dict[str, InputSpec]:
+    """What there is because of it."""
+    if spec.type == _SLOT:
+        inputs = spec.options.get("inputs") if full in values else None
+    else:
+        inputs = next(
+            (option.get("inputs") for option in _options(spec) if option.get("key") == values.get(full)), None
+        )
+    return input_specs({"input": inputs}) if isinstance(inputs, Mapping) else {}
+
+
+def _options(spec: InputSpec) -> list[Mapping[str, Any]]:
+    options = spec.options.get("options")
+    return [option for option in options if isinstance(option, Mapping)] if isinstance(options, list) else []

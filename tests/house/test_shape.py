@@ -39,7 +39,6 @@ TESTED_ELSEWHERE = {
     "gateway/manifest_reading.py": "tests/unit/test_manifest.py",
     "gateway/values.py": "tests/unit/test_manifest.py",
     "gateway/workflow_*.py": "tests/unit/test_workflow.py",
-    "gateway/comfy/specs.py": "tests/unit/test_workflow.py",
     "gateway/media/extent.py": "tests/unit/media/test_movies.py",
     "gateway/media/limits.py": "tests/unit/media/test_movies.py",
     "gateway/media/process.py": "tests/unit/media/test_workers.py",
