@@ -27,6 +27,7 @@
     │   │   ├── WorkflowFormatError         workflow_format_ui      422
     │   │   └── MissingAssetError           missing_asset           422
     │   ├── ConsentRequiredError        consent_required        422
+    │   ├── UnsafeContentError          nsfw_content_detected   422
     │   ├── UpgradeRequiredError        upgrade_required        426
     │   └── RateLimitedError            rate_limited            429
     │       └── ConcurrencyLimitedError rate_limited_concurrent 429
@@ -279,6 +280,13 @@ class ConsentRequiredError(CallerError):
     status_hint = 422
 
 
+class UnsafeContentError(CallerError):
+    """The safety check flagged an input; nothing of it was kept."""
+
+    code = "nsfw_content_detected"
+    status_hint = 422
+
+
 class UpgradeRequiredError(CallerError):
     """The path speaks WebSocket only."""
 
@@ -323,7 +331,7 @@ class LeaseLostError(ShuttingDownError):
 
 
 class ApiDisabledError(BusyError):
-    """An API is switched off for now, or nothing that would do its work is there."""
+    """An API is switched off for now, or nothing that would do its work is there, the safety check among it."""
 
     code = "api_temporarily_disabled"
 

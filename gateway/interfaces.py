@@ -26,6 +26,7 @@ from gateway.outbox import Delivery, SealedSecret, Verdict
 from gateway.outbox import Message as WebhookMessage
 from gateway.outbox import MessageState as WebhookState
 from gateway.poison import Trail
+from gateway.screening import Opinion, Pending
 from gateway.timings import Key, Row
 
 # ---------------------------------------------------------------------------------------------------------------- time
@@ -148,6 +149,14 @@ class Media(Protocol):
         """What a result looks like, beside the still that it enlarges where there is one."""
         ...
 
+    async def sample(self, path: Path, into: Path, *, field: str, most: int, longest_side: int) -> Sequence[Path]:
+        """Write pictures of a probed input into a folder, as PNG without alpha: upright, made small, whole.
+
+        Of what moves at most ``most`` frames, spread by time. Each that one can see through is written three times: with
+        the colours that are hidden there, on white, on black. Raises InvalidInputError, BusyError.
+        """
+        ...
+
     async def measure(self, path: Path) -> MediaFacts | None:
         """What a picture or video is that is passed on as it was made; None where it is not decoded here.
 
@@ -163,6 +172,34 @@ class Media(Protocol):
         ``like`` is the target: a video gets its timing and its sound, a GIF its delays and its loop, as far as
         ``keeps`` names them; a PNG gets the colour profile of a still.
         """
+        ...
+
+
+# -------------------------------------------------------------------------------------------------------------- safety
+
+
+class SafetyCheck(Protocol):
+    """Says of pictures whether they should be worked on: a model of the operator's, or a service."""
+
+    @property
+    def name(self) -> str:
+        """``model`` or ``service``."""
+        ...
+
+    async def look(self, picture: Path, *, reference: str) -> Opinion | Pending:
+        """What it says of a PNG file. Bounded in time; never blocks the event loop.
+
+        Args:
+            picture: made by ``Media.sample``.
+            reference: the same for the same picture of the same input, however often it is asked about.
+
+        Raises:
+            CheckFailedError: it cannot say anything.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of what it holds."""
         ...
 
 
@@ -216,6 +253,8 @@ class NewJob:
     promise: Promise | None = None
     #: The client's own graph and what belongs to it, in JSON; None for jobs of templates.
     workflow: str | None = None
+    #: Told as events right after the first: code and sentence.
+    warnings: tuple[tuple[str, str], ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict)
     #: That the people in the pictures agreed, where it was said; recorded in the same transaction.
     consent: Attestation | None = None

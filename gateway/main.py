@@ -63,6 +63,7 @@ from gateway.job import RetryLimits
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
 from gateway.safety import Endpoint, SafeUrl, UrlMode, UrlPolicy, listener_endpoints
+from gateway.safety_builder import open_screening
 from gateway.settings import Settings
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
@@ -173,6 +174,7 @@ async def _build(
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock, poison_after=settings.poison_after)
     wake.add(dispatcher.wake)
     outside = await _outside(settings, listeners, pool)
+    screening = await open_screening(stack, settings, outside.tls, media, blobs, folder / "scratch")
     builder = UpstreamBuilder(
         settings,
         store,
@@ -189,6 +191,7 @@ async def _build(
         store=store,
         blobs=blobs,
         media=media,
+        screening=screening,
         fetcher=outside.fetcher(stack, blobs),
         catalog=catalog,
         pool=pool,
@@ -235,7 +238,7 @@ async def _open_files(
     blobs = LocalBlobs(folder / "blobs", holds=holding.holds)
     await blobs.prepare()
     stack.push_async_callback(blobs.close)
-    media = MediaWorkers(Limits(video_frames=settings.max_frames))
+    media = MediaWorkers(Limits(video_frames=settings.max_frames), samples=settings.safety_policy != "off")
     await media.start()
     stack.push_async_callback(media.close)
     return blobs, media

@@ -124,6 +124,20 @@ class Settings(BaseSettings):
         (), description="Patterns of the only node classes that clients' own workflows may use; all when empty."
     )
     workflow_price: int = Field(1, ge=0, description="Credits that a job of a client's own workflow costs.")
+    safety: Literal["off", "flag", "reject"] | None = Field(
+        None,
+        description="What is done about inputs that the safety check flags; reject when one is configured, else off.",
+    )
+    safety_model: Path | None = Field(
+        None, description="ONNX image classifier that checks inputs; its card lies beside it as .toml."
+    )
+    safety_url: str | None = Field(None, description="Service that checks inputs: pictures are posted there.")
+    safety_token: SecretStr | None = Field(None, description="Sent to SAFETY_URL as Bearer.")
+    safety_threshold: float = Field(0.5, gt=0, le=1, description="A picture is flagged from this score on, 0 to 1.")
+    safety_frames: int = Field(
+        16, ge=1, le=256, description="Frames of a video or GIF that are looked at, spread over its time."
+    )
+    safety_timeout: Seconds = Field(10.0, gt=0, description="How long the check of one picture may take; then 503.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
 
@@ -172,6 +186,27 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return self
 
+    @field_validator("safety_url")
+    @classmethod
+    def _safety_url_is_a_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^/?#\s@]+(/[^#\s]*)?", value):
+            msg = "SAFETY_URL takes an absolute http(s) URL; credentials go into SAFETY_TOKEN"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _one_safety_check_or_none(self) -> Settings:
+        if self.safety_model is not None and self.safety_url is not None:
+            msg = "GATEWAY_SAFETY_MODEL and GATEWAY_SAFETY_URL are two checks: set one of them"
+            raise ValueError(msg)
+        if self.safety_policy != "off" and self.safety_model is None and self.safety_url is None:
+            msg = (
+                f"GATEWAY_SAFETY={self.safety_policy} has nobody who checks: set GATEWAY_SAFETY_MODEL or "
+                "GATEWAY_SAFETY_URL, or GATEWAY_SAFETY=off"
+            )
+            raise ValueError(msg)
+        return self
+
     @model_validator(mode="after")
     def _open_mode_stays_on_loopback(self) -> Settings:
         if self.auth == "open" and self.host not in LOOPBACK_NAMES:
@@ -181,6 +216,13 @@ class Settings(BaseSettings):
             )
             raise ValueError(msg)
         return self
+
+    @property
+    def safety_policy(self) -> Literal["off", "flag", "reject"]:
+        """What is done about flagged inputs, the default worked out."""
+        if self.safety is not None:
+            return self.safety
+        return "off" if self.safety_model is None and self.safety_url is None else "reject"
 
     @property
     def embedded_worker_count(self) -> int:

@@ -19,9 +19,9 @@ from gateway.engine.accounts import NewKey, Told
 from gateway.engine.assets import Upload
 from gateway.engine.claims import Done
 from gateway.engine.credits import Statement
+from gateway.engine.health import Health, HealthStatus
 from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
-from gateway.engine.service import Health, HealthStatus
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait

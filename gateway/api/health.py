@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from gateway.api.facade import Health, HealthStatus, MemberView
+from gateway.screening import Policy
 
 
 def word(health: Health) -> dict[str, object]:
@@ -23,9 +26,22 @@ def full_body(health: Health) -> dict[str, object]:
         "upstreams": [upstream_body(view) for view in health.upstreams],
         "templates": [{"name": name, "problem": problem} for name, problem in sorted(health.template_problems.items())],
         "jobs": {state.value: count for state, count in health.jobs.items()},
+        "safety": {
+            "policy": health.screening.policy.value,
+            "check": health.screening.check,
+            "message": _SCREENING_FAILS if health.screening.is_failing else _SCREENING[health.screening.policy],
+        },
         "warnings": list(health.warnings),
         "consent_required": health.consent_required,
     }
+
+
+_SCREENING: Final = {
+    Policy.OFF: "Nothing that is sent in is looked at.",
+    Policy.FLAG: "Pictures that are sent in are looked at; what is flagged runs, with a warning.",
+    Policy.REJECT: "Pictures that are sent in are looked at; what is flagged is refused.",
+}
+_SCREENING_FAILS: Final = "The check failed when it was asked last: jobs are refused until it works again."
 
 
 def upstream_body(view: MemberView) -> dict[str, object]:

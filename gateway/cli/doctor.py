@@ -6,13 +6,15 @@ It changes nothing, and each check stands for itself: what one cannot find out s
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from gateway.cli import checks_here, checks_pool
+from gateway.cli import checks_here, checks_pool, checks_safety
 from gateway.cli.configuration import read_settings, unknown_names
 from gateway.cli.findings import Finding, Level, fail, warn
 from gateway.data_dir import StartError
+from gateway.settings import Settings
+from gateway.template import Template
 
 
 async def examine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> AsyncIterator[Finding]:
@@ -45,6 +47,14 @@ async def examine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> A
             )
     found, templates = checks_pool.check_templates(settings)
     for finding in found:
+        yield finding
+    async for finding in _asked(settings, templates):
+        yield finding
+
+
+async def _asked(settings: Settings, templates: Sequence[Template]) -> AsyncIterator[Finding]:
+    """What others have to be asked for."""
+    async for finding in checks_safety.check_safety(settings):
         yield finding
     async for finding in checks_pool.check_upstreams(settings, templates):
         yield finding

@@ -32,6 +32,7 @@ def _lines(url: str, health: dict[str, Any]) -> Iterator[str]:
         yield f"upstream {member['name']}: {_doing(member)} ({member['address']})"
     for template in health["templates"]:
         yield f"template {template['name']}: {template['problem']}"
+    yield f"safety: {health['safety']['message']}"
     for warning in health["warnings"]:
         yield f"warning: {warning}"
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import structlog
@@ -26,9 +24,11 @@ from gateway.engine.consents import Consents
 from gateway.engine.credits import Credits
 from gateway.engine.detection import detectors, read_faces
 from gateway.engine.dispatcher import Standing
+from gateway.engine.health import Health, judge
 from gateway.engine.pool import MemberView, Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import take_back
+from gateway.engine.screening import Screening
 from gateway.engine.submitting import Intake, NewId, Submission, SubmittedFile
 from gateway.engine.task_types import TaskType, task_types
 from gateway.engine.timing import LearnedTimings
@@ -50,40 +50,6 @@ from gateway.settings import Settings
 from gateway.workflow import Workflow
 
 log = structlog.get_logger(__name__)
-
-
-class HealthStatus(StrEnum):
-    """How the gateway is."""
-
-    HEALTHY = "healthy"
-    #: Something works, something does not.
-    DEGRADED = "degraded"
-    #: Nothing can run.
-    UNAVAILABLE = "unavailable"
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How the gateway is, from memory: asking costs nobody anything."""
-
-    status: HealthStatus
-    #: "preview" when only embedded workers run jobs, else "comfyui"; None while none is reachable.
-    engine: str | None
-    upstreams: tuple[MemberView, ...]
-    #: Template name -> what is wrong with it: its files, or that no upstream which works now fits it.
-    template_problems: Mapping[str, str]
-    #: Jobs per state, a few seconds old at most.
-    jobs: Mapping[JobState, int]
-    warnings: tuple[str, ...] = ()
-    #: Templates of which jobs could run now, by name.
-    ready_templates: tuple[str, ...] = ()
-    #: Whether who has a face swapped must say that the people in the pictures agreed.
-    consent_required: bool = False
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether any job could run now."""
-        return self.status is not HealthStatus.UNAVAILABLE
 
 
 #: Ids and links longer than any of ours are nobody's; they never reach the store.
@@ -151,6 +117,7 @@ class Service:
         store: Store,
         blobs: Blobs,
         media: Media,
+        screening: Screening,
         fetcher: Fetcher[Any],
         catalog: Catalog,
         pool: Pool,
@@ -180,6 +147,7 @@ class Service:
         self._fetcher = fetcher
         self._catalog = catalog
         self._pool = pool
+        self._screening = screening
         self._recorder = recorder
         self._bus = bus
         self._waits = Waits(store, catalog, pool, timings, bus.latest, standing)
@@ -191,6 +159,7 @@ class Service:
             settings=settings,
             blobs=blobs,
             media=media,
+            screening=screening,
             catalog=catalog,
             pool=pool,
             recorder=recorder,
@@ -204,6 +173,7 @@ class Service:
             store=store,
             blobs=blobs,
             media=media,
+            screening=screening,
             pool=pool,
             recorder=recorder,
             timings=timings,
@@ -431,25 +401,8 @@ class Service:
 
     def health(self) -> Health:
         """How the gateway is."""
-        views = self._pool.views()
-        able = [view for view in views if view.available]
-        templates = self._catalog.templates()
-        unfit = self._pool.unfit(templates)
-        # That nothing is available is said by the upstreams; it is no fault of the templates.
-        optional = {template.name for template in templates if template.optional}
-        lacking = {name: reason for name, reason in unfit.items() if able and name not in optional}
-        problems = {**lacking, **self._catalog.problems()}
-        ready = tuple(template.name for template in templates if template.name not in unfit)
-        if not ready:
-            status = HealthStatus.UNAVAILABLE
-        elif len(able) < len(views) or problems or any(view.restraint for view in views):
-            status = HealthStatus.DEGRADED
-        else:
-            status = HealthStatus.HEALTHY
-        engines = {view.status.engine for view in able}
-        engine = None if not engines else "comfyui" if "comfyui" in engines else "preview"
         wants_consent = self.settings.require_consent
-        return Health(status, engine, views, problems, self._counts, (), ready, consent_required=wants_consent)
+        return judge(self._pool, self._catalog, self._counts, self._screening.state(), consent_required=wants_consent)
 
     def upstreams(self) -> tuple[MemberView, ...]:
         """How the pool's upstreams are."""

@@ -20,6 +20,7 @@ from gateway.engine.catalog import Catalog
 from gateway.engine.needs import TARGET_ROLE, Need, requirement_of
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
+from gateway.engine.screening import Screening, Warnings
 from gateway.engine.task_types import Lacks, what_is_missing
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import GatewayError, InvalidInputError, TaskUnavailableError, TooLargeError
@@ -84,6 +85,7 @@ class Intake:
         settings: Settings,
         blobs: Blobs,
         media: Media,
+        screening: Screening,
         catalog: Catalog,
         pool: Pool,
         recorder: Recorder,
@@ -94,6 +96,7 @@ class Intake:
         self._settings = settings
         self._blobs = blobs
         self._media = media
+        self._screening = screening
         self._catalog = catalog
         self._pool = pool
         self._recorder = recorder
@@ -113,6 +116,7 @@ class Intake:
         check_quantities(template, parameters, facts)
         refuse_what_fits_nowhere(self._pool, inputs)
         target = inputs.get(TARGET_ROLE)
+        warnings = await self._look(submission.inputs, inputs)
         now = self._clock.now()
         work = work_facts(template, parameters, facts, TARGET_ROLE)
         new = NewJob(
@@ -133,6 +137,7 @@ class Intake:
             cost_seconds=self._timings.cost_seconds(template, work, parameters),
             price=price_of(template.pricing, facts.get(TARGET_ROLE), target.size_bytes if target else 0),
             promise=submission.promise,
+            warnings=warnings,
             extra=submission.extra,
             consent=submission.consent,
         )
@@ -200,6 +205,10 @@ class Intake:
             if isinstance(outcome, GatewayError):
                 raise outcome
         return dict(outcome for outcome in outcomes if not isinstance(outcome, GatewayError))
+
+    async def _look(self, given: Mapping[str, SubmittedFile], probed: Mapping[str, JobInput]) -> Warnings:
+        """The safety check's warnings; last of all, since it takes longest. Raises UnsafeContentError, ApiDisabledError."""
+        return await self._screening.look([(given[role].field, found) for role, found in probed.items()])
 
 
 def refuse_what_fits_nowhere(pool: Pool, inputs: Mapping[str, JobInput]) -> None:

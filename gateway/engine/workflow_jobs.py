@@ -17,6 +17,7 @@ from gateway.consent import Attestation, refuse_without
 from gateway.engine.credentials import FIELD as SECRETS
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
+from gateway.engine.screening import Screening, Warnings
 from gateway.engine.submitting import NewId, refuse_what_fits_nowhere
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import BusyError, GatewayError, JobError, MissingAssetError, WorkflowError
@@ -77,6 +78,7 @@ class WorkflowIntake:
         store: Store,
         blobs: Blobs,
         media: Media,
+        screening: Screening,
         pool: Pool,
         recorder: Recorder,
         timings: LearnedTimings,
@@ -89,6 +91,7 @@ class WorkflowIntake:
         self._store = store
         self._blobs = blobs
         self._media = media
+        self._screening = screening
         self._pool = pool
         self._recorder = recorder
         self._timings = timings
@@ -106,6 +109,8 @@ class WorkflowIntake:
         Raises:
             WorkflowError: the graph is at fault; ``details`` say where. WorkflowFormatError, MissingAssetError alike.
             ConsentRequiredError: it swaps a face, and nothing was said of the people in the pictures.
+            UnsafeContentError: the safety check flagged a file, whose place in the graph is its field.
+            UnsupportedMediaError: a file is nothing that the safety check can look at.
             GatewayError: the queue is full, or nobody knows yet what can be run.
         """
         draft = await asyncio.to_thread(read_workflow, submission.workflow)
@@ -120,14 +125,23 @@ class WorkflowIntake:
         refuse_what_fits_nowhere(self._pool, inputs)
         roles = {reference.at: role for role, reference in zip(inputs, references, strict=True)}
         workflow = await asyncio.to_thread(resolved, draft, roles, list(known.values()))
-        return await self._create(submission, workflow, inputs)
+        # Last of all, since it takes longest.
+        named = zip((_named(reference) for reference in references), inputs.values(), strict=True)
+        warnings = await self._screening.look(list(named))
+        return await self._create(submission, workflow, inputs, warnings)
 
     def _require_consent(self, submission: WorkflowSubmission, draft: Draft) -> None:
         is_asked = self._settings.require_consent and submission.consent is None
         classes = {node.class_type for node in draft.nodes.values()} if is_asked else ()
         refuse_without(submission.consent, is_required=swaps_faces(classes, self._settings.nodes_swap))
 
-    async def _create(self, submission: WorkflowSubmission, workflow: Workflow, inputs: Mapping[str, JobInput]) -> Job:
+    async def _create(
+        self,
+        submission: WorkflowSubmission,
+        workflow: Workflow,
+        inputs: Mapping[str, JobInput],
+        warnings: Warnings,
+    ) -> Job:
         now = self._clock.now()
         template = template_of(workflow, self._pricing)
         secrets: Mapping[str, object] = {SECRETS: sorted(submission.secrets)} if submission.secrets else {}
@@ -149,6 +163,7 @@ class WorkflowIntake:
             cost_seconds=self._timings.cost_seconds(template, None, {}),
             price=self.price,
             promise=submission.promise,
+            warnings=warnings,
             workflow=workflow.to_json(),
             extra={**submission.extra, **secrets},
             consent=submission.consent,
@@ -216,6 +231,11 @@ class WorkflowIntake:
             message = "The file cannot be decoded: it is damaged or cut short."
             raise _refused(reference, "unreadable_file", message) from None
         return asset.facts if measured is None else replace(measured, suffix=asset.facts.suffix or measured.suffix)
+
+
+def _named(reference: FileReference) -> str:
+    """Which input of which node it is, for sentences."""
+    return f"{reference.node_id[:64]}.{reference.input_name[:64]}"
 
 
 def _missing(references: Sequence[FileReference]) -> MissingAssetError:

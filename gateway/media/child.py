@@ -4,7 +4,7 @@ Started by ``process.py`` as ``python -m gateway.media.child <parent's process i
 network need, has a cap on memory, and a cap on processor time that is set anew for each task. It ends when its input
 ends, and the kernel ends it with the parent.
 
-A task is ``{"id", "do": probe|compare|survey|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
+A task is ``{"id", "do": probe|compare|survey|sample|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
 ``{"id", "refused": code, "message": sentence, "cause": for our log, "" when the sentence says it all}``. Each says
 ``resident_bytes`` too: what the process holds after it, None where that is not to be known.
 """
@@ -27,7 +27,7 @@ import av
 
 from gateway.audit import Keeps, MediaFacts, MediaKind
 from gateway.errors import GatewayError, InvalidInputError, TooLargeError, UnsupportedMediaError
-from gateway.media import cleaning, comparing, movies, remuxing, stills, surveying
+from gateway.media import cleaning, comparing, movies, remuxing, sampling, stills, surveying
 from gateway.media.limits import Limits
 from gateway.sniffing import HEAD_BYTES, MediaType, sniff
 
@@ -171,6 +171,13 @@ def _survey(task: Task) -> dict[str, Any]:
     return asdict(found)
 
 
+def _sample(task: Task) -> dict[str, Any]:
+    path = Path(task["path"])
+    kind = _sniff_file(path)
+    count = sampling.sample(path, kind, Path(task["into"]), most=task["most"], longest_side=task["longest_side"])
+    return {"count": count}
+
+
 def _clean(task: Task) -> dict[str, Any]:
     path, out = Path(task["path"]), Path(task["out"])
     limits = Limits.from_json(task["limits"])
@@ -212,6 +219,7 @@ _TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {
     "probe": _probe,
     "compare": _compare,
     "survey": _survey,
+    "sample": _sample,
     "clean": _clean,
     "measure": _measure,
 }

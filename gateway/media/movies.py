@@ -129,7 +129,7 @@ def tally_movie(
 def read_frames(path: Path, kind: MediaType) -> Iterator[VideoFrame]:
     """All frames in the order they are shown, not yet converted; see ``upright_rgb``."""
     with open_movie(path, kind) as container:
-        yield from container.decode(_threaded(only_video_stream(container)))
+        yield from container.decode(threaded(only_video_stream(container)))
 
 
 def count_frames(path: Path, kind: MediaType) -> int:
@@ -270,7 +270,7 @@ def _take_frame(tally: Tally, packet: Packet[Stream]) -> None:
     tally.pts.append(pts)
 
 
-def _threaded(stream: VideoStream) -> VideoStream:
+def threaded(stream: VideoStream) -> VideoStream:
     """Decode on two threads, as many as a child may count on; to be said before the first frame."""
     stream.thread_type = "AUTO"
     stream.codec_context.thread_count = 2
@@ -292,7 +292,7 @@ def rate(stream: VideoStream, tally: Tally) -> Fraction | None:
 def _decode_ends(path: Path, kind: MediaType, tally: Tally) -> VideoFrame:
     """Decode the first frame, and from the last key frame to the end; gives the first."""
     with open_movie(path, kind) as container:
-        stream = _threaded(only_video_stream(container))
+        stream = threaded(only_video_stream(container))
         first = next(container.decode(stream), None)
         if first is None:
             raise InvalidInputError("The video's first frame cannot be decoded.")
@@ -306,7 +306,7 @@ def _decode_ends(path: Path, kind: MediaType, tally: Tally) -> VideoFrame:
 def _last_decoded(path: Path, kind: MediaType, start: int) -> float:
     """When the last good frame from ``start`` on is shown, in ticks."""
     with open_movie(path, kind) as container:
-        stream = _threaded(only_video_stream(container))
+        stream = threaded(only_video_stream(container))
         container.seek(start, stream=stream)
         times = (f.pts for f in container.decode(stream) if f.pts is not None and not f.is_corrupt)
         return max(times, default=-math.inf)

@@ -7,8 +7,8 @@ Starting a child costs about a third of a second (importing the codecs), so up t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,11 @@ _PROBE_SECONDS_PER_GIB: Final = 50.0
 #: frame is enough.
 _COMPARE_SECONDS: Final = 900.0
 _COMPARE_SECONDS_PER_GIB: Final = 300.0
+#: A frame is reached from the key frame before it: 250 of 1920x1080 take 2 s, and key frames may be further apart.
+_SAMPLE_SECONDS: Final = 20.0
+_SAMPLE_SECONDS_PER_FRAME: Final = 4.0
+_SAMPLE_SECONDS_PER_GIB: Final = 60.0
+_LARGE_BYTES: Final = 16 * 1024**2
 #: Cleaning reads the file three times, its target twice and the copy once, and writes it once; a second try is seldom.
 _CLEAN_SECONDS: Final = 20.0
 _CLEAN_SECONDS_PER_GIB: Final = 120.0
@@ -69,16 +74,18 @@ class MediaWorkers:
     Args:
         limits: bounds for inputs; results may be larger.
         children: processes at most.
+        samples: whether inputs are looked at: one process more, so that a long video holds up nobody's upload.
     """
 
-    def __init__(self, limits: Limits | None = None, *, children: int = _CHILDREN) -> None:
+    def __init__(self, limits: Limits | None = None, *, children: int = _CHILDREN, samples: bool = False) -> None:
         self._limits = limits or Limits()
         self._idle: list[Child] = []
         #: all that may still be there: idle, busy and dying.
         self._children: set[Child] = set()
-        self._slots = asyncio.Semaphore(children)
+        self._slots = asyncio.Semaphore(children + samples)
         # A comparison may take minutes: one child is always left for uploads, whose clients wait.
         self._long = asyncio.Semaphore(max(1, children - 1))
+        self._looks = asyncio.Semaphore(1)
         self._waiting = 0
         self._closed = True
 
@@ -116,21 +123,50 @@ class MediaWorkers:
             "limits": self._limits.to_json(),
             "moving_field": _MOVING_FIELDS.get(field),
         }
+        done = await self._work_on_input(task, timeout_seconds, field=field)
+        return MediaFacts.from_json(done)
+
+    async def sample(self, path: Path, into: Path, *, field: str, most: int, longest_side: int) -> Sequence[Path]:
+        """Pictures of a probed input, written into a folder as PNG: whole, upright, small; see ``media/sampling.py``.
+
+        Args:
+            path: the input.
+            into: an empty folder.
+            field: the request field it came in, for error messages.
+            most: frames of what moves, at most.
+            longest_side: pixels of a picture's longer side, at most.
+
+        Raises:
+            InvalidInputError: what was to be looked at cannot be decoded, or not in time.
+            QueueFullError: too many files wait to be decoded.
+        """
+        size_gib = await _size_gib(path)
+        task = {"do": "sample", "path": str(path), "into": str(into), "most": most, "longest_side": longest_side}
+        timeout_seconds = _SAMPLE_SECONDS + most * _SAMPLE_SECONDS_PER_FRAME + _SAMPLE_SECONDS_PER_GIB * size_gib
+        # From this size on it is a video, of which every packet is read.
+        turn = self._looks if size_gib * _GIB > _LARGE_BYTES else nullcontext()
+        async with turn:
+            done = await self._work_on_input(task, timeout_seconds, field=field)
+        return [into / f"{number:04}.png" for number in range(int(done["count"]))]
+
+    async def _work_on_input(self, task: Mapping[str, Any], timeout_seconds: float, *, field: str) -> Mapping[str, Any]:
+        """A task on an input: what goes wrong is the file's fault, unless too many wait."""
         if self._waiting >= _MOST_WAITING:
             raise QueueFullError("Too many files wait to be checked; try again soon.", retry_after_seconds=5)
         try:
             answer = await self._ask(task, timeout_seconds)
         except TimeoutError:
-            _LOG.warning("media_probe_timed_out", timeout_seconds=round(timeout_seconds, 1))
+            _LOG.warning("media_input_timed_out", task=task["do"], timeout_seconds=round(timeout_seconds, 1))
             raise InvalidInputError(
                 f"The file could not be decoded within {timeout_seconds:.0f} s.", field=field
             ) from None
         except ChildLostError:
             self._refuse_when_closed()
-            _LOG.warning("media_probe_died")
+            _LOG.warning("media_input_died", task=task["do"])
             raise InvalidInputError("The file cannot be decoded: decoding it failed hard.", field=field) from None
         _raise_refusal(answer, field=field)
-        return MediaFacts.from_json(answer["done"])
+        done: Mapping[str, Any] = answer["done"]
+        return done
 
     async def compare(self, target: Path, result: Path, *, crf: int | None, all_frames: bool) -> Comparison:
         """Compare a result with its target.

@@ -29,7 +29,7 @@ from gateway.api.dialects.comfy_v2 import envelope as comfy_v2_envelope
 from gateway.api.dialects.swaps_v1 import refusals
 from gateway.api.window import Dialect, Endpoint, Holds
 from gateway.audit import MediaKind
-from gateway.engine.service import HealthStatus
+from gateway.engine.health import HealthStatus
 from gateway.engine.task_types import TaskType
 from gateway.errors import GatewayError
 from gateway.events import EventKind

@@ -142,6 +142,18 @@ async def sweep(store, now, *, jobs=10_000.0, grace=0.0):
 # ---- a job's life
 
 
+async def test_warnings_of_a_new_job_are_its_first_events_after_the_first(store):
+    recorded = await create(store, warnings=(("input_flagged", "One."), ("input_flagged", "Two.")))
+    job = await store.job("job-0001")
+    assert (job, job.warnings, job.last_event) == (recorded.job, ("One.", "Two."), 3)
+    assert await kinds(store) == ["queued", "warning", "warning"]
+    told = await store.events_after("job-0001", 0)
+    assert tuple(told) == recorded.events
+    assert told[2].data == {"code": "input_flagged", "message": "Two."}
+    await dispatch(store)
+    assert await kinds(store) == ["queued", "warning", "warning", "dispatched"]
+
+
 async def test_new_job_is_read_back_as_it_was_made(store):
     recorded = await create(store)
     job = await store.job("job-0001")

@@ -23,6 +23,7 @@ from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
+from gateway.engine.screening import Screening
 from gateway.engine.service import Service
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
@@ -30,10 +31,12 @@ from gateway.engine.webhook_secrets import WebhookSecrets
 from gateway.engine.webhooks import Webhooks
 from gateway.engine.workflow_jobs import WorkflowSubmission
 from gateway.job import RetryLimits
+from gateway.screening import Policy, Rules
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
 from gateway.template import load_template
 from tests.fakes.blobs import FOLDER, MemoryBlobs
+from tests.fakes.check import FakeCheck
 from tests.fakes.clock import FrozenClock
 from tests.fakes.media import FakeMedia
 from tests.fakes.receivers import PlainSealer, Receivers
@@ -78,6 +81,8 @@ class Engine:
         self.clock = FrozenClock()
         self.blobs = MemoryBlobs(self.clock)
         self.media = FakeMedia(self._read)
+        #: What looks at inputs, where the settings name anything that does.
+        self.check = FakeCheck()
         self.store = SqlStore.in_memory()
         self.upstreams: dict[str, FakeUpstream] = {}
         self.ids = (f"id-{number:06}" for number in itertools.count(1))
@@ -146,11 +151,13 @@ class Engine:
             chance=lambda: 0.0,
             poison_after=self.settings.poison_after,
         )
+        rules = Rules(Policy(self.settings.safety_policy), self.settings.safety_threshold, self.settings.safety_frames)
         self.service = Service(
             settings=self.settings,
             store=self.store,
             blobs=self.blobs,
             media=self.media,
+            screening=Screening(self.check, rules, self.media, self.blobs, self.folder),
             fetcher=NoFetcher(),
             catalog=self.catalog,
             pool=self.pool,

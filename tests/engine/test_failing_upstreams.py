@@ -6,8 +6,8 @@ import pytest
 
 from gateway.breaker import EJECT_SECONDS, REST_SECONDS
 from gateway.engine.dispatcher import MAX_RETRY_SECONDS
+from gateway.engine.health import HealthStatus
 from gateway.engine.pool import RESTART_SECONDS
-from gateway.engine.service import HealthStatus
 from gateway.job import JobState
 
 

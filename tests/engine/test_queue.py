@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.engine.health import HealthStatus
 from gateway.engine.needs import Need, requirement_of, split_requirement
 from gateway.engine.pool import FORM_BYTES, MAX_COLLECTING, Pool
-from gateway.engine.service import HealthStatus
 from gateway.errors import (
     ConflictError,
     InvalidInputError,

@@ -22,12 +22,15 @@ from gateway.errors import (
     QueueFullError,
     ShuttingDownError,
     TooLargeError,
+    UnsafeContentError,
+    UnsupportedMediaError,
     WorkflowError,
     WorkflowFormatError,
 )
 from gateway.events import EventKind
 from gateway.interfaces import Capabilities
-from gateway.sniffing import ANY_FILE, PNG
+from gateway.settings import from_mapping
+from gateway.sniffing import ANY_FILE, PNG, described
 from tests.fakes.media import IMAGE, PNG_HEAD
 from tests.fakes.upstream import FakeUpstream
 
@@ -551,3 +554,44 @@ async def test_what_is_said_of_a_graph_is_recorded_with_what_came_of_it(engine):
     (result,) = (await engine.until("succeeded", job_id)).results
     record = await engine.service.consents.record(job_id)
     assert (record.attested, record.state, record.outputs) == (Attestation.HEADER, "succeeded", (result.blob,))
+
+
+# ----------------------------------------------------------------------------------------------------- the safety check
+
+
+def looking(engine, **settings):
+    values = {**engine.settings.model_dump(exclude_unset=True), "safety_model": "red.onnx", **settings}
+    engine.settings = from_mapping(values)
+    return engine
+
+
+async def test_files_of_a_graph_are_looked_at_and_the_place_of_a_flagged_one_is_named(engine):
+    await looking(engine).start(upstream())
+    await upload(engine, b"image:bad")
+    before = dict(engine.blobs.stored)
+    with pytest.raises(UnsafeContentError) as refused:
+        await engine.submit_workflow(SWAP)
+    assert refused.value.field == "1.image"
+    assert (engine.blobs.stored, list(await engine.service.jobs("local"))) == (before, [])
+    assert len(engine.check.shown) == 1
+    await upload(engine, b"image:good")
+    assert (await engine.job(await engine.submit_workflow(SWAP))).warnings == ()
+
+
+@pytest.mark.parametrize("declared", ["image/bmp", "audio/ogg", "text/plain"])
+async def test_file_that_nobody_can_look_at_does_not_run_whatever_it_is_called(engine, declared):
+    """A worker opens more kinds of pictures than are decoded here, and a client may call any of them a sound."""
+    await looking(engine).start(upstream())
+    await upload(engine, b"BM a picture of a kind", found=described(ANY_FILE, declared, "photo.png"))
+    with pytest.raises(UnsupportedMediaError) as refused:
+        await engine.submit_workflow(SWAP)
+    assert refused.value.field == "1.image"
+    assert list(await engine.service.jobs("local")) == []
+
+
+async def test_file_that_nobody_can_look_at_runs_with_a_warning_where_flagged_ones_run(engine):
+    await looking(engine, safety="flag").start(upstream())
+    await upload(engine, b"BM a picture of a kind", found=ANY_FILE)
+    job_id = await engine.submit_workflow(SWAP)
+    second = (await engine.store.events_after(job_id, 1))[0]
+    assert (second.kind, second.data["code"]) == (EventKind.WARNING, "input_not_looked_at")

@@ -26,9 +26,9 @@ from gateway.engine.claims import Claims
 from gateway.engine.consents import Consents
 from gateway.engine.credits import Credits
 from gateway.engine.dispatcher import Standing
+from gateway.engine.health import Health, HealthStatus
 from gateway.engine.pool import Judgment, MemberView
 from gateway.engine.purging import Purge
-from gateway.engine.service import Health, HealthStatus
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.waits import Wait

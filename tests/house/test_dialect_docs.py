@@ -46,7 +46,6 @@ ELSEWHERE = {
     "swaps_v1": {
         "face_numbering_differs": "a warning of the engine",
         "identity_not_tracked": "a warning of templates",
-        "nsfw_content_detected": "a code that comes with the screening of inputs",
         "null": "JSON's",
         "opencv": "a detector; the goldens' note holds it in a sentence",
         "reactor": "the same",

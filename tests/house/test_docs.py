@@ -31,7 +31,7 @@ MADE_LATER = {"blobs/", "blobs/parts/", "scratch/", "input/gateway/", "output/ga
 #: Files of a template or of the operator's, media types.
 NO_PATHS = {
     "graph.json", "template.toml", "example.json", "gateway.toml", "./workflows",
-    "multipart/form-data", "application/x-www-form-urlencoded", "application/octet-stream",
+    "multipart/form-data", "application/x-www-form-urlencoded", "application/octet-stream", "image/png",
 }  # fmt: skip
 PATH = re.compile(r"`((?:\./)?[\w.-]+(?:/[\w.-]+)*/?)`")
 

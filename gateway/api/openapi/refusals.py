@@ -18,6 +18,7 @@ from gateway.api.openapi.vocabulary import JSON, Description, Operation
 from gateway.api.problems import PROBLEM_TYPE, Envelope, InternalServerError, StatusOf, problem, status_hint, to_json
 from gateway.api.window import Endpoint, Holds, SocketEndpoint
 from gateway.errors import (
+    ApiDisabledError,
     BusyError,
     ConcurrencyLimitedError,
     ForbiddenError,
@@ -34,6 +35,7 @@ from gateway.errors import (
     TemplateError,
     TooLargeError,
     UnauthorizedError,
+    UnsafeContentError,
     UnsupportedMediaError,
     UpgradeRequiredError,
 )
@@ -69,6 +71,7 @@ _WITH_A_BODY: Final[_Kinds] = frozenset({InvalidInputError, TooLargeError, Unsup
 _WITH_FILES: Final[_Kinds] = frozenset({StorageFullError})
 _CREATING: Final[_Kinds] = frozenset(
     {
+        ApiDisabledError,
         BusyError,
         ConcurrencyLimitedError,
         InsufficientCreditsError,
@@ -77,6 +80,7 @@ _CREATING: Final[_Kinds] = frozenset(
         StorageFullError,
         TemplateError,
         TooLargeError,
+        UnsafeContentError,
         UnsupportedMediaError,
     }
 )

@@ -46,6 +46,15 @@ class HealthWord(Model):
     status: Literal["healthy", "degraded", "unavailable"]
 
 
+class Safety(Model):
+    """Whether what is sent in is looked at before there is a job for it."""
+
+    policy: Literal["off", "flag", "reject"]
+    check: Literal["model", "service"] | None
+    """Who looks; null where nobody does."""
+    message: str
+
+
 class Health(HealthWord):
     """What the owner may know."""
 
@@ -54,6 +63,7 @@ class Health(HealthWord):
     templates: list[TemplateProblem]
     jobs: dict[str, int]
     """By state."""
+    safety: Safety
     warnings: list[str]
     consent_required: bool
 

@@ -23,7 +23,7 @@ RETRY_AFTER_SECONDS = 30
 
 
 def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) -> Recorded:
-    """Store job, task, input assets and event 1; charge whoever pays; keep a promised answer, and the consent.
+    """Store job, task, input assets and first events; charge whoever pays; keep a promised answer, and the consent.
 
     Raises:
         QueueFullError: ``max_queue`` tasks wait already.
@@ -37,7 +37,7 @@ def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) 
     if new.promise is not None:
         finish(connection, new.promise.claim, new.promise.answer(job), now)
     task = Task(id=new.task_id, job_id=new.id, position=0, state=TaskState.QUEUED)
-    event = Event(job.id, job.last_event, EventKind.QUEUED, now, {})
+    events = _first_events(new, now)
     try:
         row = new_job_row(job)
     except TypeError:
@@ -48,8 +48,14 @@ def create_job(connection: Connection, new: NewJob, max_queue: int, now: float) 
     change(connection, _INSERT_TASK, _new_task_row(new, now))
     hold_inputs(connection, job)
     attest(connection, new, now)
-    change(connection, INSERT_EVENT, event_row(event))
-    return Recorded(job, task, (event,))
+    change(connection, INSERT_EVENT, [event_row(event) for event in events])
+    return Recorded(job, task, events)
+
+
+def _first_events(new: NewJob, now: float) -> tuple[Event, ...]:
+    told: list[tuple[EventKind, dict[str, object]]] = [(EventKind.QUEUED, {})]
+    told += [(EventKind.WARNING, {"code": code, "message": message}) for code, message in new.warnings]
+    return tuple(Event(new.id, number, kind, now, data) for number, (kind, data) in enumerate(told, start=1))
 
 
 def _new_job(new: NewJob, credit_cost: int, now: float) -> Job:
@@ -69,7 +75,8 @@ def _new_job(new: NewJob, credit_cost: int, now: float) -> Job:
         created_at=now,
         updated_at=now,
         queue_deadline=new.queue_deadline,
-        last_event=1,
+        warnings=tuple(message for _, message in new.warnings),
+        last_event=1 + len(new.warnings),
         credit_cost=credit_cost,
         extra=new.extra,
     )

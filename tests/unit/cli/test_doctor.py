@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway.cli import checks_here, checks_pool
+from gateway.cli import checks_here, checks_pool, checks_safety
 from gateway.cli.doctor import examine
 from gateway.cli.findings import Level
 from gateway.data_dir import hold_data_dir, leave_address, prepare_data_dir
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
+from tests.tools import safety_service, tiny_onnx
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL_NODES = json.loads((ROOT / "tests" / "data" / "object_info" / "real.json").read_text(encoding="utf-8"))
@@ -236,6 +237,40 @@ async def test_unreachable_upstream_is_named_those_added_while_running_too(tmp_p
     assert len(lines) == 2
     assert all("cannot be reached" in line for line in lines)
     assert lines[0].startswith("added")
+
+
+# ---- the safety check
+
+
+async def examined(**values):
+    return [finding async for finding in checks_safety.check_safety(from_mapping(values))]
+
+
+async def test_that_nothing_is_looked_at_is_said_and_is_no_fault_unless_a_check_is_there(tmp_path):
+    assert "nothing that is sent in is looked at" in told(await examined(), Level.OK)[0]
+    idle = await examined(safety="off", safety_url="http://127.0.0.1:9/check")
+    assert "GATEWAY_SAFETY is off" in told(idle, Level.WARN)[0]
+
+
+async def test_model_is_tried_with_its_card(tmp_path):
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not here (the extra safety)")
+    model = tiny_onnx.write(tmp_path)
+    assert "policy reject; the model was shown a grey picture" in told(await examined(safety_model=model), Level.OK)[0]
+    model.with_suffix(".toml").write_text(tiny_onnx.CARD.replace("mean", "means"))
+    assert "input.mean" in told(await examined(safety_model=model), Level.FAIL)[0]
+    model.unlink()
+    assert "cannot be used" in told(await examined(safety_model=model), Level.FAIL)[0]
+
+
+async def test_service_is_tried_with_its_token():
+    with safety_service.serving() as service:
+        values = {"safety_url": service.url, "safety_token": "secret"}
+        assert "score 0.01" in told(await examined(**values), Level.OK)[0]
+        assert service.came[0][0]["authorization"] == "Bearer secret"
+        service.status = 202
+        assert "made up its mind" in told(await examined(**values), Level.OK)[0]
+        service.status = 500
+        assert "every job is refused" in told(await examined(**values), Level.FAIL)[0]
 
 
 # ---- the whole

@@ -63,6 +63,13 @@ async def test_a_day_at_the_desk(studio):
         assert (await media.survey(still, source=still)) == Survey(
             is_flat=True, drift=0.0, source_is_flat=True, is_black=True
         )
+        into = studio.folder / "into"
+        into.mkdir()
+        pictures = await media.sample(clip, into, field="video", most=3, longest_side=48)
+        assert sorted(into.iterdir()) == list(pictures) == [into / f"{number:04}.png" for number in range(3)]
+        with pytest.raises(InvalidInputError, match="damaged") as refused:
+            await media.sample(studio.folder / "cut.png", into, field="image", most=3, longest_side=48)
+        assert refused.value.field == "image"
         out = studio.folder / "out.png"
         assert (await media.clean(still, out)).width == 30
         assert b"private-name" not in out.read_bytes()

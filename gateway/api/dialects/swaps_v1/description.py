@@ -44,6 +44,7 @@ from gateway.errors import (
     NotFoundError,
     QueueFullError,
     SourceUnreachableError,
+    UnsafeContentError,
 )
 from gateway.idempotency import HEADER, KEY
 from gateway.limits import WINDOW_SECONDS
@@ -361,7 +362,7 @@ def _create() -> dict[str, Operation]:
                     {REPLAYED: "true where the answer is told again."},
                 ),
             ),
-            raises=_CREATING,
+            raises=(*_CREATING, UnsafeContentError),
         ),
     }
 

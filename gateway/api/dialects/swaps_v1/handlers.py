@@ -181,7 +181,7 @@ async def _create_detection(body: Mapping[str, JsonValue], call: Call) -> tuple[
     given = _strict(reading.read_detection(body))
     with refusals.of_urls():
         check_urls(call.service, [given])
-    with refusals.in_its_words():
+    with refusals.in_its_words(), refusals.of_detections():
         fetched = await with_urls(call.service, {}, {detection.ROLE: given})
         detector = next(iter(call.service.detectors()), None)
         return await call.service.submit(detection.submission(given, fetched, call.known, detector)), detector

@@ -26,6 +26,7 @@ from gateway.errors import (
     TaskUnavailableError,
     TemplateError,
     TooLargeError,
+    UnsafeContentError,
 )
 from gateway.safety import RefusedPlaceError
 
@@ -83,6 +84,19 @@ def in_its_words() -> Iterator[None]:
     except TemplateError as error:
         # Of a create: no template does this task, so nothing here can.
         raise ApiDisabledError("No worker can do this for now.", retry_after_seconds=RETRY_AFTER_SECONDS) from error
+
+
+@contextmanager
+def of_detections() -> Iterator[None]:
+    """What the document knows of swaps alone, as it is told of a detection.
+
+    Raises:
+        InvalidInputError: the picture was flagged. The document has 422 for creates of swaps only.
+    """
+    try:
+        yield
+    except UnsafeContentError as error:
+        raise InvalidInputError(error.message, field=error.field) from error
 
 
 @contextmanager
