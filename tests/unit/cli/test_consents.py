@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from gateway import logs
 from gateway.cli import consents
 from gateway.cli.client import ClientError
 from gateway.cli.keeping import purge
@@ -53,13 +54,15 @@ async def fill(folder):
 
 
 @pytest.fixture
-def data_dir(tmp_path):
+def data_dir(tmp_path, monkeypatch):
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # it would be that of all tests that follow
     (tmp_path / "data").mkdir(mode=0o700)
     asyncio.run(fill(tmp_path / "data"))
     return tmp_path / "data"
 
 
 def exported(capsys, **wanted):
+    capsys.readouterr()
     consents.export(**wanted)
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
