@@ -274,16 +274,26 @@ class _Writer:
         return {kind: self._media(content) for kind, content in contents.items()}
 
     def _media(self, content: Content) -> dict[str, Any]:
-        shape = content.shape
-        told: dict[str, Any] = {"schema": self.schemas.refs[shape] if isinstance(shape, type) else shape}
+        told: dict[str, Any] = {"schema": self._schema(content)}
         if content.examples:
             told["examples"] = {name: {"value": value} for name, value in content.examples.items()}
         if content.file_types:
             told["encoding"] = {name: {"contentType": kinds} for name, kinds in content.file_types.items()}
         if content.events:
-            # 3.1 has no word for what an event stream is made of; 3.2 does.
             told["x-events"] = {name: self.schemas.refs[model] for name, model in content.events.items()}
         return told
+
+    def _schema(self, content: Content) -> Any:
+        if content.events:
+            # 3.1 has no word for what a stream is made of (3.2 has): tools read it as what each event is.
+            return {"oneOf": [self._event(name, self.schemas.refs[model]) for name, model in content.events.items()]}
+        return self.schemas.refs[content.shape] if isinstance(content.shape, type) else content.shape
+
+    @staticmethod
+    def _event(name: str, data: Mapping[str, str]) -> dict[str, Any]:
+        text = {"type": "string", "contentMediaType": JSON, "contentSchema": data}
+        members = {"event": {"const": name}, "data": text, "id": {"type": "string"}}
+        return {"type": "object", "properties": members, "required": ["event", "data"]}
 
     def _responses(self, section: Section, endpoint: Endpoint | SocketEndpoint, told: Operation) -> dict[str, Any]:
         of_keys = () if endpoint.access is Access.PUBLIC else _OF_KEYS
