@@ -19,7 +19,7 @@ from gateway.engine.following import Attempt
 from gateway.engine.outputs import MAX_FILES, each_file, source_of
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector, Maker, ResultLostError
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, ShuttingDownError
 from gateway.job import JobResult
 from gateway.workflow import Workflow
 
@@ -72,6 +72,8 @@ class EarlyOutputs:
             while waiting:
                 try:
                     await self._keep(attempt, maker, waiting.popleft())
+                except ShuttingDownError:
+                    return  # nothing can be stored any more
                 except Exception as error:  # the edge of a task that nobody waits for
                     log.error("early_output_broke", job=attempt.job.id, exc_info=error)
 

@@ -9,6 +9,7 @@ from gateway.engine.service import Service
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import ShuttingDownError
 from gateway.interfaces import Blobs, Clock, Store
+from gateway.template import WORKFLOW
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +82,7 @@ class Maintenance:
     def _forget_timings(self) -> None:
         """Of templates and upstreams that are gone; what has a problem now may be mended, a folder that is away come back."""
         health = self._service.health()
-        templates = {*self._service.templates(), *health.template_problems}
+        templates = {WORKFLOW, *self._service.templates(), *health.template_problems}
         if self._service.templates():
             self._timings.keep(templates, [view.status.name for view in health.upstreams])
 

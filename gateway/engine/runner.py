@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import assert_never
 
 import structlog
@@ -40,12 +41,16 @@ from gateway.errors import (
     TooLargeError,
     UpstreamMemoryError,
 )
-from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
+from gateway.interfaces import Blob, Blobs, Bus, Capabilities, Clock, OpenTask, Recorded, Report, Store, Upstream
 from gateway.job import Cause, Job, JobInput, JobResult, Task, TaskEvent, TaskState
 from gateway.lacks import missing_on
 from gateway.template import Template
 
 log = structlog.get_logger(__name__)
+
+
+#: Nodes; a graph with more is bound in a thread: it takes tens of microseconds a node.
+LARGE_GRAPH = 200
 
 
 class Runner:
@@ -207,17 +212,11 @@ class Runner:
         capabilities = upstream.capabilities()
         if capabilities is None:
             raise ConnectionError("the upstream went away while inputs were staged")
-        if missing := missing_on(template, capabilities, job.parameters):
-            log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=missing[0])
+        work = partial(_bound, template, capabilities, job, staged, prompt_id)
+        bound = await asyncio.to_thread(work) if len(template.nodes) > LARGE_GRAPH else work()
+        if isinstance(bound, str):
+            log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=bound)
             return Ending.REFUSED  # what it lists now says so too, so the next round looks elsewhere
-        bound = bind(
-            template,
-            inputs=staged,
-            parameters=job.parameters,
-            output_prefix=f"gateway/{prompt_id}/out",
-            capabilities=capabilities,
-            facts={role: given.facts for role, given in job.inputs.items()},
-        )
         report = Report(
             TaskEvent.DISPATCHED, upstream=upstream.name, prompt_id=prompt_id, engine=upstream.status().engine
         )
@@ -425,3 +424,19 @@ class Runner:
         report = Report(TaskEvent.FAILED, attempt=attempt, error_code=error.code, error_message=error.message)
         await self._recorder.record(task.id, report)
         return Ending.WITHDRAWN
+
+
+def _bound(
+    template: Template, capabilities: Capabilities, job: Job, staged: Mapping[str, str], prompt_id: str
+) -> Bound | str:
+    """The graph of one attempt, or what the upstream lacks for it."""
+    if missing := missing_on(template, capabilities, job.parameters):
+        return missing[0]
+    return bind(
+        template,
+        inputs=staged,
+        parameters=job.parameters,
+        output_prefix=f"gateway/{prompt_id}/out",
+        capabilities=capabilities,
+        facts={role: given.facts for role, given in job.inputs.items()},
+    )

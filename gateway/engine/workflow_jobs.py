@@ -143,7 +143,8 @@ class WorkflowIntake:
         warnings: Warnings,
     ) -> Job:
         now = self._clock.now()
-        template = template_of(workflow, self._pricing)
+        template = await asyncio.to_thread(template_of, workflow, self._pricing)
+        text = await asyncio.to_thread(workflow.to_json)
         secrets: Mapping[str, object] = {SECRETS: sorted(submission.secrets)} if submission.secrets else {}
         new = NewJob(
             id=self._new_id(),
@@ -164,7 +165,7 @@ class WorkflowIntake:
             price=self.price,
             promise=submission.promise,
             warnings=warnings,
-            workflow=workflow.to_json(),
+            workflow=text,
             extra={**submission.extra, **secrets},
             consent=submission.consent,
         )

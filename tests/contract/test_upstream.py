@@ -130,6 +130,17 @@ async def test_run_ends_with_the_outputs_history_names(server, upstream):
     assert messages[-1].outputs["9"].files == (OutputFile("r.png", "s", "output", "images"),)
 
 
+async def test_secrets_go_with_the_prompt_and_cannot_pass_for_what_is_ours(server, upstream):
+    secrets = {"api_key_comfy_org": "s3cret", "gateway_job": "another"}
+    following = asyncio.create_task(collect(upstream.run(PROMPT, GRAPH, job_id="job", attempt=1, secrets=secrets)))
+    await server.until(lambda: any(item[1] == PROMPT for item in server.pending))
+    extra = server.pending[0][3]
+    assert (extra["api_key_comfy_org"], extra["gateway_job"]) == ("s3cret", "job")
+    await server.start(PROMPT)
+    await server.finish(PROMPT, **{"9": RESULT})
+    assert "s3cret" not in repr(await following)
+
+
 @pytest.mark.parametrize("answer", ["cut", "500"])
 async def test_prompt_that_was_queued_without_a_good_reply_runs_once(server, upstream, answer):
     server.prompt_answer = answer

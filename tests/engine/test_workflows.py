@@ -11,7 +11,7 @@ import pytest
 
 from gateway.audit import MediaKind
 from gateway.comfy.graph import allowed_values
-from gateway.comfy.messages import Failed, OutputFile, Succeeded
+from gateway.comfy.messages import Failed, NodeFinished, NodeStarted, OutputFile, Succeeded
 from gateway.consent import Attestation
 from gateway.engine.assets import Upload
 from gateway.errors import (
@@ -372,6 +372,25 @@ async def test_what_did_not_succeed_leaves_no_output(engine, end):
     gpu.set_reachable(False)
     await engine.keeper.sweep()
     assert early.blob not in engine.blobs.stored
+
+
+async def test_a_large_graph_runs_and_what_was_learned_of_graphs_is_kept(engine):
+    gpu = upstream()
+    await engine.start(gpu)
+    many = {str(n): {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}} for n in range(3, 300)}
+    job_id = await engine.submit_workflow(GRAPH | many)
+    assert len(gpu.prompt.graph) == 299
+    gpu.prompt.start()
+    gpu.prompt.say(NodeStarted(gpu.prompt.id, "1"), NodeFinished(gpu.prompt.id, "1"))
+    await engine.settle()
+    gpu.prompt.end(gpu.prompt.show("2", "2_00001_.png"))
+    await engine.until("succeeded", job_id)
+    await engine.timings.save()
+    learned = await engine.store.timings()
+    assert "workflow" in {row.key.template for row in learned}
+    await engine.keeper.round(0)
+    await engine.timings.save()
+    assert await engine.store.timings() == learned
 
 
 async def test_after_a_loss_the_next_attempt_makes_all_anew(engine):

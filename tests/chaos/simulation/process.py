@@ -21,6 +21,7 @@ from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
+from gateway.engine.screening import Screening
 from gateway.engine.service import Service
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
@@ -28,6 +29,7 @@ from gateway.holding import TIMING, Keeper
 from gateway.interfaces import Upstream
 from gateway.job import Job, RetryLimits
 from gateway.lease import DATA_DIR
+from gateway.screening import Policy, Rules
 from gateway.settings import Settings, from_mapping
 from gateway.store.executors import InlineExecutor
 from gateway.store.queries.leases import Claim
@@ -281,6 +283,7 @@ class Process:
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             webhooks=webhooks_of(self.store, self.clock, Receivers(self.clock)),
+            screening=Screening(None, Rules(Policy.OFF), world.media, world.blobs, world.scratch),
             asset_links=AssetLinks(bytes(32)),
             new_id=world.new_id,
         )

@@ -73,6 +73,17 @@ async def test_a_day_at_the_desk(studio):
         out = studio.folder / "out.png"
         assert (await media.clean(still, out)).width == 30
         assert b"private-name" not in out.read_bytes()
+        moving = studio.folder / "moving.webp"
+        Image.new("RGB", (30, 20)).save(moving, save_all=True, append_images=[Image.new("RGB", (30, 20), "red")])
+        before = still.read_bytes()
+        found = [await media.measure(path) for path in (still, clip, moving)]
+        assert [(facts.kind, facts.width, facts.frames) for facts in found] == [
+            (MediaKind.IMAGE, 30, 1), (MediaKind.VIDEO, 96, 12), (MediaKind.IMAGE, 30, 2),
+        ]  # fmt: skip
+        assert still.read_bytes() == before
+        assert await media.measure(studio.video("old.mov", codec="prores_ks", pix_fmt="yuv422p10le")) is None
+        with pytest.raises(ResultInvalidError, match="damaged"):
+            await media.measure(studio.folder / "cut.png")
         missing = studio.folder / "none.png"
         with pytest.raises(ResultInvalidError):
             await media.clean(studio.write("text", b"no picture"), missing)
