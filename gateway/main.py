@@ -344,7 +344,8 @@ async def _post_office(
             "may be removed, users need new webhook secrets."
         ) from error
     secrets = WebhookSecrets(store.webhooks, sealer, clock)
-    tell = teller(DIALECTS, settings.public_url or "")
+    kept_seconds = min(settings.result_retention, settings.job_retention)
+    tell = teller(DIALECTS, settings.public_url or "", kept_seconds)
     courier = Courier(store, sender, secrets, clock, tell=tell, may_act=holding.verified)
     posted.add(courier.wake)
     return _PostOffice(courier, Webhooks(store.webhooks, secrets, sender, clock, _new_id, on_message=courier.wake))

@@ -212,7 +212,7 @@ class _Http:
         if self._endpoint.holds is Holds.NOTHING:
             await (await self._endpoint.handler(request, call))(scope, receive, send)
             return
-        async with self._window.slots.take():
+        async with self._window.slots.take(self._endpoint.when_full):
             await (await self._endpoint.handler(request, call))(scope, receive, send)
 
 

@@ -24,6 +24,7 @@ from gateway.engine.pool import MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
+from gateway.engine.template_views import TemplateView
 from gateway.engine.waits import Wait
 from gateway.engine.webhook_secrets import NewSecret
 from gateway.engine.workflow_jobs import WorkflowSubmission
@@ -60,6 +61,7 @@ __all__ = [
     "SubmittedFile",
     "TaskParameter",
     "TaskType",
+    "TemplateView",
     "Told",
     "Upload",
     "Wait",
@@ -217,6 +219,10 @@ class Assets(Protocol):
 
     async def get(self, asset_id: str, owner: str) -> Asset:
         """An owner's upload or result. Raises NotFoundError."""
+        ...
+
+    async def named(self, file_path: str, owner: str) -> Asset:
+        """An owner's newest upload of this name. Raises NotFoundError."""
         ...
 
     async def opened(self, asset_id: str, expires: str, signature: str) -> Asset:
@@ -467,6 +473,10 @@ class Service(Protocol):
 
     def templates(self) -> Sequence[str]:
         """Names of the templates that serve."""
+        ...
+
+    def template_views(self) -> Sequence[TemplateView]:
+        """The templates that serve, by name, with what keeps each from running now."""
         ...
 
     def task_types(self) -> Sequence[TaskType]:

@@ -20,18 +20,19 @@ from gateway.outbox import KINDS
 MAX_BODY_BYTES: Final = 20_000
 
 
-def teller(dialects: Sequence[Dialect], base: str) -> Callable[[Job], bytes]:
+def teller(dialects: Sequence[Dialect], base: str, kept_seconds: float) -> Callable[[Job], bytes]:
     """What makes the body of a job's message.
 
     Args:
         dialects: each tells of the jobs that came in by it.
         base: what links begin with: PUBLIC_URL, or "" where nobody has said how we are reached.
+        kept_seconds: how long the files of an ended job are kept.
     """
     told = {dialect.name: dialect.told_outside for dialect in dialects}
 
     def tell(job: Job) -> bytes:
         own = told.get(job.dialect)
-        data = own(job, base) if own is not None else job_body(job, None, base)
+        data = own(job, base, kept_seconds) if own is not None else job_body(job, None, base)
         body = _body(job, data)
         return body if len(body) < MAX_BODY_BYTES else _body(job, {"id": job.id, "truncated": True})
 

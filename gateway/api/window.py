@@ -24,6 +24,7 @@ from gateway.api.auth import Access, Caller, host_name
 from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
 from gateway.api.following import Frame, Signal, ToldOnce, frames_of
+from gateway.api.jpegs import JpegPreviews
 from gateway.api.limiting import Limits
 from gateway.api.openapi.documents import Documents
 from gateway.api.openapi.vocabulary import Describe
@@ -53,14 +54,14 @@ class Slots:
         self.taken = 0
 
     @asynccontextmanager
-    async def take(self) -> AsyncIterator[None]:
+    async def take(self, when_full: type[BusyError] = BusyError) -> AsyncIterator[None]:
         """Hold one slot.
 
         Raises:
-            BusyError: all are taken.
+            BusyError: of this kind: all are taken.
         """
         if self.taken >= self.size:
-            raise BusyError("As many streams are open as may be; try again later.")
+            raise when_full("As many streams are open as may be; try again later.")
         self.taken += 1
         try:
             yield
@@ -79,6 +80,7 @@ class Window:
     documents: Documents
     slots: Slots = field(default_factory=Slots)
     limits: Limits = field(default_factory=Limits)
+    previews: JpegPreviews = field(default_factory=JpegPreviews)
     _told: dict[Callable[..., tuple[Frame, ...]], ToldOnce] = field(default_factory=dict)
     _shown: dict[Callable[[PreviewImage], Frame], ShownOnce] = field(default_factory=dict)
 
@@ -278,6 +280,8 @@ class Endpoint:
     handler: HttpHandler
     access: Access = Access.OWNER
     holds: Holds = Holds.NOTHING
+    #: What it is when there is no slot, where a dialect has a word of its own for that.
+    when_full: type[BusyError] = BusyError
     #: Its handler says ``may_be_kept`` (``ready.py``); the path ends in the job's id.
     is_polled: bool = False
     #: A ticket in the query opens it, too (``tickets.py``): browsers open it with an address alone.
@@ -312,8 +316,9 @@ class Dialect:
     envelope: Envelope
     #: Its word for each state.
     state_words: Mapping[JobState, str]
-    #: (ended job, what absolute links begin with) -> what its own GET says of it; for webhooks. None: it has none.
-    told_outside: Callable[[Job, str], Mapping[str, object]] | None = None
+    #: (ended job, what absolute links begin with, seconds for which its files are kept) -> what its own GET says of it; for
+    #: webhooks. None: it has none.
+    told_outside: Callable[[Job, str, float], Mapping[str, object]] | None = None
     #: Its statuses for errors, where they are not those of everybody.
     status_of: StatusOf = status_hint
     #: What it is, for ``/openapi.json``; None: it is left out there.

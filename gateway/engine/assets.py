@@ -122,6 +122,13 @@ class Assets:
         """An owner's upload or result. Raises NotFoundError."""
         return await self._get(asset_id, owner)
 
+    async def named(self, file_path: str, owner: str) -> Asset:
+        """An owner's newest upload of this name. Raises NotFoundError."""
+        found = await self._store.named(owner, file_path, now=self._clock.now())
+        if found is None:
+            raise _no_such_asset()
+        return found
+
     async def opened(self, asset_id: str, expires: str, signature: str) -> Asset:
         """What a link opens, whoever's it is.
 

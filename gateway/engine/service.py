@@ -31,6 +31,7 @@ from gateway.engine.results import take_back
 from gateway.engine.screening import Screening
 from gateway.engine.submitting import Intake, NewId, Submission, SubmittedFile
 from gateway.engine.task_types import TaskType, task_types
+from gateway.engine.template_views import TemplateView, template_views
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.waits import Wait, Waits
 from gateway.engine.webhooks import Webhooks
@@ -230,12 +231,7 @@ class Service:
         return self._workflow_intake.price
 
     def least_price(self, task: str, target: MediaKind) -> int:
-        """Credits that a job of this task costs at least, on a target of this kind.
-
-        Raises:
-            TemplateError: no template does this task.
-            InvalidInputError: none takes such a target.
-        """
+        """Credits that a job costs at least. Raises TemplateError: none does this; InvalidInputError: none takes that."""
         return self._intake.least_price(task, target)
 
     def _refuse_when_stopping(self) -> None:
@@ -441,6 +437,10 @@ class Service:
     def templates(self) -> Sequence[str]:
         """Names of the templates that serve."""
         return self._catalog.names()
+
+    def template_views(self) -> tuple[TemplateView, ...]:
+        """The templates that serve, and what keeps each from running; by name."""
+        return template_views(self._catalog.templates(), self._intake.lacks_of)
 
     def task_types(self) -> Sequence[TaskType]:
         """What jobs can be asked for, and what keeps each from running; by name."""

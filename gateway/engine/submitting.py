@@ -44,6 +44,8 @@ class SubmittedFile:
     blob: Blob
     #: The request field it came in, for error messages.
     field: str
+    #: Id of the asset whose bytes these are; None where they came with the request.
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Submission:
     #: By role, the kinds it may be.
     accepts: Mapping[str, frozenset[MediaKind]]
     task: str = "face_swap"
+    #: Name of the one template it may be; None: whichever of the task's fits best.
+    template: str | None = None
     parameters: Mapping[str, object] = field(default_factory=dict)
     #: As the client wrote it.
     output_name: str | None = None
@@ -157,7 +161,7 @@ class Intake:
     # ------------------------------------------------------------------------------------------------ the template
 
     def _choose(self, submission: Submission, target: MediaKind | None) -> Template:
-        able = self._catalog.for_task(submission.task, target)
+        able = self._named(submission, self._catalog.for_task(submission.task, target))
         given = submission.parameters.keys()
         if strangers := given - {name for template in able for name in template.settable}:
             stranger = min(strangers)
@@ -173,6 +177,15 @@ class Intake:
         fitting = (template for template in candidates if self._pool.fits_now(template.requirement, Need(template, {})))
         usual = candidates[-1] if candidates[-1].stand_in else candidates[0]
         return next(fitting, usual)
+
+    def _named(self, submission: Submission, able: list[Template]) -> list[Template]:
+        """Only the template that was asked for by name, where one was."""
+        if submission.template is None:
+            return able
+        named = [template for template in able if template.name == submission.template]
+        if not named:
+            raise InvalidInputError(f"{submission.template} takes no such target.", field=TARGET_ROLE)
+        return named
 
     def _is_known(self, task: str, parameter: str) -> bool:
         return any(parameter in template.settable for template in self._catalog.templates() if template.task == task)
@@ -193,7 +206,7 @@ class Intake:
         async def one(role: str, given: SubmittedFile) -> tuple[str, JobInput]:
             path = self._blobs.path(given.blob.hash)
             facts = await self._media.probe(path, field=given.field, accept=submission.accepts[role])
-            return role, JobInput(self._new_id(), given.blob.hash, given.blob.size_bytes, facts)
+            return role, JobInput(self._new_id(), given.blob.hash, given.blob.size_bytes, facts, given.source)
 
         async with asyncio.TaskGroup() as group:
             probes = [

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from gateway import errors
 from gateway.api.dialects import DIALECTS
@@ -32,7 +34,7 @@ from gateway.audit import MediaKind
 from gateway.engine.health import HealthStatus
 from gateway.engine.task_types import TaskType
 from gateway.errors import GatewayError
-from gateway.events import EventKind
+from gateway.events import EventKind, PreviewImage
 from gateway.interfaces import Asset
 from gateway.job import JobState
 from gateway.ledger import Account, Amounts, month_of
@@ -118,6 +120,19 @@ def prepare(service: FakeService, step: dict[str, Any]) -> None:
             STEPS[what](service, value)
 
 
+def show_picture(service: FakeService, color: str) -> None:
+    """A preview of the newest job: a PNG."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), color).save(out, "PNG")
+    service.bus.show(PreviewImage(next(reversed(service.stored)), "image/png", out.getvalue(), "5"))
+
+
+def change_job(service: FakeService, changes: dict[str, Any]) -> None:
+    """What a test cannot otherwise make of the newest job."""
+    newest = next(reversed(service.stored))
+    service.stored[newest] = replace(service.stored[newest], **changes)
+
+
 #: Further steps.
 STEPS: dict[str, Callable[[FakeService, Any], object]] = {
     "status": lambda service, value: setattr(service, "status", HealthStatus(value)),
@@ -125,6 +140,13 @@ STEPS: dict[str, Callable[[FakeService, Any], object]] = {
     "report": lambda service, faces: setattr(service, "report", replace(REPORT, faces=REPORT.faces[:faces])),
     "asset": lambda service, value: put_asset(service, **value),
     "credits": lambda service, purses: service.purses.accounts.update({"user-1": account(**purses)}),
+    "output": lambda service, value: service.output(next(reversed(service.stored)), **value),
+    "invalid": lambda service, details: setattr(
+        service, "refusal", errors.WorkflowError("The workflow cannot be run.", details=details)
+    ),
+    "preview": show_picture,
+    "change": change_job,
+    "graph": lambda service, graph: service.graphs.update({next(reversed(service.stored)): graph}),
     "prepare": lambda service, _: service.preparing.add(next(reversed(service.stored))),
 }
 

@@ -35,11 +35,14 @@ MALFORMED = [
     "'",
     "-",
 ]
+#: What they name is nobody's: the same for all callers.
+COMMON = "/api/v2/templates/"
 #: Every route of a job or a file, whatever the dialect: what is public has a secret in its address, what is admin no owner.
 ROUTES = [
     (endpoint.method, endpoint.path)
     for endpoint in all_endpoints(DIALECTS)
     if isinstance(endpoint, Endpoint) and "{" in endpoint.path and endpoint.access in {Access.OWNER, Access.KEY}
+    if not endpoint.path.startswith(COMMON)
 ]
 SOCKETS = [endpoint.path for endpoint in all_endpoints(DIALECTS) if isinstance(endpoint, SocketEndpoint)]
 

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Self
 
 from gateway.accounts import DEFAULT_SCOPES, RANDOM_BYTES, Key, KeyKind, User, hash_of, key_text, shown_prefix
@@ -31,17 +32,19 @@ from gateway.engine.pool import Judgment, MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
+from gateway.engine.template_views import TemplateView
 from gateway.engine.waits import Wait
 from gateway.engine.workflow_jobs import WorkflowSubmission
 from gateway.errors import ConflictError, GatewayError, InvalidInputError, NotFoundError, TaskUnavailableError
 from gateway.events import Event, EventKind, PreviewImage, Progress
 from gateway.faces import Face, FaceReport
-from gateway.interfaces import Blob, UpstreamStatus, Watcher
+from gateway.interfaces import Blob, Promise, UpstreamStatus, Watcher
 from gateway.job import TERMINAL_JOB, Job, JobInput, JobResult, JobState
 from gateway.manifest import ParameterType
 from gateway.naming import safe_output_name
 from gateway.safety import UrlMode, UrlPolicy, parse_url
 from gateway.settings import Settings
+from gateway.template import Template, load_template
 from tests.fakes.accounts import MemoryAccounts
 from tests.fakes.assets import MemoryAssets
 from tests.fakes.clock import FrozenClock as MovableClock
@@ -50,6 +53,15 @@ from tests.fakes.credits import MemoryClaims, MemoryCredits
 from tests.fakes.receivers import FakeWebhooks
 
 NOW = 1_750_258_800.0
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
+
+
+def shipped(name: str) -> Template:
+    """A template that comes with the gateway."""
+    toml, graph = WORKFLOWS / name / "template.toml", WORKFLOWS / name / "graph.json"
+    return load_template(name, toml.read_text(encoding="utf-8"), graph.read_text(encoding="utf-8"))
+
+
 #: The one place that URLs lead to.
 LISTED = UrlPolicy(mode=UrlMode.ALLOWLIST, host_names=frozenset({"media.example.org"}))
 VIDEO_FACTS = MediaFacts(
@@ -86,6 +98,8 @@ TASKS = (
         ),
     ),
 )
+#: The first can run, the second nowhere.
+VIEWS = (TemplateView(shipped("faceswap_image"), ()), TemplateView(shipped("image_creation"), NO_CHECKPOINT))
 REPORT = FaceReport(
     "opencv",
     512,
@@ -207,6 +221,8 @@ class FakeService:
         self.workflow_submissions: list[WorkflowSubmission] = []
         #: By job, as submitted; nothing is judged.
         self.graphs: dict[str, Mapping[str, Any]] = {}
+        #: The templates that serve.
+        self.views: tuple[TemplateView, ...] = VIEWS
         #: Raised by the next submit or fetch.
         self.refusal: GatewayError | None = None
         self.fetch_refusal: GatewayError | None = None
@@ -359,6 +375,7 @@ class FakeService:
         extra: Mapping[str, object] | None = None,
         dialect: str = "faceswap",
         credit_cost: int = 0,
+        priority: int = 0,
     ) -> Job:
         """A queued job; ``facts`` are its target's, or where it has none its result's."""
         job_id = f"019a0000-0000-7000-8000-{next(self._numbers):012x}"
@@ -371,7 +388,7 @@ class FakeService:
             template="faceswap_video" if task == "face_swap" else task,
             template_version="1",
             state=JobState.QUEUED,
-            priority=0,
+            priority=priority,
             parameters=dict(parameters or {}),
             inputs={
                 role: JobInput(f"asset-{role[0]}", role[0] * 64, 10, IMAGE_FACTS if role == "face" else facts)
@@ -409,9 +426,13 @@ class FakeService:
             parameters=submission.parameters,
             extra=submission.extra,
             dialect=submission.dialect,
+            priority=submission.priority,
         )
-        if submission.promise is not None:
-            self.claim_store.keep(submission.promise, job, self.claim_clock.now())
+        return self._answered(job, submission.promise)
+
+    def _answered(self, job: Job, promise: Promise | None) -> Job:
+        if promise is not None:
+            self.claim_store.keep(promise, job, self.claim_clock.now())
         for kind, data in self.script:
             self.tell(job.id, kind, **data)
         return job
@@ -430,13 +451,10 @@ class FakeService:
             roles=(),
             extra=submission.extra,
             dialect=submission.dialect,
+            priority=submission.priority,
         )
         self.graphs[job.id] = graph
-        if submission.promise is not None:
-            self.claim_store.keep(submission.promise, job, self.claim_clock.now())
-        for kind, data in self.script:
-            self.tell(job.id, kind, **data)
-        return self.stored[job.id]
+        return self._answered(job, submission.promise)
 
     async def workflow(self, job: Job) -> Mapping[str, Any]:
         if job.id not in self.graphs:
@@ -584,6 +602,9 @@ class FakeService:
         if name not in self.members:
             raise NotFoundError("There is no such upstream.")
         del self.members[name]
+
+    def template_views(self) -> Sequence[TemplateView]:
+        return self.views
 
     def templates(self) -> Sequence[str]:
         return ["faceswap_image", "faceswap_video"]

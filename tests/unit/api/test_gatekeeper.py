@@ -187,6 +187,7 @@ async def test_a_socket_is_opened_with_a_key_and_refused_without():
 OPEN = {
     ("GET", "/"),
     ("GET", "/health"),
+    ("GET", "/api/v2/health"),
     ("GET", "/health/ready"),
     ("GET", "/check_status"),
     # Whoever knows the name, 128 random bits of it, may have the file.

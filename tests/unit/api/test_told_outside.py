@@ -30,7 +30,7 @@ def ended(dialect="faceswap", kind=EventKind.SUCCEEDED, **extra):
 
 
 def told(job, base=BASE):
-    body = teller(DIALECTS, base)(job)
+    body = teller(DIALECTS, base, 60.0)(job)
     assert len(body) < MAX_BODY_BYTES
     return json.loads(body)
 
@@ -67,6 +67,16 @@ def test_swaps_v1_tells_a_swap():
     assert data["result_url"] == f"{BASE}/download/{job.results[0].link}"
 
 
+def test_comfy_v2_tells_a_job_with_links_that_need_no_key():
+    job = ended("comfy_v2", webhook_url="https://hooks.example.net/", metadata="nightly")
+    data = told(job)["data"]
+    assert (data["id"], data["status"], data["metadata"]) == (job.id, "succeeded", "nightly")
+    assert data["urls"]["self"] == f"{BASE}/api/v2/jobs/{job.id}"
+    [output] = data["outputs"]
+    assert output["url"] == f"{BASE}/download/{job.results[0].link}"
+    assert output["url_expires_at"] == data["expires_at"] == "2025-06-18T15:01:00.000Z"
+
+
 def test_other_dialects_tell_in_our_own_words():
     assert told(ended("backserv"))["data"]["state"] == "succeeded"
 
@@ -79,7 +89,7 @@ def test_links_are_whole_where_it_is_known_how_we_are_reached():
 
 def test_the_same_job_gives_the_same_bytes():
     job = ended()
-    assert teller(DIALECTS, BASE)(job) == teller(DIALECTS, BASE)(job)
+    assert teller(DIALECTS, BASE, 60.0)(job) == teller(DIALECTS, BASE, 60.0)(job)
 
 
 def test_what_would_be_too_long_tells_which_job_it_is():

@@ -11,7 +11,7 @@ NAME: Final = "comfy_v2"
 
 STATE_WORDS: Final[Mapping[JobState, str]] = {
     JobState.QUEUED: "queued",
-    JobState.DISPATCHED: "queued",
+    JobState.DISPATCHED: "running",
     JobState.RUNNING: "running",
     JobState.FINISHING: "running",
     JobState.SUCCEEDED: "succeeded",

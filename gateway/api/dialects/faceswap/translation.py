@@ -206,8 +206,9 @@ def status_body(job: Job, snapshot: Progress | None, position: int | None, prefi
     }
 
 
-def ended_body(job: Job, base: str) -> dict[str, object]:
+def ended_body(job: Job, base: str, kept_seconds: float) -> dict[str, object]:
     """The answer of ``/status`` about a job that has ended, for webhooks. Args: base: what links begin with."""
+    del kept_seconds
     return status_body(job, None, None, base)
 
 

@@ -1,6 +1,6 @@
 """The dialect ``swaps_v1``: create a swap from URLs, list, look, cancel; find faces. Every request carries a key.
 
-``members`` and ``reading`` read bodies, ``translation`` and ``detection`` write them, ``refusals`` has the errors; all pure. ``handlers``
+``reading`` reads bodies, ``translation`` and ``detection`` write them, ``refusals`` has the errors; all pure. ``handlers``
 carries values between the web and the engine, ``waiting`` holds an answer back until a job ends. ``docs/dialects.md``
 lists every member, code and deliberate difference from the published reference.
 """

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from gateway.api.dialects.swaps_v1 import detection, translation
-from gateway.api.dialects.swaps_v1.members import LARGEST_INTEGER
 from gateway.api.dialects.swaps_v1.reading import (
     LAST_FACE,
     MAX_FACES,
@@ -15,6 +14,7 @@ from gateway.api.dialects.swaps_v1.reading import (
     SwapType,
 )
 from gateway.api.dialects.swaps_v1.refusals import CODES
+from gateway.api.members import LARGEST_INTEGER
 from gateway.api.once import REPLAYED
 from gateway.api.openapi import samples
 from gateway.api.openapi.agreement import IN_HEADER, IN_JSON

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from gateway.api.dialects.swaps_v1.members import Members
+from gateway.api.members import Members
 from gateway.api.url_inputs import UrlInput
 from gateway.audit import MediaKind
 from gateway.consent import FIELD as CONSENT

@@ -143,8 +143,9 @@ def swap_body(job: Job, snapshot: Progress | None, base: str, *, is_preparing: b
     }
 
 
-def ended_body(job: Job, base: str) -> dict[str, object]:
+def ended_body(job: Job, base: str, kept_seconds: float) -> dict[str, object]:
     """A PublicSwap that has ended, for webhooks. Args: base: what absolute links begin with."""
+    del kept_seconds
     return swap_body(job, None, base, is_preparing=False)
 
 

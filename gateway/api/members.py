@@ -36,6 +36,10 @@ class Members:
         """Whether the member says something."""
         return self._values.get(member) is not None
 
+    def value(self, member: str) -> JsonValue:
+        """What the member says, whatever its type; None where there is none."""
+        return self._values.get(member)
+
     def text(self, member: str) -> str | None:
         """A string, None where there is none. Raises InvalidInputError."""
         value = self._values.get(member)
