@@ -21,7 +21,8 @@ MAX_DEPTH: Final = 32
 #: More digits than any 64-bit or 128-bit number has, far fewer than make int() slow (quadratic in their number).
 MAX_INT_DIGITS: Final = 100
 
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+#: Half of a pair of UTF-16; no text holds one.
+SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 
@@ -91,7 +92,7 @@ def _object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
 def _refuse_surrogates(value: JsonValue) -> None:
     """Recurses, at most ``MAX_DEPTH`` deep."""
     if isinstance(value, str):
-        if _SURROGATE.search(value):
+        if SURROGATE.search(value):
             raise InvalidInputError("The JSON body holds half of a surrogate pair.")
     elif isinstance(value, dict):
         for key, item in value.items():

@@ -6,7 +6,7 @@ Read from what the upstream said, each class when it is first asked for. Judges 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.comfy.graph import Link, Node
@@ -53,26 +53,26 @@ class NodeClass:
     """One class as an upstream has it."""
 
     name: str
-    #: Before any of them grows; see ``inputs_of``.
-    specs: Mapping[str, InputSpec]
     #: Hidden inputs that only the server may fill.
     reserved: frozenset[str]
     outputs: tuple[object, ...]
     is_output: bool
     #: The input that says what its files are called.
     prefix_input: str | None
+    #: Its inputs before any of them grows.
+    plain: Inputs
 
     def inputs_of(self, node: Node) -> Inputs:
         """Its inputs, for what this node says."""
-        specs = grown(self.specs, node.inputs) if grows(self.specs) else self.specs
-        places = {name: place for name, spec in specs.items() if (place := self._place(name, spec))}
-        is_closed = any("formats" in spec.options for spec in self.specs.values())
-        return Inputs(specs, places, format_widgets(node.inputs, specs) if is_closed else {}, is_closed)
-
-    def _place(self, name: str, spec: InputSpec) -> Place | None:
-        place = place_of(self.name, name, spec, is_output=self.is_output)
-        # Files of a node get one name of ours; whatever else names them stays as its author set it.
-        return Place.CLOSED if place is Place.PREFIX and name != self.prefix_input else place
+        plain = self.plain
+        if plain.is_closed:
+            return replace(plain, widgets=format_widgets(node.inputs, plain.specs))
+        if not grows(plain.specs):
+            return plain
+        specs = grown(plain.specs, node.inputs)
+        return replace(
+            plain, specs=specs, places=_places(self.name, specs, self.prefix_input, is_output=self.is_output)
+        )
 
 
 class Classes:
@@ -110,5 +110,17 @@ def _read(name: str, entry: Mapping[str, object]) -> NodeClass:
     specs, writes = input_specs(entry), is_output(entry)
     prefixes = [key for key, spec in specs.items() if place_of(name, key, spec, is_output=writes) is Place.PREFIX]
     prefix = "filename_prefix" if "filename_prefix" in prefixes else next(iter(prefixes), None)
-    reserved = frozenset(key for key, word in hidden_inputs(entry).items() if word in _RESERVED)
-    return NodeClass(name, specs, reserved, output_types(entry), writes, prefix)
+    reserved = frozenset(key for key, word in hidden_inputs(entry).items() if word in _RESERVED) - specs.keys()
+    is_closed = any("formats" in spec.options for spec in specs.values())
+    plain = Inputs(specs, _places(name, specs, prefix, is_output=writes), {}, is_closed)
+    return NodeClass(name, reserved, output_types(entry), writes, prefix, plain)
+
+
+def _places(name: str, specs: Mapping[str, InputSpec], prefix: str | None, *, is_output: bool) -> dict[str, Place]:
+    found: dict[str, Place] = {}
+    for key, spec in specs.items():
+        place = place_of(name, key, spec, is_output=is_output)
+        if place is not None:
+            # Files of a node get one name of ours; whatever else names them stays as its author set it.
+            found[key] = Place.CLOSED if place is Place.PREFIX and key != prefix else place
+    return found

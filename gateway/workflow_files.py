@@ -101,6 +101,8 @@ def prefixes_of(nodes: Mapping[str, Node], pool: Iterable[Classes]) -> dict[str,
         for node in nodes.values():
             known = classes.get(node.class_type)
             if node.id not in found and known is not None and known.prefix_input is not None:
-                given = node.inputs.get(known.prefix_input, known.specs[known.prefix_input].options.get("default"))
+                given = node.inputs.get(
+                    known.prefix_input, known.plain.specs[known.prefix_input].options.get("default")
+                )
                 found[node.id] = known.prefix_input, given if isinstance(given, str) and given else "ComfyUI"
     return found

@@ -209,6 +209,8 @@ class _Node:
             yield self._finding(name, Reason.BAD_LINK, "a list is a link of a node id and a slot, and this is none")
             return
         if (self.node.id, name) in self.files:
+            if spec.types & {COMBO, "INT", "FLOAT", "BOOLEAN"} or spec.types <= LINKED_ONLY:
+                yield self._finding(name, Reason.ASSET_MISPLACED, f"it takes {cut(spec.type)}, and no file")
             return
         if isinstance(value, Mapping) and "__value__" in value:
             value = value["__value__"]

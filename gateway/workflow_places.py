@@ -76,7 +76,7 @@ WORDY: Final = frozenset({"STRING", COMBO, ANYTHING})
 _RECORDED: Final = frozenset({"WEBCAM", "AUDIO_RECORD"})
 _OBJECTS_OF_FILES: Final = frozenset({"LOAD_3D", "LOAD_3D_ANIMATION", "LOAD3D"})
 
-_MEDIA: Final = frozenset({"image", "video", "audio", "mask"})
+_MEDIA: Final = frozenset({"image", "img", "video", "audio", "mask", "gif"})
 _FILES: Final = frozenset({"file", "files", "filename", "filenames"})
 _URLS: Final = frozenset({"url", "urls", "uri", "uris"})
 _CLOSED: Final = _URLS | frozenset(
@@ -162,15 +162,21 @@ def _word(name: str, *, is_output: bool) -> Place | None:
 
 
 def _is_media(words: tuple[str, ...]) -> bool:
-    return len(words) == 1 and words[0] in _MEDIA
+    stem = _stem(words)
+    return len(stem) == 1 and stem[0] in _MEDIA
 
 
 def _last(words: tuple[str, ...]) -> str:
     """The word that says what is named."""
+    return _stem(words)[-1] if words else ""
+
+
+def _stem(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words without those that say nothing: "image" of "input_image_1"."""
     left = list(words)
     while len(left) > 1 and (left[-1] in _TRAILING or left[-1].isdigit()):
         left.pop()
-    return left[-1] if left else ""
+    return tuple(left[1:] if len(left) > 1 and left[0] == "input" else left)
 
 
 def words_of(name: str) -> tuple[str, ...]:

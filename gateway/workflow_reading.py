@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from gateway.comfy.graph import GraphError, Link, Node, as_link, execution_order
 from gateway.errors import MissingAssetError, WorkflowError, WorkflowFormatError
-from gateway.strictjson import MAX_DEPTH, MAX_INT_DIGITS
+from gateway.strictjson import MAX_DEPTH, MAX_INT_DIGITS, SURROGATE
 from gateway.workflow_values import Draft, Reason
 
 #: Far above any workflow that people draw (the largest shared ones have some hundreds).
@@ -144,6 +144,8 @@ def _refuse_excess(raw: Mapping[str, Any]) -> None:
                 text += len(value)
                 if len(value) > MAX_STRING_CHARS:
                     raise WorkflowError(f"The workflow holds a string of more than {MAX_STRING_CHARS} characters.")
+                if not value.isascii() and SURROGATE.search(value):
+                    raise WorkflowError("The workflow holds half of a surrogate pair.")
             elif isinstance(value, Mapping | list):
                 values += len(value)
                 if values > MAX_VALUES:

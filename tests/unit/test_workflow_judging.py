@@ -372,6 +372,21 @@ def test_hidden_input_is_the_servers(word, spelled, value):
     assert judged(graph(1, secret="x"), of(["INT", {}])) == set()
 
 
+def test_input_that_is_listed_is_no_hidden_one():
+    pool = of(["STRING", {}], "prompt", hidden={"prompt": ["PROMPT"]})
+    assert judged(graph("a photo", "prompt"), pool) == set()
+
+
+@pytest.mark.parametrize(
+    "spec", [[["a.safetensors"]], ["COMBO", {"options": ["a"]}], ["INT", {}], ["BOOLEAN"], ["IMAGE"], ["MODEL"]]
+)
+def test_file_stands_only_where_words_do(spec):
+    assert judged(graph(ASSET), of(spec)) == {("1", "x", "asset_misplaced")}
+    assert judged(graph(1, unlisted=ASSET), of(["INT", {}])) == set()
+    assert judged(graph(ASSET), of(["STRING", {}])) == set()
+    assert judged(graph(ASSET), of(["CUSTOM"])) == set()
+
+
 # ------------------------------------------------------------------------------------------------ V3 inputs that grow
 
 GROWS = [
@@ -546,6 +561,9 @@ def test_loader_of_paths_and_urls_is_closed_even_where_its_class_is_allowed(clas
         ("file_name", ["STRING", {}]),
         ("fileName", ["STRING", {}]),
         ("Input File", ["STRING", {}]),
+        ("input_image", ["STRING", {}]),
+        ("image_2", ["STRING", {}]),
+        ("img", ["STRING", {}]),
         ("mask", ["*"]),
         ("audio", ["IMAGE,STRING"]),
         ("shot", ["WEBCAM", {}]),
@@ -592,6 +610,9 @@ def test_input_that_names_a_path_takes_nothing_of_the_client(name, spec):
         ("text", ["STRING", {"multiline": True}], "/imagine http://x ../y [output]"),
         ("prompt", ["STRING", {}], "x.png"),
         ("profile", ["STRING", {}], "x"),
+        ("image_prompt", ["STRING", {}], "x.png"),
+        ("negative_mask_text_2", ["STRING", {}], "x"),
+        ("input", ["STRING", {}], "x"),
         ("text_prefix", ["STRING", {}], "a photo of"),
         ("image_type", ["COMBO", {"options": ["face"]}], "face"),
         ("model_path", [["sd-1", "flux"]], "flux"),

@@ -146,7 +146,7 @@ def test_node_that_is_none_is_named_with_what_is_wrong(node, field, reason):
     assert reasons(GOOD | {"3": node}) == {("3", field, reason)}
 
 
-@pytest.mark.parametrize("node_id", ["", "a\nb", "a\u202eb", "\ud800", "x" * 201])
+@pytest.mark.parametrize("node_id", ["", "a\nb", "a\u202eb", "x" * 201])
 def test_id_that_cannot_be_shown_is_none(node_id):
     ((named, _, reason),) = reasons(GOOD | {node_id: {"class_type": "Note", "inputs": {}}})
     assert reason == "bad_name"
@@ -274,7 +274,8 @@ def test_more_values_than_a_graph_can_mean_are_refused():
 
 
 @pytest.mark.parametrize(
-    "value", [float("nan"), float("inf"), -float("inf"), 10**100, -(10**4000), {1: 2}, {None: 1}, (1,), b"x", {1}]
+    "value",
+    [float("nan"), float("inf"), -float("inf"), 10**100, -(10**4000), {1: 2}, {None: 1}, (1,), b"x", {1}, "\ud800"],
 )
 def test_value_that_json_cannot_carry_is_refused(value):
     refused(with_value(value))
