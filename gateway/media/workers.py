@@ -49,9 +49,10 @@ _PROBE_SECONDS_PER_GIB: Final = 50.0
 #: frame is enough.
 _COMPARE_SECONDS: Final = 900.0
 _COMPARE_SECONDS_PER_GIB: Final = 300.0
-#: A frame is reached from the key frame before it: 250 of 1920x1080 take 2 s, and key frames may be further apart.
+#: A frame is reached from the key frame before it, most often at most 250 earlier. Of noise at 1920x1080, 26 Mbit/s, two
+#: threads decoded 64 frames a second beside other work.
 _SAMPLE_SECONDS: Final = 20.0
-_SAMPLE_SECONDS_PER_FRAME: Final = 4.0
+_SAMPLE_SECONDS_PER_FRAME: Final = 8.0
 _SAMPLE_SECONDS_PER_GIB: Final = 60.0
 _LARGE_BYTES: Final = 16 * 1024**2
 #: Cleaning reads the file three times, its target twice and the copy once, and writes it once; a second try is seldom.
