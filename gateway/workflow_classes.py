@@ -28,6 +28,17 @@ _RESERVED: Final = frozenset(
     {"PROMPT", "DYNPROMPT", "EXTRA_PNGINFO", "UNIQUE_ID", "AUTH_TOKEN_COMFY_ORG", "API_KEY_COMFY_ORG"}
 )
 
+_VHS_LOADERS: Final = frozenset(
+    {"VHS_LoadVideo", "VHS_LoadVideoPath", "VHS_LoadVideoFFmpeg", "VHS_LoadVideoFFmpegPath", "VHS_LoadImagePath"}
+)
+#: VideoHelperSuite 4ee72c0 has types that compare equal to more than they are called (``utils.py``, MultiInput), which
+#: /object_info cannot show: (class, input) -> what it takes too.
+ALSO_TAKES: Final[Mapping[tuple[str, str], str]] = {
+    ("VHS_VideoCombine", "images"): "LATENT",
+    ("VHS_VideoCombine", "frame_rate"): "INT",
+    **{(loader, "force_rate"): "INT" for loader in _VHS_LOADERS},
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -113,7 +124,10 @@ def _read(name: str, entry: Mapping[str, object]) -> NodeClass:
     reserved = frozenset(key for key, word in hidden_inputs(entry).items() if word in _RESERVED) - specs.keys()
     is_closed = any("formats" in spec.options for spec in specs.values())
     plain = Inputs(specs, _places(name, specs, prefix, is_output=writes), {}, is_closed)
-    return NodeClass(name, reserved, output_types(entry), writes, prefix, plain)
+    outputs = output_types(entry)
+    if name in _VHS_LOADERS:
+        outputs = tuple("IMAGE,LATENT" if kind == "IMAGE" else kind for kind in outputs)
+    return NodeClass(name, reserved, outputs, writes, prefix, plain)
 
 
 def _places(name: str, specs: Mapping[str, InputSpec], prefix: str | None, *, is_output: bool) -> dict[str, Place]:

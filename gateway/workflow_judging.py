@@ -18,7 +18,7 @@ from gateway.comfy.graph import Link, Node
 from gateway.comfy.specs import COMBO, InputSpec, types_of
 from gateway.errors import WorkflowError
 from gateway.interfaces import Capabilities
-from gateway.workflow_classes import Classes, NodeClass
+from gateway.workflow_classes import ALSO_TAKES, Classes, NodeClass
 from gateway.workflow_files import file_references, means_none, prefixes_of
 from gateway.workflow_literals import LINKED_ONLY, fits, literal_fault
 from gateway.workflow_places import WORDY, Place
@@ -224,8 +224,7 @@ class _Node:
             return  # unknown_class says so
         if link.slot >= len(source.outputs):
             yield self._finding(name, Reason.BAD_LINK, f"node {cut(link.node_id)} has no output {link.slot}")
-        elif not fits(source.outputs[link.slot], spec):
-            given = source.outputs[link.slot]
+        elif not fits(given := source.outputs[link.slot], spec) and given != ALSO_TAKES.get((self.known.name, name)):
             what = given if isinstance(given, str) else "one of a list"
             yield self._finding(
                 name, Reason.TYPE_MISMATCH, f"it takes {cut(spec.type)}, and the link gives {cut(what)}"

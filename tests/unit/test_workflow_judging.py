@@ -749,6 +749,19 @@ def test_format_is_chosen_openly(value):
     assert ("2", "format", "invalid_value") in judged(combined(format=value, dither="none;movie=/etc/passwd"), VHS)
 
 
+def test_links_that_only_the_pack_itself_knows_to_fit_are_taken():
+    """Its types compare equal to more than they are called."""
+    latent = {
+        "l": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "v": {"class_type": "VHS_LoadVideo", "inputs": SPECS_OF_VIDEO | {"force_rate": ["n", 0]}},
+        "m": {"class_type": "VHS_GetLatentCount", "inputs": {"latents": ["v", 0]}},
+        "p": {"class_type": "PreviewAny", "inputs": {"source": ["m", 0]}},
+    }
+    assert judged(combined(frame_rate=["n", 0], images=["l", 0]) | latent, VHS) == set()
+    assert judged(combined(loop_count=["w", 0]), VHS) == {("2", "loop_count", "type_mismatch")}
+    assert judged(combined(frame_rate=["w", 0]), VHS) == {("2", "frame_rate", "type_mismatch")}
+
+
 def test_what_the_class_takes_without_listing_it_never_gets_there():
     """``manual_format_widgets`` stands over everything that was judged."""
     sneaky = combined(
