@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -82,19 +82,34 @@ class EarlyOutputs:
             return
         results: list[JobResult] = []
         try:
-            try:
-                for node_id, file in each_file({output.node_id: output.files}):
-                    if (node_id, source_of(file)) not in attempt.kept:
-                        results.append(await self._collector.as_made(maker, node_id, file))
-            except (ResultLostError, GatewayError, OSError) as error:
-                log.info("early_output_not_fetched", job=attempt.job.id, error=type(error).__name__)
-            if not results:
-                return
+            for node_id, file in each_file({output.node_id: output.files}):
+                if (node_id, source_of(file)) not in attempt.kept:
+                    results.append(await self._collector.as_made(maker, node_id, file))
+        except (ResultLostError, GatewayError, OSError) as error:
+            log.info("early_output_not_fetched", job=attempt.job.id, error=type(error).__name__)
+        except BaseException:
+            await self._collector.drop(results)
+            raise
+        if results:
+            await _to_its_end(self._record(attempt, results), name=f"keeping outputs {attempt.prompt_id}")
+
+    async def _record(self, attempt: Attempt, results: Sequence[JobResult]) -> None:
+        """Make them the job's, or take their bytes back."""
+        try:
             recorded = await self._recorder.keep_results(attempt.task.id, attempt.number, results)
         except BaseException:
-            # Canceled while it was being written, perhaps: what was kept is not taken back.
             await self._collector.drop(results)
             raise
         kept = recorded.job.results if recorded else ()
         attempt.note_kept(kept)
         await self._collector.drop([result for result in results if result not in kept])
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None], *, name: str) -> None:
+    """Wait for it, also when canceled: half of it would leave bytes that are nobody's."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

@@ -158,13 +158,22 @@ class Collector:
         It is not empty, not larger than a result may be, and when it begins like a picture or a video it is one. Raises as
         ``collect``.
         """
-        async with scratch_folder(self._scratch, "result") as folder:
-            path = folder / "fetched"
-            await self._fetch(maker.upstream, file, path)
-            is_picture = await asyncio.to_thread(_looks_like_a_picture, path)
-            measured = await self._media.measure(path) if is_picture else None
-            facts = measured or unmeasured(file)
-            blob = await self._blobs.adopt(path)
+        made: list[JobResult] = []
+        try:
+            async with scratch_folder(self._scratch, "result") as folder:
+                made.append(await self._made(maker, node_id, file, folder / "fetched"))
+        except BaseException:
+            # Canceled while the folder went: its bytes are a blob by then.
+            await self.drop(made)
+            raise
+        return made[0]
+
+    async def _made(self, maker: Maker, node_id: str, file: OutputFile, path: Path) -> JobResult:
+        await self._fetch(maker.upstream, file, path)
+        is_picture = await asyncio.to_thread(_looks_like_a_picture, path)
+        measured = await self._media.measure(path) if is_picture else None
+        facts = measured or unmeasured(file)
+        blob = await self._blobs.adopt(path)
         return JobResult(
             self._new_id(),
             blob.hash,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, select
 
 from gateway.errors import (
+    CredentialLostError,
     ExpiredError,
     NodeFailedError,
     PoisonedError,
@@ -20,13 +21,15 @@ from gateway.errors import (
     UpstreamLostError,
     UpstreamMemoryError,
 )
-from gateway.events import Event
+from gateway.events import Event, EventKind
 from gateway.interfaces import Recorded, Report
 from gateway.job import LIVE, TERMINAL_JOB, Cause, Job, JobState, Task, TaskEvent, TaskState
 from gateway.poison import OUTAGE_SECONDS
 from gateway.store.queries import recording
-from gateway.store.schema import attempts, events, jobs, tasks
+from gateway.store.schema import assets, attempts, blobs, events, jobs, tasks
+from gateway.template import WORKFLOW
 from tests.chaos.simulation.loop import NOON
+from tests.chaos.simulation.process import SECRET, secret_of
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.comfyui import Prompt, SimulatedComfyUI
@@ -96,6 +99,8 @@ class Seen:
     #: Since when a server that says the truth holds the prompt of a job whose cancel was acknowledged.
     unheeded_since: float | None = None
     history: list[str] = field(default_factory=list)
+    #: Asset ids of outputs that were told of and not taken back.
+    shown: set[str] = field(default_factory=set)
 
 
 class Checker:
@@ -138,6 +143,8 @@ class Checker:
             self.reports.append(Echo(recorded.job.id, report.attempt, report.event.value, query, arguments))
         elif query.__name__ == recording.record_outputs.__name__:
             self.reports.append(Echo(recorded.job.id, arguments[1], "outputs", query, arguments))
+        elif query.__name__ == recording.keep_results.__name__:
+            self.reports.append(Echo(recorded.job.id, arguments[1], "files", query, arguments))
 
     def is_over(self, echo: Echo) -> bool:
         """Whether the attempt that was reported of has ended."""
@@ -149,6 +156,7 @@ class Checker:
         seen = self.seen.setdefault(job.id, Seen(job, task, len(self.seen)))
         for event in recorded.events:
             self._event(seen, event)
+        self._look_at_outputs(seen, job)
         if report is not None and report.event in LOSSES and recorded.events:
             self._lost(seen, report, now)
         if report is not None and report.event is TaskEvent.DISPATCHED:
@@ -164,7 +172,18 @@ class Checker:
         seen.last_event = event.number
         seen.ended = seen.ended or event.is_terminal
         seen.history.append(event.kind.value)
+        if event.kind is EventKind.OUTPUT:
+            seen.shown.add(str(event.data["asset_id"]))
+        gone = event.data.get("dropped", ())
+        seen.shown -= set(gone) if isinstance(gone, list) else set()
         self.world.told_of(event, seen.number)
+
+    def _look_at_outputs(self, seen: Seen, job: Job) -> None:
+        """What a client's own graph has made is what was told of it, at any moment; what did not succeed has made nothing."""
+        kept = [result.asset_id for result in job.results if result.node_id is not None]
+        shown = seen.shown if job.state not in {JobState.FAILED, JobState.CANCELED} else set()
+        if sorted(kept) != sorted(shown):
+            self.fail("outputs are those told of", f"{job.id} has {kept}, and {sorted(shown)} were told")
 
     def _lost(self, seen: Seen, report: Report, now: float) -> None:
         """An attempt is lost only where something happened; interrupted at no cost also where we did it."""
@@ -189,6 +208,7 @@ class Checker:
             self.fail("stored before sent", f"{server.name} got {prompt.id[:8]}, which no attempt in the store names")
         elif seen.task.attempt == prompt.attempt and seen.task.prompt_id not in {prompt.id, None}:
             self.fail("stored before sent", f"{server.name} got {prompt.id[:8]}, and another is stored")
+        self._look_at_secret(server, prompt)
         since = now - BLAME_SECONDS
         for other in self.world.servers:
             twins = [held for held in other.held() if held.job_id == prompt.job_id]
@@ -201,6 +221,14 @@ class Checker:
         # One runs, and while it is about to end the next one may wait there already.
         if sum(held.job_id is not None for held in server.held()) > 1 and not server.was_unreachable_since(since):
             self.fail("one waits at a server", f"{server.name} got {prompt.id[:8]} beside two of ours")
+
+    def _look_at_secret(self, server: SimulatedComfyUI, prompt: Prompt) -> None:
+        """A prompt has the secret that its job came with, and no other."""
+        seen = self.seen.get(prompt.job_id or "")
+        number = seen.job.extra.get("number") if seen is not None else None
+        wanted = secret_of(number) if isinstance(number, int) and number in self.world.plan.secret else None
+        if prompt.extra.get(SECRET) != wanted:
+            self.fail("secrets go with their job", f"{server.name} got {prompt.extra.get(SECRET)} with {prompt.id[:8]}")
 
     def prompt_removed(self, server: SimulatedComfyUI, prompt: Prompt, *, beside: Prompt) -> None:
         """A prompt that is there is being deleted or interrupted at our request, which was made for ``beside``."""
@@ -327,13 +355,25 @@ class Checker:
         self._files()
 
     def _files(self) -> None:
-        """Where no process was killed, all bytes are somebody's."""
+        """Where no process was killed, all bytes are somebody's, or known to be nobody's any more."""
         if any(what == "killed" for _, what in self.world.own_faults):
             return
         inputs = {given.blob for seen in self.seen.values() for given in seen.job.inputs.values()}
         results = {result.blob for seen in self.seen.values() for result in seen.job.results}
-        if stray := [self.world.blobs.stored[name] for name in self.world.blobs.stored if name not in inputs | results]:
+        known = inputs | results | self._kept_or_loose()
+        # Who was taken over can take nothing back. What it fetched early is on no record; the sweep of strays takes it.
+        spared = b"file:" if self.world.zombies else b"\0"
+        stored = self.world.blobs.stored
+        if stray := [stored[name] for name in stored if name not in known and not stored[name].startswith(spared)]:
             self.fail("no stray bytes", f"{stray} belong to nobody")
+
+    def _kept_or_loose(self) -> set[str]:
+        """Bytes of uploads, and those that the next sweep takes: of outputs that went with a lost attempt."""
+        connection = self.world.database._connection
+        found = {row.blob for row in connection.execute(select(assets.c.blob).where(assets.c.kind == "upload"))}
+        found |= {row.hash for row in connection.execute(select(blobs.c.hash).where(blobs.c.loose))}
+        connection.rollback()
+        return found
 
     def _job(self, row: Any, told: list[Any], tried: list[Any]) -> None:
         if [event.number for event in told] != list(range(1, len(told) + 1)):
@@ -430,7 +470,11 @@ class Checker:
     def _result(self, row: Any, last: Any) -> None:
         results = self.seen[row.id].job.results
         found = [self.world.blobs.stored.get(result.blob) for result in results]
-        if found != [f"image:{last.id}".encode()]:
+        made = [f"image:{last.id}".encode()]
+        if row.task == WORKFLOW:
+            found.sort(key=str)
+            made = [f"file:{last.id}:{node}".encode() for node in ("2", "3")]
+        if found != made:
             self.fail("the last attempt's result", f"{row.id} has {found}, its last attempt was {last.id}")
         told_at = self.world.partly.get(last.id)
         ended_at = last.ended_at - NOON
@@ -452,6 +496,7 @@ class Checker:
                 "accepts a part" in what for server in self.world.servers for _, what in server.faults
             ),
             UpstreamLostError.code: losses >= self.world.plan.max_attempts,
+            CredentialLostError.code: bool(self.world.plan.secret) and bool(self.world.own_faults),
             PoisonedError.code: self._may_be_poisoned(row.id, tried),
         }
         if not causes.get(row.error_code, False):

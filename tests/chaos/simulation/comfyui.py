@@ -64,6 +64,22 @@ class Prompt:
     def attempt(self) -> int:
         return int(self.extra.get(ATTEMPT_KEY, 0))
 
+    @property
+    def is_workflow(self) -> bool:
+        """Whether it is a client's own graph."""
+        return any(node["class_type"] == "PreviewImage" for node in self.graph.values())
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """What its nodes tell that they have made."""
+        makers = [node for node, what in self.graph.items() if what["class_type"] in {"SaveImage", "PreviewImage"}]
+        names = {node: f"{self.id}-{node}.png" if self.is_workflow else f"{self.id}.png" for node in makers}
+        folder = f"gateway/{self.id}"
+        return {
+            node: {"images": [{"filename": name, "subfolder": folder, "type": "output"}]}
+            for node, name in names.items()
+        }
+
     def row(self) -> list[Any]:
         return [self.number, self.id, {}, self.extra, []]
 
@@ -324,10 +340,22 @@ class SimulatedComfyUI:
         for place, node in enumerate(nodes):
             at = seconds * place / len(nodes)
             prompt.timers.append(self.world.loop.call_later(at, self._tell_node, prompt, node))
+            if prompt.is_workflow and node in prompt.outputs:
+                done = seconds * (place + 0.9) / len(nodes)
+                prompt.timers.append(self.world.loop.call_later(done, self._tell_output, prompt, node))
 
     def _tell_node(self, prompt: Prompt, node: str) -> None:
         self._tell(prompt, "executing", node=node, display_node=node, prompt_id=prompt.id)
         self._tell(prompt, "progress", node=node, value=1, max=2, prompt_id=prompt.id)
+
+    def _tell_output(self, prompt: Prompt, node: str) -> None:
+        if prompt.habit != "file_missing":
+            self._make(prompt, node)
+        self._tell(prompt, "executed", node=node, output=prompt.outputs[node], prompt_id=prompt.id)
+
+    def _make(self, prompt: Prompt, node: str) -> None:
+        """The file that a node of a client's own graph makes."""
+        self.outputs[prompt.outputs[node]["images"][0]["filename"]] = f"file:{prompt.id}:{node}".encode()
 
     def _end_of_work(self, prompt: Prompt) -> None:
         match prompt.habit:
@@ -354,16 +382,15 @@ class SimulatedComfyUI:
         prompt.habit = "hung"
 
     def _end_as_success(self, prompt: Prompt) -> None:
-        filename = f"{prompt.id}.png"
         if prompt.habit == "file_missing":
             self.blame(f"the file of {prompt.id[:8]} is missing")
+        elif prompt.is_workflow:
+            for node in prompt.outputs:
+                self._make(prompt, node)
         elif prompt.job_id is not None:
-            self.outputs[filename] = f"image:{prompt.id}".encode()
-        nodes = [node for node, what in prompt.graph.items() if what["class_type"] == "SaveImage"]
-        file = {"filename": filename, "subfolder": f"gateway/{prompt.id}", "type": "output"}
-        outputs = {node: {"images": [file]} for node in nodes}
+            self.outputs[f"{prompt.id}.png"] = f"image:{prompt.id}".encode()
         self._tell(prompt, "execution_success", prompt_id=prompt.id)
-        self._end(prompt, "success", [["execution_success", {"prompt_id": prompt.id}]], outputs)
+        self._end(prompt, "success", [["execution_success", {"prompt_id": prompt.id}]], prompt.outputs)
 
     def _end_as_error(self, prompt: Prompt, kind: str, message: str) -> None:
         told = {"node_id": "4", "node_type": "ReActorFaceSwap", "exception_type": kind, "exception_message": message}

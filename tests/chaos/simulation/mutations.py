@@ -21,8 +21,10 @@ from gateway.comfy import answers, protocol
 from gateway.comfy.messages import Lost
 from gateway.engine import following, quarantine
 from gateway.engine.canceling import Cancellations
+from gateway.engine.credentials import Credentials
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.endings import Ending
+from gateway.engine.following import Attempt
 from gateway.engine.outages import Outages
 from gateway.engine.quarantine import Quarantine
 from gateway.engine.results import Collector
@@ -147,6 +149,17 @@ def _stale_outputs_are_believed() -> Patches:
         return real(connection, task_id, number, outputs, now)
 
     return [patch.object(recording, "record_outputs", believed)]
+
+
+def _stale_files_are_believed() -> Patches:
+    real = recording.keep_results
+
+    def believed(connection: Any, task_id: str, attempt: int, results: Any, now: float) -> Any:
+        story = recording._load(connection, task_id, now)
+        number = attempt if story is None else story.task(task_id).attempt
+        return real(connection, task_id, number, results, now)
+
+    return [patch.object(recording, "keep_results", believed)]
 
 
 def _id_is_not_stored() -> Patches:
@@ -340,6 +353,25 @@ MUTATIONS = (
     Mutation("terminal state moves", "nothing leaves a terminal state", lambda: _deciding(_terminal_moves)),
     Mutation("stale report", "what an older attempt says changes no row", _stale_is_believed),
     Mutation("stale outputs", "what an older attempt made is not kept", _stale_outputs_are_believed),
+    Mutation("stale files", "what an older attempt made early is not kept", _stale_files_are_believed),
+    Mutation(
+        "files outlive their attempt",
+        "a lost attempt takes along what it made early",
+        lambda: [patch.object(recording, "_drop_results", lambda *_: {})],
+    ),
+    Mutation(
+        "files are doubled",
+        "what was kept early is not kept again",
+        lambda: [
+            patch.object(job.JobResult, "key", property(lambda result: result.asset_id)),
+            patch.object(Attempt, "note_kept", lambda *_: None),
+        ],
+    ),
+    Mutation(
+        "secret is kept back",
+        "a job's secret goes with each attempt",
+        lambda: [patch.object(Credentials, "require", lambda *_: None)],
+    ),
     Mutation("cancel loses at success", "a cancel wins until the commit", lambda: _deciding(_cancel_loses_at_success)),
     Mutation("canceled goes back", "a canceled task is not queued again", lambda: _deciding(_canceled_goes_back)),
     Mutation("flag is lost", "a cancel's flag stays", lambda: _deciding(_flag_is_lost)),
@@ -405,6 +437,10 @@ FOUND_BY = {
     "terminal state moves": 4,
     "stale report": 5,
     "stale outputs": 294,
+    "stale files": 178,
+    "files outlive their attempt": 130,
+    "files are doubled": 2,
+    "secret is kept back": 53,
     "cancel loses at success": 305,
     "canceled goes back": 15,
     "flag is lost": 3,

@@ -52,6 +52,15 @@ POWER_CUT_CHANCE = 0.5
 MOST_POWER_CUTS = 3
 #: Actions whose subject is a job.
 CLIENTS = frozenset({"submit", "cancel"})
+#: How often a world has jobs that run a client's own graph, and how many of its jobs these are.
+WORKFLOW_CHANCE = 0.35
+#: One of those that leave the worlds as they were by whose seeds guards had been missed before.
+SALT = 15416
+WORKFLOW_SHARE = 0.6
+#: How many of them come with a secret.
+SECRET_SHARE = 0.5
+#: How many jobs of such a world spring a trap when they tell of an output.
+OUTPUT_TRAP_SHARE = 0.4
 #: How often a world has a job whose prompt is stranded when it starts.
 STRAND_CHANCE = 0.12
 #: How much longer such a world goes on, lest peace come while it is cut off.
@@ -74,8 +83,8 @@ class Trap:
     """Something that happens right when a job is told a kind of event."""
 
     on: str
-    #: "cancel" it, "cancel neighbours" on the same upstream, "kill" the gateway, or "strand" its prompt: the upstream is
-    #: cut off until the attempt is given up, and comes back with the prompt alive.
+    #: "cancel" it, "cancel neighbours" on the same upstream, "kill" the gateway, "kill server" that runs it, or "strand"
+    #: its prompt: the upstream is cut off until the attempt is given up, and comes back with the prompt alive.
     what: str
     after_seconds: float
 
@@ -102,6 +111,11 @@ class Plan:
     poison_after: int = 0
     #: Numbers of the jobs that kill each upstream that runs them.
     poisonous: frozenset[int] = frozenset()
+    #: Numbers of the requests for jobs that run a client's own graph, and of those among them that bring a secret.
+    workflows: frozenset[int] = frozenset()
+    secret: frozenset[int] = frozenset()
+    #: As ``traps``, for the first output that a job tells of.
+    output_traps: dict[int, Trap] = field(default_factory=dict)
 
 
 def draw(seed: int, random: Random) -> Plan:
@@ -139,7 +153,7 @@ def draw(seed: int, random: Random) -> Plan:
             for _ in range(random.randint(1, MOST_POWER_CUTS)):
                 actions.append(Action(random.uniform(0.0, peace_at), "power_cut"))
     actions.sort(key=lambda action: action.at)
-    return Plan(
+    plan = Plan(
         seed=seed,
         servers=servers,
         jobs=jobs,
@@ -152,6 +166,28 @@ def draw(seed: int, random: Random) -> Plan:
         traps=traps,
         poison_after=POISON_AFTER if has_poison else 0,
         poisonous=poisonous,
+    )
+    return _with_workflows(plan)
+
+
+def _with_workflows(plan: Plan) -> Plan:
+    """From chance of its own, so that a world without them is what it was before there were any."""
+    jobs, chance = plan.jobs, Random(f"workflows {SALT} {plan.seed}")  # noqa: S311 - nothing here is a secret
+    if chance.random() >= WORKFLOW_CHANCE:
+        return plan
+    workflows = frozenset(number for number in range(jobs) if chance.random() < WORKFLOW_SHARE)
+    secret = frozenset(number for number in sorted(workflows) if chance.random() < SECRET_SHARE)
+    traps = {
+        number: Trap("output", chance.choice(("kill", "kill server", "kill server", "cancel")), 0.1 * chance.random())
+        for number in range(jobs)
+        if chance.random() < OUTPUT_TRAP_SHARE
+    }
+    return replace(
+        plan,
+        workflows=workflows,
+        secret=secret,
+        # Beside poison nothing but it kills a server.
+        output_traps={} if plan.poison_after else traps,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
+from gateway.engine.assets import Upload
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Dispatcher
@@ -25,12 +26,14 @@ from gateway.engine.screening import Screening
 from gateway.engine.service import Service
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.timing import LearnedTimings
+from gateway.engine.workflow_jobs import WorkflowSubmission
 from gateway.holding import TIMING, Keeper
 from gateway.interfaces import Upstream
 from gateway.job import Job, RetryLimits
 from gateway.lease import DATA_DIR
 from gateway.screening import Policy, Rules
 from gateway.settings import Settings, from_mapping
+from gateway.sniffing import ANY_FILE
 from gateway.store.executors import InlineExecutor
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
@@ -50,6 +53,15 @@ LONG_SECONDS = 3600.0
 #: A stop may take this long.
 STOP_SECONDS = 20.0
 ACCEPTS = {"target": frozenset({MediaKind.IMAGE}), "face": frozenset({MediaKind.IMAGE})}
+
+
+#: ComfyUI's name for what nodes that call paid services need.
+SECRET = "api_key_comfy_org"
+
+
+def secret_of(number: int) -> str:
+    """What the client of a request sends with it."""
+    return f"the secret of {number}"
 
 
 @cache
@@ -333,6 +345,27 @@ class Process:
             owner="local", submitter=f"client-{number % 2}", dialect="faceswap", inputs=inputs, accepts=ACCEPTS
         )
         return await self.service.submit(submission)
+
+    async def submit_workflow(self, number: int) -> Job:
+        """The same for a client's own graph: a file, and two nodes that each make one."""
+        photo = Upload("local", self.world.blobs.put(b"a photo"), ANY_FILE, "image/png", "photo.png")
+        asset = (await self.service.assets.upload(photo)).asset
+        reference = {"__type": "core/ASSET", "info": {"id": asset.id}}
+        graph = {
+            "1": {"class_type": "LoadImage", "inputs": {"image": reference}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+            "3": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "cat"}},
+        }
+        secrets = {SECRET: secret_of(number)} if number in self.world.plan.secret else {}
+        submission = WorkflowSubmission(
+            owner="local",
+            submitter=f"client-{number % 2}",
+            dialect="comfy_v2",
+            workflow=graph,
+            extra={"number": number},
+            secrets=secrets,
+        )
+        return await self.service.submit_workflow(submission)
 
     async def stop(self) -> None:
         """As at SIGTERM: take nothing new, let go of what runs, close."""

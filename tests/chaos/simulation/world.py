@@ -40,7 +40,7 @@ from tests.chaos.simulation.checker import STALL_SECONDS, Checker
 from tests.chaos.simulation.comfyui import SimulatedComfyUI
 from tests.chaos.simulation.loop import StuckLoopError, VirtualClock, VirtualLoop
 from tests.chaos.simulation.plan import Action, Plan, draw
-from tests.chaos.simulation.process import STOP_SECONDS, Process, the_template
+from tests.chaos.simulation.process import ROOT, STOP_SECONDS, Process, the_template
 from tests.chaos.simulation.wire import Connect, SimulatedClient
 from tests.fakes.blobs import FOLDER, MemoryBlobs
 from tests.fakes.media import FakeMedia
@@ -68,6 +68,7 @@ BROKEN = frozenset(
         "upstream_task_failed",
         "engine_loop_failed",
         "attempt_broke",
+        "early_output_broke",
     }
 )
 
@@ -103,7 +104,14 @@ def _object_info() -> Answer:
         name: {"input": {"required": {key: [list(allowed)] if allowed else ["ANY"] for key, allowed in inputs.items()}}}
         for name, inputs in classes.items()
     }
-    return Answer(200, orjson.dumps(info))
+    return Answer(200, orjson.dumps(info | _clients_classes()))
+
+
+def _clients_classes() -> dict[str, Any]:
+    """Those that clients' own graphs use, as a real server tells of them."""
+    real = orjson.loads((ROOT / "tests/data/object_info/real.json").read_bytes())
+    shown = {"input": {"required": {"images": ["IMAGE"]}}, "output": [], "output_node": True}
+    return {"LoadImage": real["LoadImage"], "SaveImage": real["SaveImage"], "PreviewImage": shown}
 
 
 @cache
@@ -347,7 +355,9 @@ class World:
     def _submit(self, action: Action) -> None:
         async def ask() -> None:
             assert self.process is not None
-            job = await self.process.submit(action.subject)
+            is_workflow = action.subject in self.plan.workflows
+            submit = self.process.submit_workflow if is_workflow else self.process.submit
+            job = await submit(action.subject)
             self.jobs[action.subject] = job.id
             self.checker.acknowledged.add(job.id)
 
@@ -380,13 +390,18 @@ class World:
         """A job has an event: a trap may be waiting for it."""
         if event.kind is EventKind.DISPATCHED and event.number > FIRST_DISPATCH and self.random.random() < 0.5:
             self.loop.call_later(self.random.uniform(0.0, 3.0), self._echo, ECHO, context=self.context)
-        trap = self.plan.traps.get(number)
+        # For the first time only: a job whose every attempt is cut short there would not end well.
+        first = self.checker.seen[event.job_id].history.count(EventKind.OUTPUT.value) == 1
+        is_output = event.kind is EventKind.OUTPUT and first
+        trap = (self.plan.output_traps if is_output else self.plan.traps).get(number)
         if trap is None or trap.on != event.kind.value or self.is_at_peace:
             return
         if trap.what == "cancel":
             self.loop.call_later(trap.after_seconds, self._cancel_job, event.job_id, context=self.context)
         elif trap.what == "cancel neighbours":
             self.loop.call_later(trap.after_seconds, self._cancel_neighbours, event.job_id, context=self.context)
+        elif trap.what == "kill server":
+            self.loop.call_later(trap.after_seconds, self._kill_server_of, event.job_id, context=self.context)
         elif trap.what == "strand":
             self.loop.call_later(trap.after_seconds, self._strand, event.job_id, context=self.context)
         elif self.process is not None and self.process.fuse is None and not self.process.is_frozen:
@@ -397,6 +412,11 @@ class World:
         for other in list(self.checker.seen.values()):
             if other.task.upstream == name is not None and other.job.id != job_id and not self.is_at_peace:
                 self._cancel_job(other.job.id)
+
+    def _kill_server_of(self, job_id: str) -> None:
+        server = next((found for found in self.servers if found.running and found.running.job_id == job_id), None)
+        if server is not None and not self.is_at_peace:
+            self._kill_server(Action(self.loop.time(), "kill_server", self.servers.index(server), 5.0))
 
     def _strand(self, job_id: str) -> None:
         """Its upstream is cut off for longer than an attempt waits for one, and comes back with the prompt alive."""
