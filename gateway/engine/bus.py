@@ -121,6 +121,7 @@ class LocalSubscription:
         "_is_woken",
         "_preview",
         "_progress",
+        "_rings_at",
         "_timer",
         "_until",
         "_waiter",
@@ -136,6 +137,7 @@ class LocalSubscription:
         self._is_woken = channel.progress is not None or (wants_previews and channel.preview is not None)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._until = 0.0
         self._progress: Progress | None = None
         self._preview: PreviewImage | None = None
@@ -151,7 +153,7 @@ class LocalSubscription:
             loop = asyncio.get_running_loop()
             self._until = loop.time() + timeout_seconds
             self._waiter = loop.create_future()
-            if self._timer is None or self._timer.when() > self._until:
+            if self._timer is None or self._rings_at > self._until:
                 self._set_timer(loop)
             try:
                 await self._waiter
@@ -167,6 +169,8 @@ class LocalSubscription:
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        # Kept here: for a moment that has come, uvloop gives a handle that does not know when it is.
+        self._rings_at = self._until
         self._timer = loop.call_at(self._until, self._ring)
 
     def _ring(self) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 
+import uvloop
+
 from gateway.engine.bus import LocalBus
 from gateway.events import PreviewImage, Progress
 
@@ -126,3 +128,19 @@ async def test_who_comes_late_or_again_finds_the_newest_preview_until_the_end() 
     assert late.take_preview() is None
     late.close()
     assert not bus._channels
+
+
+def test_short_waits_follow_one_another_on_the_loop_that_serves() -> None:
+    """For a moment that has come, or nearly, uvloop makes another kind of timer."""
+
+    async def wait_often() -> int:
+        subscription = LocalBus().subscribe("job")
+        loop = asyncio.get_running_loop()
+        for number in range(200):
+            loop.call_soon(subscription.wake)
+            await subscription.wait(number / 400_000)
+        subscription.close()
+        return number
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(wait_often()) == 199
