@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from gateway.accounts import Key as AccountKey
 from gateway.accounts import Keyholder, User
@@ -940,10 +940,6 @@ class Upstream(Protocol):
         """What it can do; None until it has said so."""
         ...
 
-    async def relearn(self) -> None:
-        """Ask anew what it can do, unless that was asked a moment ago; back when it has said so or did not answer."""
-        ...
-
     def staged(self) -> frozenset[str]:
         """Hashes of blobs believed to lie there."""
         ...
@@ -981,6 +977,15 @@ class Upstream(Protocol):
 
     def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
         """The bytes of an output file. Raises FileNotFoundError when it is gone, ConnectionError when it broke."""
+        ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """An upstream whose process is ours."""
+
+    async def restart(self) -> None:
+        """End its process, and have another started at once; what runs there is lost. Returns when the old one is gone."""
         ...
 
 

@@ -68,6 +68,7 @@ from gateway.settings import Settings
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.upstream_builder import UpstreamBuilder
+from gateway.upstreams import checkout
 from gateway.webhooks.delivery import Deliverer
 from gateway.webhooks.sealing import KEY_FILE, FileSealer, KeyFileError
 
@@ -115,6 +116,7 @@ async def open_gateway(
 
     folder = await asyncio.to_thread(prepare_data_dir, settings.data_dir)
     _require_embedded(settings)
+    _require_checkout(settings)
     async with AsyncExitStack() as stack:
         clock = SystemClock()
         store, keeper = await take_directory(stack, folder, open_store, clock, waits=waits, on_turn=on_turn)
@@ -412,9 +414,16 @@ def _die_loudly(task: asyncio.Task[None]) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _require_checkout(settings: Settings) -> None:
+    if settings.comfyui_dir is not None:
+        python = checkout.python_of(settings.comfyui_dir, settings.comfyui_python)
+        for sentence in checkout.faults(settings.comfyui_dir, python):
+            raise StartError(f"{sentence}.")
+
+
 def _require_embedded(settings: Settings) -> None:
     if settings.embedded_worker_count and importlib.util.find_spec("cv2") is None:
         raise StartError(
             "The embedded CPU worker needs OpenCV: pip install 'comfygate[embedded]', "
-            "or set GATEWAY_UPSTREAMS to your ComfyUI instances."
+            "or set GATEWAY_UPSTREAMS to your ComfyUI instances, or GATEWAY_COMFYUI_DIR to a checkout of it."
         )

@@ -38,7 +38,8 @@ def lacks(platform: Platform) -> tuple[str, ...]:
         )
     if not is_linux:
         found.append(
-            "This platform has no parent-death signal: a worker whose gateway was killed ends when its input does."
+            "This platform has no parent-death signal: a worker whose gateway was killed ends when its input does, and a "
+            "ComfyUI that the gateway runs goes on when the process that watches it is killed."
         )
     if not platform.has_uvloop:
         found.append("uvloop is not installed: the gateway runs on asyncio's own event loop, and slower.")

@@ -7,6 +7,7 @@ Command line flags of ``comfygate serve`` stand over both. ``docs/settings.md`` 
 from __future__ import annotations
 
 import re
+import shlex
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -40,6 +41,13 @@ def split_list(value: object) -> object:
 Seconds = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+#: What CUDA_VISIBLE_DEVICES takes for one GPU; and cpu.
+DEVICE = re.compile(r"cpu|\d{1,3}|(GPU|MIG)-[0-9A-Za-z-]{1,48}")
+#: Arguments of ComfyUI that keep instances apart and reachable for the gateway alone.
+OUR_COMFYUI_ARGUMENTS = frozenset(
+    {"--listen", "--port", "--tls-keyfile", "--tls-certfile", "--cuda-device", "--database-url"}
+    | {f"--{folder}-directory" for folder in ("input", "output", "temp", "user")}
+)
 
 
 class Settings(BaseSettings):
@@ -58,8 +66,21 @@ class Settings(BaseSettings):
         description="Comma-separated base URLs of ComfyUI instances; may carry credentials. Empty: the embedded CPU worker.",
     )
     embedded_workers: int | None = Field(
-        None, ge=0, le=16, description="Embedded CPU workers to start; 1 when UPSTREAMS is empty, else 0."
+        None,
+        ge=0,
+        le=16,
+        description="Embedded CPU workers to start; 1 when UPSTREAMS and COMFYUI_DIR are empty, else 0.",
     )
+    comfyui_dir: Path | None = Field(
+        None, description="A ComfyUI checkout on this machine; the gateway runs it, once for each of COMFYUI_GPUS."
+    )
+    comfyui_gpus: Names = Field(
+        (), max_length=16, description="GPUs, by index or UUID, a ComfyUI each; cpu: one without a GPU. Empty: GPU 0."
+    )
+    comfyui_python: Path | None = Field(
+        None, description="Python to run it with; else that of the checkout's venv or .venv, else the gateway's own."
+    )
+    comfyui_args: str | None = Field(None, description="More arguments for each ComfyUI, written as for a shell.")
     data_dir: Path = Field(Path("data"), description="Where everything is kept; made with mode 0700.")
     workflows_dir: Path | None = Field(
         None, description="Folder of templates; ./workflows when it exists, else the shipped ones."
@@ -150,6 +171,24 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return value
 
+    @field_validator("comfyui_gpus")
+    @classmethod
+    def _gpus_can_be_told_apart(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for device in value:
+            if not DEVICE.fullmatch(device):
+                msg = f"COMFYUI_GPUS takes indices such as 0, UUIDs such as GPU-8f3c…, or cpu, and {device!r} is none"
+                raise ValueError(msg)
+        return value
+
+    @field_validator("comfyui_args")
+    @classmethod
+    def _arguments_leave_ours_alone(cls, value: str | None) -> str | None:
+        ours = [word for word in shlex.split(value or "") if word.partition("=")[0] in OUR_COMFYUI_ARGUMENTS]
+        if ours:
+            msg = f"COMFYUI_ARGS: {ours[0]} is set by the gateway, for each instance its own"
+            raise ValueError(msg)
+        return value
+
     @field_validator("public_url")
     @classmethod
     def _public_url_is_a_base(cls, value: str | None) -> str | None:
@@ -178,6 +217,13 @@ class Settings(BaseSettings):
                 msg = f"CORS_ORIGINS takes origins such as https://app.example.org, and {origin!r} is none"
                 raise ValueError(msg)
         return value
+
+    @model_validator(mode="after")
+    def _comfyui_has_its_directory(self) -> Settings:
+        if self.comfyui_dir is None and (self.comfyui_gpus or self.comfyui_python or self.comfyui_args):
+            msg = "GATEWAY_COMFYUI_GPUS, _PYTHON and _ARGS go with GATEWAY_COMFYUI_DIR: set it, too"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _certificate_and_key_go_together(self) -> Settings:
@@ -229,7 +275,12 @@ class Settings(BaseSettings):
         """Workers to start, the default worked out."""
         if self.embedded_workers is not None:
             return self.embedded_workers
-        return 0 if self.upstreams else 1
+        return 0 if self.upstreams or self.comfyui_dir is not None else 1
+
+    @property
+    def comfyui_devices(self) -> tuple[str, ...]:
+        """What each ComfyUI that the gateway runs is to run on."""
+        return (self.comfyui_gpus or ("0",)) if self.comfyui_dir is not None else ()
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,4 @@
-"""Makes the pool's upstreams: those of the settings, those added while running, the embedded workers.
+"""Makes the pool's upstreams: those of the settings, those added while running, the gateway's own processes.
 
 The pool knows them as ``interfaces.Upstream``; what is remembered of them (client id, draining, removal) is the store's.
 """
@@ -6,6 +6,7 @@ The pool knows them as ``interfaces.Upstream``; what is remembered of them (clie
 from __future__ import annotations
 
 import re
+import shlex
 import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from gateway.errors import InvalidInputError
 from gateway.interfaces import Clock, Store, Upstream, UpstreamRow
 from gateway.lease import MayAct
 from gateway.settings import Settings
+from gateway.upstreams import checkout
 from gateway.upstreams.client import parse_address
-from gateway.upstreams.managed import ManagedUpstream
+from gateway.upstreams.managed import ManagedUpstream, WorkerCommand
 from gateway.upstreams.remote import RemoteUpstream
 
 #: What names may be shown, logged and put in a path; those of our own workers are taken.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 WORKER_PREFIX = "embedded-"
+MIB = 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Made:
 
 
 class UpstreamBuilder:
-    """Makes the pool's upstreams: those of the settings, those added while running, the embedded workers."""
+    """Makes the pool's upstreams: those of the settings, those added while running, the gateway's own processes."""
 
     def __init__(
         self,
@@ -77,29 +80,32 @@ class UpstreamBuilder:
         for row in await self._store.upstreams():
             if row.url is not None and not row.removed and row.name not in made:
                 made[row.name] = Made(self._remote(row.name, row.url, row.client_id), draining=row.draining)
-        for name in self._worker_names:
+        for name in self._own_names:
             row = await self._store.upstream(name, now=now)
             if not row.removed:
-                made[name] = Made(self._worker(name, row.client_id), draining=row.draining, embedded=True)
+                is_embedded = name.startswith(WORKER_PREFIX)
+                made[name] = Made(self._own(name, row.client_id), draining=row.draining, embedded=is_embedded)
         return list(made.values())
 
     @property
-    def _worker_names(self) -> tuple[str, ...]:
-        return tuple(f"{WORKER_PREFIX}{number + 1}" for number in range(self._settings.embedded_worker_count))
+    def _own_names(self) -> tuple[str, ...]:
+        workers = tuple(f"{WORKER_PREFIX}{number + 1}" for number in range(self._settings.embedded_worker_count))
+        return (*workers, *checkout.names(self._settings.comfyui_devices))
 
     async def remember(self, url: str, name: str | None, check_name: Callable[[str], None]) -> Upstream:
         """An upstream added while running; see ``UpstreamFactory``."""
-        if url in self._worker_names and name in {None, url}:
+        if url in self._own_names and name in {None, url}:
             check_name(url)
-            return self._worker(url, (await self._restore(url)).client_id)
+            return self._own(url, (await self._restore(url)).client_id)
         try:
             parse_address(url)
             wanted = name or name_of(url)
         except ValueError as error:
             raise InvalidInputError(f"{error}, for example http://10.0.0.5:8188", field="url") from error
-        if not PLAIN_NAME.fullmatch(wanted) or wanted.startswith(WORKER_PREFIX):
+        if not PLAIN_NAME.fullmatch(wanted) or wanted.startswith((WORKER_PREFIX, checkout.PREFIX)):
             raise InvalidInputError(
-                f"a name has 1 to 64 letters, digits, dots, dashes or underscores, and does not begin with {WORKER_PREFIX}",
+                "a name has 1 to 64 letters, digits, dots, dashes or underscores, and does not begin with "
+                f"{WORKER_PREFIX} or {checkout.PREFIX}",
                 field="name",
             )
         check_name(wanted)
@@ -125,7 +131,7 @@ class UpstreamBuilder:
             may_act=self._may_act,
         )
 
-    def _worker(self, name: str, client_id: str) -> Upstream:
+    def _own(self, name: str, client_id: str) -> Upstream:
         def make_remote(url: str, token: str) -> Upstream:
             headers = {"Authorization": f"Bearer {token}"}
             return RemoteUpstream(
@@ -138,8 +144,23 @@ class UpstreamBuilder:
                 may_act=self._may_act,
             )
 
-        folder = self._folder / "embedded" / name
-        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change)
+        folder, command = self._program(name)
+        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change, command=command)
+
+    def _program(self, name: str) -> tuple[Path, WorkerCommand]:
+        """Where a process of our own keeps its files, and how it is started."""
+        settings, device = self._settings, checkout.names(self._settings.comfyui_devices).get(name)
+        if device is None or settings.comfyui_dir is None:
+            return self._folder / "embedded" / name, WorkerCommand()
+        folder = self._folder / checkout.FOLDER / name
+        return folder, checkout.launcher(
+            settings.comfyui_dir,
+            checkout.python_of(settings.comfyui_dir, settings.comfyui_python),
+            device,
+            folder,
+            max_upload_mib=-(-int(settings.max_upload) // MIB),
+            arguments=shlex.split(settings.comfyui_args or ""),
+        )
 
 
 def name_of(url: str) -> str:

@@ -20,8 +20,9 @@ from gateway.engine.assets import Upload
 from gateway.engine.claims import Done
 from gateway.engine.credits import Statement
 from gateway.engine.health import Health, HealthStatus
-from gateway.engine.pool import MemberView
+from gateway.engine.members import MemberView
 from gateway.engine.purging import Purge
+from gateway.engine.restarting import Restarts
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
 from gateway.engine.template_views import TemplateView
@@ -282,6 +283,9 @@ class Consents(Protocol):
 
 class Service(Protocol):
     """The engine, as the windows see it. Every ``GatewayError`` it raises has a sentence fit for clients."""
+
+    #: Of the gateway's own processes.
+    restarts: Restarts
 
     @property
     def blobs(self) -> ServiceBlobs:

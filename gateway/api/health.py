@@ -55,6 +55,7 @@ def upstream_body(view: MemberView) -> dict[str, object]:
         "reachable": status.reachable,
         "available": view.available,
         "draining": view.draining,
+        "restarting": view.restarting,
         "job_id": view.job_id,
         "foreign_prompts": status.foreign_prompts,
         "stale_prompts": status.stale_prompts,

@@ -258,12 +258,23 @@ async def resume_upstream(request: Request, call: Call) -> Response:
     return await _set_draining(request, call, draining=False)
 
 
+async def restart_upstream(request: Request, call: Call) -> Response:
+    """``POST /-/upstreams/{name}/restart``: 202; a process of ours is restarted when it has nothing to do."""
+    name = request.path_params["name"]
+    call.service.restarts.begin(name)
+    return _shown(call, name, 202)
+
+
 async def _set_draining(request: Request, call: Call, *, draining: bool) -> Response:
     name = request.path_params["name"]
     await call.service.set_draining(name, draining=draining)
+    return _shown(call, name)
+
+
+def _shown(call: Call, name: str, status: int = 200) -> Response:
     for view in call.service.upstreams():
         if view.status.name == name:
-            return json_response(upstream_body(view))
+            return json_response(upstream_body(view), status)
     raise NotFoundError("There is no such upstream.", field="name")
 
 
@@ -291,6 +302,7 @@ ENDPOINTS: Final = (
     Endpoint("DELETE", "/-/upstreams/{name}", remove_upstream, Access.ADMIN),
     Endpoint("POST", "/-/upstreams/{name}/drain", drain_upstream, Access.ADMIN),
     Endpoint("POST", "/-/upstreams/{name}/resume", resume_upstream, Access.ADMIN),
+    Endpoint("POST", "/-/upstreams/{name}/restart", restart_upstream, Access.ADMIN),
     Endpoint("GET", "/-/templates", get_templates),
     Endpoint("POST", "/-/purge", purge, Access.ADMIN),
     Endpoint("GET", "/-/backup", get_backup, Access.ADMIN, holds=Holds.SLOT),

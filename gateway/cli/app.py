@@ -143,7 +143,7 @@ def add(address: str, *, name: str | None = None, url: Url = DEFAULT_URL, token:
     """Take a ComfyUI into the pool; remembered across restarts.
 
     Args:
-        address: its base URL; or the name of a worker of the gateway's own that was removed, such as embedded-1.
+        address: its base URL; or the name of a process of the gateway's own that was removed, such as embedded-1.
         name: what to call it.
         url: base URL of the gateway.
         token: admin token.
@@ -172,6 +172,14 @@ def resume(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
     """Give a drained upstream work again."""
     asyncio.run(GatewayClient(url, token).admin("POST", f"/-/upstreams/{name}/resume"))
     print(f"Resumed {name}")
+
+
+@upstreams.command
+def restart(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+    """Restart a process of the gateway's own, a ComfyUI or a worker, when what runs there has ended; waits for it."""
+    from gateway.cli.restarting import restart as restart_process
+
+    asyncio.run(restart_process(GatewayClient(url, token), name, print))
 
 
 @templates.command

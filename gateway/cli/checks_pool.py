@@ -108,9 +108,9 @@ async def check_upstreams(settings: Settings, templates: Sequence[Template]) -> 
                 fitting.add(template.name)
     if settings.embedded_worker_count:
         yield ok("upstream", f"embedded CPU workers: {settings.embedded_worker_count}; they run the shipped templates")
-    elif not known:
+    elif not known and not settings.comfyui_devices:
         yield fail("upstream", "there is none", "set GATEWAY_UPSTREAMS to your ComfyUI instances")
-    elif reached:
+    elif reached and not settings.comfyui_devices:
         for template in templates:
             if template.name not in fitting and not template.optional:
                 yield fail("templates", f"{template.name} fits no upstream", "mend one of the upstreams, as said above")

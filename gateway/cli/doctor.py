@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from gateway.cli import checks_here, checks_pool, checks_safety
+from gateway.cli import checks_comfyui, checks_here, checks_pool, checks_safety
 from gateway.cli.configuration import read_settings, unknown_names
 from gateway.cli.findings import Finding, Level, fail, warn
 from gateway.data_dir import StartError
@@ -45,6 +45,13 @@ async def examine(flags: Mapping[str, Any], environment: Mapping[str, str]) -> A
             yield fail(
                 "data", f"{settings.data_dir} cannot be looked into ({reason})", "run this as the gateway's user"
             )
+    async for finding in _examine_pool(settings):
+        yield finding
+
+
+async def _examine_pool(settings: Settings) -> AsyncIterator[Finding]:
+    async for finding in checks_comfyui.check_comfyui(settings):
+        yield finding
     found, templates = checks_pool.check_templates(settings)
     for finding in found:
         yield finding

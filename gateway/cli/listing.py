@@ -55,6 +55,8 @@ def show_upstreams(page: Any, console: Console | None = None) -> None:
 
 
 def _state(member: Any) -> str:
+    if member["restarting"]:
+        return "restarting"
     if not member["reachable"]:
         return "not reachable"
     if member["draining"]:

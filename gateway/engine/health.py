@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.engine.catalog import Catalog
-from gateway.engine.pool import MemberView, Pool
+from gateway.engine.members import MemberView
+from gateway.engine.pool import Pool
 from gateway.engine.screening import NOBODY_LOOKS, ScreeningState
 from gateway.job import JobState
 

@@ -19,9 +19,10 @@ from enum import Enum, auto
 import structlog
 
 from gateway.breaker import Admission, Breaker, Fault
+from gateway.engine.members import Judgment, MemberView
 from gateway.engine.needs import Need
 from gateway.errors import ConflictError, NotFoundError
-from gateway.interfaces import Capabilities, Clock, Upstream, UpstreamStatus
+from gateway.interfaces import Capabilities, Clock, Upstream
 from gateway.lacks import missing_on
 from gateway.scheduling import Refusals, Slot
 from gateway.template import Template
@@ -71,6 +72,8 @@ class Member:
     ending: set[str] = field(default_factory=set)
     #: Tasks whose prompt has ended there and whose results are being fetched and checked.
     collecting: set[str] = field(default_factory=set)
+    #: Its process, one of ours, is restarted once it has nothing to do.
+    restarting: bool = False
     _known: Capabilities | None = None
     _lacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -88,7 +91,7 @@ class Member:
     @property
     def is_available(self) -> bool:
         """Whether it works or could."""
-        return self.upstream.status().reachable and not self.draining
+        return self.upstream.status().reachable and not self.draining and not self.restarting
 
     def room(self, now: float) -> Room | None:
         """When a prompt given to it now would run; None where it is to get none for a while."""
@@ -101,34 +104,6 @@ class Member:
             return Room.NOW
         is_ending = len(self.at_work) == 1 and self.at_work.keys() <= self.ending
         return Room.SOON if is_ending and admission is Admission.WORK else Room.LATER
-
-
-@dataclass(frozen=True, slots=True)
-class MemberView:
-    """How a member is, for people; no secrets."""
-
-    status: UpstreamStatus
-    draining: bool
-    job_id: str | None
-    #: Why it gets nothing, or one job only, and what is done about it: "ejected 30 s: 3 connect failures"; "" when it gets
-    #: all there is.
-    restraint: str = ""
-
-    @property
-    def available(self) -> bool:
-        """Whether it works or could."""
-        return self.status.reachable and not self.draining
-
-
-@dataclass(frozen=True, slots=True)
-class Judgment:
-    """Whether one upstream could run a task, and why it does not do so now."""
-
-    upstream: str
-    #: Whether it could, sooner or later, as it is; None while it has not said what it can do.
-    fits: bool | None
-    #: For people; "" when it is free for it.
-    reason: str
 
 
 class Pool:
@@ -192,6 +167,12 @@ class Pool:
         before, member.draining = member.draining, draining
         self._on_change()
         return before
+
+    def set_restarting(self, name: str, *, restarting: bool) -> None:
+        """Give it nothing while its process is being restarted; one that is gone is left alone."""
+        if (member := self._members.get(name)) is not None:
+            member.restarting = restarting
+            self._on_change()
 
     # ------------------------------------------------------------------------------------------------------- at work
 
@@ -269,7 +250,8 @@ class Pool:
                 member.upstream.status(),
                 member.draining,
                 next(iter(member.at_work.values()), None),
-                "; ".join(filter(None, (member.breaker.reason(now), _clearing(member.upstream.status())))),
+                "; ".join(filter(None, (member.breaker.reason(now), _settling(member)))),
+                member.restarting,
             )
             for _, member in sorted(self._members.items())
         )
@@ -392,10 +374,6 @@ class Pool:
         known = ((member.upstream.name, member.upstream.capabilities()) for member in able)
         return {name: capabilities for name, capabilities in sorted(known) if capabilities is not None}
 
-    def working(self) -> list[Upstream]:
-        """Those that work now."""
-        return [member.upstream for member in self._members.values() if member.is_available]
-
     def upload_limits(self) -> list[int | None]:
         """Largest input per upstream; None for one that has not said or sets no limit."""
         known = (member.upstream.capabilities() for member in self._members.values())
@@ -410,15 +388,17 @@ def _why_not_now(member: Member, now: float) -> str:
         member.breaker.reason(now),
         "it works on another job" if member.at_work else "",
         f"it is busy with {status.foreign_prompts} prompts of others" if status.foreign_prompts else "",
-        _clearing(status),
+        _settling(member),
         "" if member.room(now) is Room.NOW else "its results are still being fetched",
     )
     return next(filter(None, reasons), "")
 
 
-def _clearing(status: UpstreamStatus) -> str:
-    """What is done about prompts that were given up and are still there; "" where there are none."""
-    number = status.stale_prompts
+def _settling(member: Member) -> str:
+    """That it is about to be restarted, or rid of prompts that were given up and are still there; "" where neither is."""
+    if member.restarting:
+        return "it is restarted when it has nothing to do"
+    number = member.upstream.status().stale_prompts
     if not number:
         return ""
     return f"removing {number} prompt{'s' * (number > 1)} that nobody waits for any more, before it gets anything else"

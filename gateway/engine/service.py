@@ -25,8 +25,10 @@ from gateway.engine.credits import Credits
 from gateway.engine.detection import detectors, read_faces
 from gateway.engine.dispatcher import Standing
 from gateway.engine.health import Health, judge
-from gateway.engine.pool import MemberView, Pool
+from gateway.engine.members import MemberView
+from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
+from gateway.engine.restarting import Restarts
 from gateway.engine.results import take_back
 from gateway.engine.screening import Screening
 from gateway.engine.submitting import Intake, NewId, Submission, SubmittedFile
@@ -36,13 +38,7 @@ from gateway.engine.timing import LearnedTimings
 from gateway.engine.waits import Wait, Waits
 from gateway.engine.webhooks import Webhooks
 from gateway.engine.workflow_jobs import WorkflowIntake, WorkflowSubmission
-from gateway.errors import (
-    ConflictError,
-    InvalidInputError,
-    NotFoundError,
-    ShuttingDownError,
-    TemplateError,
-)
+from gateway.errors import ConflictError, InvalidInputError, NotFoundError, ShuttingDownError, TemplateError
 from gateway.events import Event, Progress
 from gateway.faces import FaceReport
 from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Subscription, Upstream, Watcher
@@ -144,6 +140,7 @@ class Service:
         self.assets = Assets(store.assets, clock, new_id, asset_links, retention_seconds=settings.upload_retention)
         self.webhooks = webhooks
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
+        self.restarts = Restarts(pool, clock)
         self._store = store
         self._fetcher = fetcher
         self._catalog = catalog
@@ -251,6 +248,7 @@ class Service:
     async def close(self) -> None:
         """Finish what callers that left have begun, and store what is known in memory alone."""
         await asyncio.gather(*self._taking_back, return_exceptions=True)
+        await self.restarts.close()
         await self.claims.close()
         await self.accounts.close()
 
@@ -412,7 +410,7 @@ class Service:
     async def add_upstream(self, url: str, name: str | None = None) -> MemberView:
         """Take an upstream in, remembered across restarts. Raises InvalidInputError, ConflictError."""
         upstream = await self._make_upstream(url, name, self._refuse_taken)
-        self._pool.add(upstream, embedded=upstream.name == url)
+        self._pool.add(upstream, embedded=upstream.status().engine == "preview")
         return next(view for view in self._pool.views() if view.status.name == upstream.name)
 
     def _refuse_taken(self, name: str) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Standing
+from gateway.engine.members import Judgment
 from gateway.engine.needs import need_of, work_of_job
-from gateway.engine.pool import Judgment, Pool
+from gateway.engine.pool import Pool
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import TemplateError
 from gateway.events import Progress

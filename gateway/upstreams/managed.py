@@ -1,9 +1,9 @@
 """Workers that live and die with the gateway: starts them, watches them, starts them again, removes them on exit.
 
-A ``ManagedUpstream`` is an ``Upstream`` like any other, over one child process at a time. The child takes a free loopback
-port and a token made for this start, says so in one line of JSON on its standard output, and ends by itself when its
-standard input closes, which happens however we end. What runs there when the child dies is lost at once: nobody has to
-wait for a socket to notice.
+A ``ManagedUpstream`` is an ``Upstream`` like any other, over one child process at a time: an embedded worker, or the
+launcher of a ComfyUI (``launcher.py``). The child takes a free loopback port and a token made for this start, says so in one
+line of JSON on its standard output, and ends by itself when its standard input closes, which happens however we end. What
+runs there when the child dies is lost at once: nobody has to wait for a socket to notice.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import structlog
 
 from gateway.comfy.messages import Lost, Message, Outcome, OutputFile
 from gateway.interfaces import Blob, Capabilities, Clock, OnChange, Upstream, UpstreamStatus
+from gateway.upstreams.waiting import nap
 
 log = structlog.get_logger(__name__)
 
@@ -31,7 +32,7 @@ START_SECONDS = 30.0
 STOP_SECONDS = 5.0
 #: Waits between starts: a child that keeps dying must not keep a core busy.
 BACKOFF_SECONDS = (0.2, 1.0, 5.0, 15.0, 30.0)
-#: A child that lived this long has its backoff forgiven.
+#: A child that served this long has its backoff forgiven.
 STEADY_SECONDS = 30.0
 REMEMBERED_PROMPTS = 16
 #: How a child ends that somebody stopped or killed, and not what it was doing.
@@ -55,6 +56,12 @@ class WorkerCommand:
     )
     #: Added to the environment, beside the token.
     environment: Mapping[str, str] | None = None
+    #: How long it may take until it says its port.
+    start_seconds: float = START_SECONDS
+    #: What runs there, as ``UpstreamStatus.engine`` has it.
+    engine: str = "preview"
+    #: Where else to look for what it said; "" where our own log has it all.
+    log_file: str = ""
 
 
 MakeRemote = Callable[[str, str], Upstream]
@@ -95,6 +102,11 @@ class ManagedUpstream:
         #: When the last child that ran ended, monotonic seconds.
         self._ended_at: float | None = None
         self._closing = False
+        self._process: asyncio.subprocess.Process | None = None
+        #: Set from when another child is wanted until it is being started.
+        self._restart = asyncio.Event()
+        #: When the child that ran last began to serve; None: it never did.
+        self._served_from: float | None = None
 
     # ----------------------------------------------------------------------------------------------- the child's life
 
@@ -102,25 +114,39 @@ class ManagedUpstream:
         """Keep a worker running until ``close``."""
         deaths = 0
         while not self._closing:
-            born = self._clock.monotonic()
+            self._restart.clear()
+            self._served_from = None
             try:
                 await self._live_once()
             except (WorkerStartError, OSError) as error:
                 self._reason = str(error) if isinstance(error, WorkerStartError) else "could not be started"
-                log.error("worker_start_failed", worker=self.name, error=str(error))
-            deaths = 0 if self._clock.monotonic() - born >= STEADY_SECONDS else deaths + 1
+                log.error("worker_start_failed", worker=self.name, error=str(error), log_file=self._command.log_file)
+            deaths = 0 if self._was_steady or self._restart.is_set() else deaths + 1
             self._on_change()
             if not self._closing:
-                await self._clock.sleep(BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS)) - 1] if deaths else 0.0)
+                seconds = BACKOFF_SECONDS[min(deaths, len(BACKOFF_SECONDS)) - 1] if deaths else 0.0
+                await nap(self._clock, self._restart, seconds)
+
+    @property
+    def _was_steady(self) -> bool:
+        """Starting does not count: one that takes a minute for it and then dies would never be left alone."""
+        return self._served_from is not None and self._clock.monotonic() - self._served_from >= STEADY_SECONDS
+
+    async def restart(self) -> None:
+        """End the child, and have another started at once; what runs there is lost. Returns when the old one is gone."""
+        self._restart.set()
+        if (process := self._process) is not None:
+            await _end(process)
 
     async def _live_once(self) -> None:
         token = secrets.token_urlsafe(24)
-        process = await self._spawn(token)
+        process = self._process = await self._spawn(token)
         errors = asyncio.create_task(self._relay_log(process), name=f"log of {self.name}")
         try:
             port = await self._port(process)
             await self._speak(process, self._make_remote(f"http://127.0.0.1:{port}", token))
         finally:
+            self._process = None
             await _end(process)
             errors.cancel()
             await asyncio.gather(errors, return_exceptions=True)
@@ -129,17 +155,18 @@ class ManagedUpstream:
         """Be the child's upstream until it dies, or until nothing speaks with it any more."""
         self._prompts.clear()
         self._remote, self._reason = remote, ""
+        self._served_from = self._clock.monotonic()
         log.info("worker_started", worker=self.name, pid=process.pid)
         speaking = asyncio.create_task(remote.run_forever(), name=f"connection to {self.name}")
         dying = asyncio.create_task(process.wait(), name=f"death of {self.name}")
         try:
             await asyncio.wait({speaking, dying}, return_when=asyncio.FIRST_COMPLETED)
-            log.warning("worker_ended", worker=self.name, status=process.returncode)
+            log.warning("worker_ended", worker=self.name, status=process.returncode, log_file=self._command.log_file)
         finally:
             self._remote, self._reason = None, "its process ended; starting another"
             self._ended_at = self._clock.monotonic()
-            # None: it is us who end it.
-            self._was_stopped = process.returncode is None or process.returncode in STOPPED
+            # None: it is us who end it, or nothing speaks with it any more.
+            self._was_stopped = self._restart.is_set() or process.returncode is None or process.returncode in STOPPED
             self._end_waits()
             await remote.close()
             for task in (speaking, dying):
@@ -174,11 +201,11 @@ class ManagedUpstream:
         if process.stdout is None:  # pragma: no cover - asked for above
             raise WorkerStartError("it has no output")
         try:
-            async with asyncio.timeout(START_SECONDS):
+            async with asyncio.timeout(self._command.start_seconds):
                 line = await process.stdout.readline()
             return int(orjson.loads(line)["port"])
         except TimeoutError as error:
-            raise WorkerStartError(f"it did not start within {START_SECONDS:.0f} s") from error
+            raise WorkerStartError(f"it did not start within {self._command.start_seconds:.0f} s") from error
         except (ValueError, KeyError, TypeError) as error:
             raise WorkerStartError("it ended before it was ready; the log says why") from error
 
@@ -209,7 +236,7 @@ class ManagedUpstream:
             reachable=False,
             reason=self._reason,
             version=None,
-            engine="preview",
+            engine=self._command.engine,
             foreign_prompts=0,
             address="http://127.0.0.1",
             unreachable_since=self._ended_at,
@@ -218,11 +245,6 @@ class ManagedUpstream:
     def capabilities(self) -> Capabilities | None:
         """The child's."""
         return self._remote.capabilities() if self._remote else None
-
-    async def relearn(self) -> None:
-        """The child's."""
-        if self._remote:
-            await self._remote.relearn()
 
     def staged(self) -> frozenset[str]:
         """The child's."""

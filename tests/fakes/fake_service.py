@@ -28,7 +28,7 @@ from gateway.engine.consents import Consents
 from gateway.engine.credits import Credits
 from gateway.engine.dispatcher import Standing
 from gateway.engine.health import Health, HealthStatus
-from gateway.engine.pool import Judgment, MemberView
+from gateway.engine.members import Judgment, MemberView
 from gateway.engine.purging import Purge
 from gateway.engine.submitting import Submission, SubmittedFile
 from gateway.engine.task_types import TaskParameter, TaskType
@@ -205,6 +205,18 @@ class FakeArchive:
             self.backups -= 1
 
 
+class FakeRestarts:
+    """Begins a restart, and never ends one."""
+
+    def __init__(self, service: FakeService) -> None:
+        self._service = service
+
+    def begin(self, name: str) -> None:
+        if name not in self._service.members:
+            raise NotFoundError("There is no such upstream.")
+        self._service.members[name] = replace(self._service.members[name], restarting=True)
+
+
 class FakeService:
     """See the module."""
 
@@ -267,6 +279,7 @@ class FakeService:
         self.consents = Consents(
             self.consent_store, self.clock, 86_400.0, lambda task: settings.require_consent and task == "face_swap"
         )
+        self.restarts = FakeRestarts(self)
         self.claims = Claims(self.claim_store, self.claim_clock, lambda: f"token-{next(ids)}")
 
     # ------------------------------------------------------------------------------------------- what a test says

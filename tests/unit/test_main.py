@@ -172,3 +172,26 @@ async def test_leftovers_of_a_killed_gateway_are_cleared_when_the_next_one_holds
 )
 def test_own_address_is_one_that_this_machine_reaches(host, url):
     assert local_url(host, 8000, is_encrypted=False) == url
+
+
+async def test_a_checkout_has_an_instance_for_each_gpu_which_goes_by_its_name(build, tmp_path) -> None:
+    several = build(comfyui_dir=tmp_path / "ComfyUI", comfyui_gpus="0,1", comfyui_args="--fast --reserve-vram '1 0'")
+    made = await several.all()
+    assert [(one.upstream.name, one.embedded) for one in made] == [("comfyui-0", False), ("comfyui-1", False)]
+    assert made[0].upstream.status().engine == "comfyui"
+    folder, command = several._program("comfyui-1")
+    assert folder == tmp_path / "comfyui" / "comfyui-1"
+    assert command.arguments[command.arguments.index("--device") + 1] == "1"
+    assert command.arguments[-3:] == ("--argument=--fast", "--argument=--reserve-vram", "--argument=1 0")
+    await build.store.set_upstream("comfyui-0", removed=True, now=0.0)
+    assert [one.upstream.name for one in await several.all()] == ["comfyui-1"]
+    assert (await several.remember("comfyui-0", None, allow)).name == "comfyui-0"
+    with pytest.raises(InvalidInputError):
+        await build().remember("http://a:8188", "comfyui-9", allow)
+
+
+async def test_a_checkout_that_is_none_stops_the_start_with_a_sentence(tmp_path) -> None:
+    settings = from_mapping({"data_dir": tmp_path / "data", "comfyui_dir": tmp_path})
+    with pytest.raises(StartError, match=r"GATEWAY_COMFYUI_DIR: .* holds no main.py: name the folder"):
+        async with open_gateway(settings):
+            pass

@@ -86,3 +86,29 @@ def test_a_typo_in_the_file_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_admin_token_does_not_show_itself() -> None:
     assert "hunter2" not in repr(from_mapping({"admin_token": "hunter2"}))
+
+
+def test_a_checkout_is_run_on_gpu_0_unless_others_are_named_and_no_worker_stands_in() -> None:
+    settings = from_mapping({"comfyui_dir": "/opt/ComfyUI"})
+    assert (settings.comfyui_devices, settings.embedded_worker_count) == (("0",), 0)
+    several = from_mapping({"comfyui_dir": "/opt/ComfyUI", "comfyui_gpus": "0, GPU-8f3c0e0a-1b2c,cpu"})
+    assert several.comfyui_devices == ("0", "GPU-8f3c0e0a-1b2c", "cpu")
+    assert from_mapping({}).comfyui_devices == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"comfyui_gpus": "0"},
+        {"comfyui_args": "--fast"},
+        {"comfyui_dir": "c", "comfyui_gpus": "first"},
+        {"comfyui_dir": "c", "comfyui_gpus": "-1"},
+        {"comfyui_dir": "c", "comfyui_gpus": ",".join(["0"] * 17)},
+        {"comfyui_dir": "c", "comfyui_args": "--port 80"},
+        {"comfyui_dir": "c", "comfyui_args": "--listen=0.0.0.0"},
+        {"comfyui_dir": "c", "comfyui_args": "--fast '"},
+    ],
+)
+def test_what_no_comfyui_could_be_started_with_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        from_mapping(wrong)

@@ -29,6 +29,7 @@ _UPSTREAM: Final = {
     "reachable": True,
     "available": True,
     "draining": False,
+    "restarting": False,
     "job_id": None,
     "foreign_prompts": 0,
     "stale_prompts": 0,
@@ -60,12 +61,11 @@ class Templates(Model):
 
 def operations() -> dict[str, Operation]:
     """All of them."""
-    return {**_upstreams(), **_pages()}
+    return {**_upstreams(), **_turns(), **_pages()}
 
 
 def _upstreams() -> dict[str, Operation]:
     one = {"idle": _UPSTREAM}
-    drained = {"draining": {**_UPSTREAM, "draining": True, "available": False}}
     url = {"type": "string", "format": "uri", "minLength": 1, "description": "Base URL of a ComfyUI instance."}
     name = nullable({"type": "string", "minLength": 1, "description": "What it is to be called."})
     added = Content(
@@ -94,6 +94,27 @@ def _upstreams() -> dict[str, Operation]:
             answers=(Answer(204, "It is gone."),),
             raises=(NotFoundError, ConflictError),
         ),
+        "GET /-/templates": Operation(
+            id="list_templates",
+            tag=TAG,
+            summary="The templates, and what is wrong with those that do not serve",
+            answers=(
+                json_answer(
+                    200,
+                    "By name.",
+                    Templates,
+                    {"templates": {"templates": [{"name": "faceswap_video", "serving": True, "problem": None}]}},
+                ),
+            ),
+        ),
+    }
+
+
+def _turns() -> dict[str, Operation]:
+    one = {"idle": _UPSTREAM}
+    drained = {"draining": {**_UPSTREAM, "draining": True, "available": False}}
+    restarting = {"restarting": {**_UPSTREAM, "name": "comfyui-0", "restarting": True, "available": False}}
+    return {
         "POST /-/upstreams/{name}/drain": Operation(
             id="drain_upstream",
             tag=TAG,
@@ -110,18 +131,13 @@ def _upstreams() -> dict[str, Operation]:
             answers=(json_answer(200, "The upstream.", Upstream, one),),
             raises=(NotFoundError,),
         ),
-        "GET /-/templates": Operation(
-            id="list_templates",
+        "POST /-/upstreams/{name}/restart": Operation(
+            id="restart_upstream",
             tag=TAG,
-            summary="The templates, and what is wrong with those that do not serve",
-            answers=(
-                json_answer(
-                    200,
-                    "By name.",
-                    Templates,
-                    {"templates": {"templates": [{"name": "faceswap_video", "serving": True, "problem": None}]}},
-                ),
-            ),
+            summary="Restart a process of the gateway's own when its job has ended",
+            parameters=(_NAME,),
+            answers=(json_answer(202, "The upstream.", Upstream, restarting),),
+            raises=(NotFoundError, ConflictError),
         ),
     }
 

@@ -23,6 +23,8 @@ class Upstream(Model):
     """It may be given work."""
     draining: bool
     """It is given nothing new."""
+    restarting: bool
+    """Its process, one of the gateway's own, is restarted when it has nothing to do; until then it is given nothing new."""
     job_id: JobId | None
     """What it works on."""
     foreign_prompts: int

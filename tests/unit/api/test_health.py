@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from gateway.api.health import upstream_body
-from gateway.engine.pool import MemberView
+from gateway.engine.members import MemberView
 from gateway.interfaces import UpstreamStatus
 
 STATUS = UpstreamStatus("gpu-1", True, "", "0.3.64", "comfyui", 1, "http://gpu-1:8188", stale_prompts=2)

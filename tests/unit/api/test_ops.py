@@ -158,3 +158,11 @@ async def test_backup_is_streamed_to_the_admin_and_refused_in_a_sentence():
     service.refusal = StorageFullError("There is no room left.")
     answer = await ask(app, "GET", "/-/backup", **ADMIN)
     assert (answer.status, answer.json["code"]) == (507, "storage_full")
+
+
+async def test_a_restart_is_begun_with_the_admin_token_and_shown():
+    app, _ = make()
+    assert (await ask(app, "POST", "/-/upstreams/gpu-1/restart")).status == 401
+    answer = await ask(app, "POST", "/-/upstreams/gpu-1/restart", **ADMIN)
+    assert (answer.status, answer.json["restarting"], answer.json["available"]) == (202, True, False)
+    assert (await ask(app, "POST", "/-/upstreams/none/restart", **ADMIN)).status == 404

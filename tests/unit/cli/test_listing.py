@@ -49,6 +49,7 @@ async def test_an_id_can_be_copied_from_a_narrow_terminal():
         ({"job_id": "019a"}, "works"),
         ({"draining": True}, "draining"),
         ({"reachable": False, "reason": "it does not answer"}, "not reachable"),
+        ({"reachable": False, "restarting": True}, "restarting"),
     ],
 )
 async def test_an_upstream_shows_what_it_does(changes, state):

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from gateway.comfy.messages import Interrupted, Lost, NodeProgress, PromptStarted
-from gateway.upstreams.managed import BACKOFF_SECONDS, ManagedUpstream, WorkerCommand
+from gateway.interfaces import Restartable
+from gateway.upstreams.managed import BACKOFF_SECONDS, STEADY_SECONDS, ManagedUpstream, WorkerCommand
 from tests.fakes.clock import FrozenClock
 from tests.fakes.upstream import FakeUpstream
 
@@ -23,15 +24,15 @@ CHILD = (
 )
 
 
-def command(code):
+def command(code, **more):
     # -S -E: a bare interpreter starts in a third of the time.
-    return WorkerCommand((sys.executable, "-S", "-E", "-c", code))
+    return WorkerCommand((sys.executable, "-S", "-E", "-c", code), **more)
 
 
 class Pool:
     """Owns one worker, as the pool does."""
 
-    def __init__(self, tmp_path, code=CHILD):
+    def __init__(self, tmp_path, code=CHILD, **more):
         self.clock = FrozenClock()
         self.remotes = []
         self.changed = asyncio.Event()
@@ -41,7 +42,7 @@ class Pool:
             self.make_remote,
             clock=self.clock,
             on_change=self.changed.set,
-            command=command(code),
+            command=command(code, **more),
         )
 
     def make_remote(self, url, token):
@@ -188,3 +189,46 @@ async def test_a_child_that_does_not_say_its_port_is_told_and_started_again(tmp_
         [message] = [message async for message in pool.worker.run("p", {}, job_id="j", attempt=1)]
         assert isinstance(message, Lost)
         assert not pool.task.done()
+
+
+async def test_a_restart_ends_the_child_and_the_next_one_starts_at_once(tmp_path, process):
+    async with Pool(tmp_path, engine="comfyui") as pool:
+        assert isinstance(pool.worker, Restartable)
+        assert pool.worker.status().engine == "preview", "what runs there is what it says itself"
+        messages = pool.worker.run("p", {}, job_id="j", attempt=1)
+        waiting = asyncio.create_task(anext(messages))
+        await asyncio.sleep(0)
+        await pool.worker.restart()
+        assert process[0][0].returncode == 0
+        assert await waiting == Lost("p", "the worker's process ended", by_our_stop=True)
+        assert pool.worker.status().engine == "comfyui"
+        await pool.next_change()
+        while len(pool.remotes) < 2:  # its clock stands still: no backoff is waited for
+            await pool.next_change()
+        assert pool.worker.status().reachable
+
+
+async def test_a_restart_does_not_wait_for_the_backoff(tmp_path, process):
+    async with Pool(tmp_path, "raise SystemExit(3)") as pool:
+        assert len(process) == 1
+        await pool.worker.restart()
+        await pool.next_change()
+        assert len(process) == 2
+
+
+@pytest.mark.parametrize(("served", "waits"), [(STEADY_SECONDS, False), (STEADY_SECONDS - 1, True)])
+async def test_only_time_in_service_forgives_the_backoff(tmp_path, process, served, waits):
+    async with Pool(tmp_path) as pool:
+        pool.clock.advance(served)
+        os.kill(process[0][0].pid, signal.SIGSEGV)
+        await pool.next_change()
+        if waits:
+            assert len(process) == 1
+            pool.clock.advance(BACKOFF_SECONDS[0])
+        await pool.next_change()
+        assert len(pool.remotes) == 2
+
+
+async def test_one_that_takes_longer_than_it_may_is_told_so(tmp_path):
+    async with Pool(tmp_path, "import sys; sys.stdin.read()", start_seconds=0.01) as pool:
+        assert "did not start within" in pool.worker.status().reason
