@@ -24,7 +24,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.transport.serialization import Binary
 
 from gateway.api.dialects import DIALECTS
-from tests.openapi.house import House
+from tests.openapi.house import UPLOAD, House
 from tests.tools.conformance import conformance
 
 TIMEOUT_SECONDS = 90
@@ -39,6 +39,16 @@ KINDS = {
     **dict.fromkeys(("image", "source_image", "source_url", "image_url", "target_image", "target_image_url"), "image"),
     **dict.fromkeys(("video", "video_url", "target_video"), "video"),
 }
+#: What is put where nothing made up would ever fit: a graph that runs, and what a template takes.
+VALID = {
+    "workflow": {
+        "1": {"class_type": "LoadImage", "inputs": {"image": UPLOAD}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "copy"}},
+    },
+    "inputs": {"target": UPLOAD, "face": UPLOAD},
+}
+#: Made up, they are refused nearly always, and what stands beside them is not looked at.
+OPTIONAL = {"consent", "extra_data", "gateway", "metadata", "priority", "webhook_url"}
 #: The first of these that an answer to a create holds is the job.
 JOB_FIELDS = ("prompt_id", "task_id", "ticket_id", "id")
 
@@ -98,8 +108,9 @@ def explored(
     assert {check.__name__ for check in checks} == WANTED_CHECKS
     with requests.Session() as session:
         session.trust_env = False
-        for found in schema.get_all_operations():
-            operation = found.ok()
+        operations = [found.ok() for found in schema.get_all_operations()]
+        # What deletes comes last: what it deletes is asked for by the others.
+        for operation in sorted(operations, key=lambda operation: operation.method.upper() == "DELETE"):
             if wanted(operation.label):
                 yield Trial(house, session, checks).of(operation, examples, number)
 
@@ -155,14 +166,20 @@ class Trial:
     def _prepare(self, case: Any, wishes: Wishes) -> None:
         if wishes.names_what_is_there:
             for name in case.path_parameters or {}:
-                if name in self.house.known:
-                    choices = self.house.known[name]
+                choices = next(
+                    (of for part, of in self.house.known.items() if f"{{{name}}}" in part and part in case.path), None
+                )
+                if choices is not None:
                     case.path_parameters[name] = choices[wishes.place % len(choices)]
         body = case.body
         if not isinstance(body, dict):
             return
         if wishes.has_valid_files:
             self._put_files(body)
+            if wishes.place % 2:
+                for name in OPTIONAL & body.keys():
+                    del body[name]
+            body.update({name: value for name, value in VALID.items() if isinstance(body.get(name), dict)})
         if wishes.answers_at_once and case.operation.label == "POST /face-swap":
             body["return_prompt_id_only"] = "true"
         if case.operation.label == "POST /-/upstreams" and "://" in str(body.get("url")):

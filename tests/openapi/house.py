@@ -22,6 +22,8 @@ from tests.tools.file_server import serving
 from tests.tools.gateway_process import GatewayProcess, free_port
 from tests.tools.waiting import wait_until_now
 
+#: Name of an upload that is there.
+UPLOAD = "face.png"
 MEDIA_HOST = "media.example.com"
 CREDITS = 1_000_000_000
 #: May be drained and taken out: the other one goes on. A foreign one would be given all swaps, and there is none.
@@ -36,7 +38,7 @@ class House:
     key: str
     #: Its OpenAPI document, as it is served to the key.
     document: dict[str, Any]
-    #: Name of a parameter in paths -> what is there to name.
+    #: Part of a path with one parameter in it -> what is there to name; the first that fits counts.
     known: Mapping[str, tuple[str, ...]]
     #: Valid files by kind: "image", "video", "gif".
     files: Mapping[str, bytes]
@@ -94,15 +96,24 @@ def _furnished(gateway: GatewayProcess, files: Mapping[str, bytes], urls: Mappin
         nowhere = f"http://127.0.0.1:{free_port()}"
         done, link = _swapped(http, files)
         canceled = _canceled(http, files)
+        uploaded = _uploaded(http, files)
         detected = _created(http, "/api/v1/face-detect", {"target_url": urls["image"]})["task_id"]
         document = http.get("/openapi.json").json()
+    jobs = (done, canceled)
     known = {
-        "prompt_id": (done, canceled),
-        "task_id": (done, canceled),
-        "ticket_id": (done, canceled),
-        "id": (done, canceled, detected, spare_key),
-        "filename": (link,),
-        "name": (link, SPARE, "page.js"),
+        "/-/ui/{name}": ("page.js", "docs.html"),
+        "/-/upstreams/{name}": (SPARE,),
+        "/-/keys/{id}": (spare_key,),
+        "/api/v1/face-detect/{id}": (detected,),
+        "/api/v2/templates/{name}": ("faceswap_image", "face_detect"),
+        "/api/v2/assets/{id}": (uploaded["id"],),
+        "{id}": jobs,
+        "{prompt_id}": jobs,
+        "{task_id}": jobs,
+        "{ticket_id}": jobs,
+        "{filename}": (link,),
+        "/static/{name}": (link,),
+        "{hash}": (uploaded["hash"],),
     }
     return House(gateway, key, document, known, files, urls, nowhere)
 
@@ -125,6 +136,14 @@ def _swapped(http: httpx.Client, files: Mapping[str, bytes]) -> tuple[str, str]:
     job = _submitted(http, files)
     wait_until_now(lambda: _job(http, job)["finished_at"] is not None, what="the first swap")
     return job, _job(http, job)["results"][0]["link"]
+
+
+def _uploaded(http: httpx.Client, files: Mapping[str, bytes]) -> Any:
+    """An asset."""
+    fields = {"content_type": "image/png", "file_path": UPLOAD}
+    answer = http.post("/api/v2/assets", files={"file": ("f.png", files["image"])}, data=fields)
+    answer.raise_for_status()
+    return answer.json()
 
 
 def _canceled(http: httpx.Client, files: Mapping[str, bytes]) -> str:

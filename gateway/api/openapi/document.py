@@ -48,9 +48,12 @@ _WEBHOOK_HEADERS: Final = {
     "webhook-timestamp": "Unix seconds of the attempt.",
     "webhook-signature": "`v1,` and the base64 of an HMAC-SHA256; several, with spaces between them, while a secret is replaced.",
 }
+#: Of links that were signed: what opens them beside a key.
+_SIGNATURE: Final = {"type": "apiKey", "in": "query", "name": "signature", "description": "Of a link that was told."}
 _SCHEMES: Final[Mapping[str, Mapping[str, str]]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A key, or the admin token."},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "A key, or the admin token."},
+    "signature": _SIGNATURE,
     "ticket": {
         "type": "apiKey",
         "in": "query",
@@ -258,6 +261,8 @@ class _Writer:
         keys: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}]
         if isinstance(endpoint, SocketEndpoint) or endpoint.takes_ticket:
             keys.append({"ticket": []})
+        if isinstance(endpoint, Endpoint) and endpoint.opened_by is not None:
+            keys.append({endpoint.opened_by: []})
         if endpoint.access is Access.PUBLIC:
             return [{}]
         is_open = self.world.settings.auth == "open" and endpoint.access is Access.OWNER
@@ -305,7 +310,10 @@ class _Writer:
             self.schemas.refs[description.envelope],
             kinds_of(endpoint, told),
         )
-        for status, response in refused.items():
+        for status, told_of in refused.items():
+            # What is answered to HEAD has no body.
+            is_bare = isinstance(endpoint, Endpoint) and endpoint.method == "HEAD"
+            response = {name: value for name, value in told_of.items() if name != "content" or not is_bare}
             if str(status) in answers:
                 _add_refusal(answers[str(status)], response)
                 continue

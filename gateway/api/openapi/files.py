@@ -30,20 +30,24 @@ FILE_PARAMETERS: Final = (
     Parameter("If-None-Match", "Answer 304 when the file is still this one.", where="header"),
     Parameter("If-Range", "Answer the whole file unless it is still this one.", where="header"),
 )
+
+
+def _answers(*types: str) -> tuple[Answer, ...]:
+    whole = dict.fromkeys(types, _BYTES)
+    return (
+        Answer(200, "The whole file.", whole, _VALIDATORS),
+        # Of several parts each has its own Content-Range.
+        Answer(206, "The parts that were asked for.", {**whole, "multipart/byteranges": _BYTES}, _VALIDATORS),
+        Answer(304, "It is the file that the client has.", {}, _VALIDATORS),
+        Answer(412, "It is not the file that the client wants.", {}, _VALIDATORS),
+        Answer(416, "The file has no such part.", {}, {**_VALIDATORS, **_RANGE}),
+    )
+
+
 #: Results of jobs: pictures and videos.
-FILE_ANSWERS: Final = (
-    Answer(200, "The whole file.", {"image/*": _BYTES, "video/*": _BYTES}, _VALIDATORS),
-    Answer(
-        206,
-        "The parts that were asked for.",
-        {"image/*": _BYTES, "video/*": _BYTES, "multipart/byteranges": _BYTES},
-        # Of several parts each has its own.
-        _VALIDATORS,
-    ),
-    Answer(304, "It is the file that the client has.", {}, _VALIDATORS),
-    Answer(412, "It is not the file that the client wants.", {}, _VALIDATORS),
-    Answer(416, "The file has no such part.", {}, {**_VALIDATORS, **_RANGE}),
-)
+FILE_ANSWERS: Final = _answers("image/*", "video/*")
+#: Whatever was uploaded, too.
+ANY_FILE_ANSWERS: Final = _answers("*/*")
 
 
 def types_of(kinds: Iterable[MediaKind]) -> str:

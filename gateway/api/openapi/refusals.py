@@ -103,7 +103,7 @@ def kinds_of(endpoint: Endpoint | SocketEndpoint, operation: Operation) -> _Kind
     if isinstance(endpoint, SocketEndpoint):
         return kinds | {BusyError, UpgradeRequiredError}
     if endpoint.holds is Holds.SLOT:
-        kinds |= {BusyError}
+        kinds |= {endpoint.when_full}
     if operation.body is not None:
         kinds |= _WITH_A_BODY
         if any(content.file_types for content in operation.body.contents.values()):

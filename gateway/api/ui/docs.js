@@ -4,7 +4,7 @@ import { byId, element, say } from "./dom.js";
 import { inline, members } from "./docs_shapes.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete", "head"];
-const KEYS = { bearer: "a key as Bearer token", apiKey: "a key in X-API-Key", ticket: "a ticket in the query" };
+const KEYS = { bearer: "a key as Bearer token", apiKey: "a key in X-API-Key", ticket: "a ticket in the query", signature: "a signed link" };
 const SHOWN_STATUS_LIMIT = 400;
 
 let told = null;

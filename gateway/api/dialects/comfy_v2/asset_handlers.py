@@ -20,7 +20,7 @@ from gateway.audit import PICTURES, MediaKind
 
 #: The field of a link's query that stands for a key; beside it stands when the link ends.
 SIGNATURE: Final = "signature"
-_EXPIRES: Final = "expires"
+EXPIRES: Final = "expires"
 _OK: Final = int(HTTPStatus.OK)
 _CREATED: Final = int(HTTPStatus.CREATED)
 _NO_CACHE: Final = {"Cache-Control": "no-store"}
@@ -81,7 +81,7 @@ async def get_content(request: Request, call: Call) -> Response:
     """``GET /api/v2/assets/{id}/content``: for its owner, and for whoever has a link that was signed."""
     asset_id, query = _id(request), request.query_params
     if SIGNATURE in query:
-        asset = await call.service.assets.opened(asset_id, query.get(_EXPIRES, ""), query[SIGNATURE])
+        asset = await call.service.assets.opened(asset_id, query.get(EXPIRES, ""), query[SIGNATURE])
     else:
         asset = await call.service.assets.get(asset_id, call.known.owner)
     left_seconds = 0.0 if asset.expires_at is None else asset.expires_at - call.service.clock.now()

@@ -24,15 +24,15 @@ TAGS: Final = "tags"
 #: Seconds that a client may ask for: a minute to a week.
 EXPIRES_IN: Final = range(60, 604_800 + 1)
 MAX_TAGS: Final = 32
-_MAX_TAG_CHARACTERS: Final = 128
-_MAX_PATH_BYTES: Final = 512
+MAX_TAG_CHARACTERS: Final = 128
+MAX_PATH_BYTES: Final = 512
 #: Where an upload may be put: beside the inputs. Nothing is written among an upstream's models.
 _INPUTS: Final = "input"
-_HASH: Final = re.compile(r"blake3:([0-9a-f]{64})", re.IGNORECASE)
+HASH: Final = re.compile(r"blake3:([0-9a-f]{64})", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,127}"
 #: RFC 9110 section 8.3.1.
-_CONTENT_TYPE: Final = re.compile(
+CONTENT_TYPE: Final = re.compile(
     rf"{_WORD}/{_WORD}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|\"[ !#-\[\]-~]{{0,127}}\")){{0,4}}"
 )
 #: Declared types that bytes are served as; others might be run by a browser.
@@ -109,16 +109,16 @@ def read_from_hash(body: Mapping[str, JsonValue]) -> FromHash:
 
 def lookup_hash(text: str) -> str:
     """The hash in ``blake3:<64 hex digits>``, lower case; what is none becomes "", which is the hash of nothing."""
-    match = _HASH.fullmatch(text)
+    match = HASH.fullmatch(text)
     return "" if match is None else match[1].lower()
 
 
 def _file_path(text: str) -> str:
     parts = text.split("/")
-    is_odd = not text.isprintable() or "\\" in text or len(text.encode("utf-8", "replace")) > _MAX_PATH_BYTES
+    is_odd = not text.isprintable() or "\\" in text or len(text.encode("utf-8", "replace")) > MAX_PATH_BYTES
     if is_odd or any(part.strip() in {"", ".", ".."} for part in parts):
         raise InvalidInputError(
-            f"file_path is a relative path of at most {_MAX_PATH_BYTES} bytes, without '..', backslashes and "
+            f"file_path is a relative path of at most {MAX_PATH_BYTES} bytes, without '..', backslashes and "
             "control characters.",
             field="file_path",
         )
@@ -131,16 +131,16 @@ def _file_path(text: str) -> str:
 
 
 def _content_type(text: str) -> str:
-    if _CONTENT_TYPE.fullmatch(text) is None:
+    if CONTENT_TYPE.fullmatch(text) is None:
         raise InvalidInputError("content_type is a media type such as image/png.", field="content_type")
     return text
 
 
 def _tags(given: Sequence[object]) -> tuple[str, ...]:
     tags = tuple(tag for tag in given if isinstance(tag, str) and tag.isprintable() and tag)
-    if len(tags) != len(given) or len(tags) > MAX_TAGS or any(len(tag) > _MAX_TAG_CHARACTERS for tag in tags):
+    if len(tags) != len(given) or len(tags) > MAX_TAGS or any(len(tag) > MAX_TAG_CHARACTERS for tag in tags):
         raise InvalidInputError(
-            f"tags are at most {MAX_TAGS} texts of 1 to {_MAX_TAG_CHARACTERS} printable characters.", field=TAGS
+            f"tags are at most {MAX_TAGS} texts of 1 to {MAX_TAG_CHARACTERS} printable characters.", field=TAGS
         )
     return tags
 

@@ -33,7 +33,7 @@ MAX_LABELS_BYTES: Final = 4096
 PRIORITIES: Final = range(-1_000_000, 1_000_001)
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 100
-_RESERVED: Final = ("webhook_url", "inputs")
+RESERVED: Final = ("webhook_url", "inputs")
 _OURS: Final = frozenset({"priority", "metadata", "webhook_url"})
 _LABEL: Final = re.compile(r"metadata\[(.{1,256})\]", re.DOTALL)
 
@@ -70,7 +70,7 @@ def read_job(body: Mapping[str, JsonValue]) -> JobRequest:
         InvalidInputError: naming the member.
     """
     wishes = read_wishes(body)
-    for member in _RESERVED:
+    for member in RESERVED:
         if body.get(member) is not None:
             raise InvalidInputError(f"{member} is reserved and not accepted.", field=member)
     workflow = Members(body).object("workflow")

@@ -20,7 +20,7 @@ from gateway.errors import InvalidInputError
 from gateway.idempotency import HEADER, Claim, Wanted
 
 #: The contract recommends a UUID and sets no limit; this is what its reference proxy takes.
-_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 async def wanted_of(request: Request, call: Call) -> Wanted | None:
@@ -33,7 +33,7 @@ async def wanted_of(request: Request, call: Call) -> Wanted | None:
     values = request.headers.getlist(HEADER)
     if not values:
         return None
-    if len(values) > 1 or _KEY.fullmatch(values[0]) is None:
+    if len(values) > 1 or KEY.fullmatch(values[0]) is None:
         raise InvalidInputError(f"{HEADER} takes 1 to 255 printable ASCII characters, once.", field=HEADER)
     if may_hold_a_key(values[0]):
         raise InvalidInputError(f"{HEADER} holds an API key, and what it holds is stored: send another.", field=HEADER)
