@@ -20,7 +20,7 @@ from gateway.api.openapi.vocabulary import Content, World
 from gateway.api.own_routes import OWN_ENDPOINTS
 from gateway.api.problems import PROBLEM_TYPE, status_hint
 from gateway.api.window import Dialect, Endpoint, SocketEndpoint
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, MethodNotAllowedError, NotFoundError
 from gateway.settings import from_mapping
 from tests.tools.sse_parser import parse
 
@@ -29,6 +29,7 @@ class Conformance:
     """What is described, by path. Args: dialects: those that are spoken."""
 
     def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self._dialects = dialects
         self._sections = sections(World(from_mapping({})), dialects, OWN_ENDPOINTS)
         self._places = [
             (re.compile(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(endpoint.path))), endpoint, section)
@@ -44,8 +45,10 @@ class Conformance:
         here = [(endpoint, section) for pattern, endpoint, section in self._places if pattern.fullmatch(path)]
         asked = [(endpoint, section) for endpoint, section in here if _method(endpoint) == method]
         if not asked:
-            if here and status == 405:
-                _require_envelope(here[0][1], headers, body, None)
+            if status >= 400 and (section := self._speaker(path)) is not None:
+                # An unknown path or method: whoever speaks at the path says so.
+                kinds = {404: [NotFoundError], 405: [MethodNotAllowedError]}.get(status)
+                _require_envelope(section, headers, body, kinds)
             return
         endpoint, section = asked[0]
         operation = section.description.operations[spelled(endpoint)]
@@ -61,6 +64,14 @@ class Conformance:
             return
         assert refused, where
         _require_envelope(section, headers, body, refused)
+
+    def _speaker(self, path: str) -> Section | None:
+        """Who answers at a path that is nobody's; None for a dialect that is not described."""
+        dialect = next((dialect for dialect in self._dialects if dialect.speaks_at(path)), None)
+        if dialect is None:
+            return self._sections[-1]
+        tags = {section.description.tag: section for section in self._sections}
+        return tags.get(dialect.name)
 
 
 _MADE: dict[tuple[str, ...], Conformance] = {}

@@ -110,6 +110,8 @@ def description(prefix: str) -> dict[str, object]:
             f"GET {prefix}/health": "How the gateway and its upstreams are.",
             f"GET {prefix}/health/ready": "503 when nothing can run.",
             f"GET {prefix}/-/jobs": "Your jobs.",
+            f"GET {prefix}/openapi.json": "All of it, as OpenAPI 3.1.",
+            f"GET {prefix}/docs": "The same as a page.",
         },
         "fields": {
             "video": "file: the video to change",
