@@ -1,6 +1,6 @@
-"""What a result is called: the client's wish made harmless.
+"""What things are called: a result, by the client's wish made harmless; an upstream that nobody named.
 
-Pure. The name is for people; where a file lies never depends on it, and the link adds random bits of its own.
+Pure. A result's name is for people; where a file lies never depends on it, and the link adds random bits of its own.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 MAX_CHARACTERS = 80
 #: The task whose results have been called otherwise since before there were others.
@@ -25,3 +26,17 @@ def safe_output_name(wish: str | None, now: float, task: str = FACE_SWAP) -> str
     stem = "faceswap" if task == FACE_SWAP else _OUTSIDE.sub("_", task)
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d_%H%M%S")
     return f"{stem[: MAX_CHARACTERS - len(moment) - 1]}_{moment}"
+
+
+def upstream_name(url: str) -> str:
+    """An upstream's name where nobody gave it one: host and port, never credentials. Raises ValueError."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if ":" in host:
+        host = f"ipv6-{host.replace(':', '-')}"
+    return f"{host}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def told_name(name: str, address: str, number: int) -> str:
+    """What clients are told of an upstream's name: a number in place of one that is only its address."""
+    return f"upstream-{number}" if name == upstream_name(address) else name

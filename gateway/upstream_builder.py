@@ -11,12 +11,12 @@ import ssl
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from gateway.data_dir import StartError
 from gateway.errors import InvalidInputError
 from gateway.interfaces import Clock, Store, Upstream, UpstreamRow
 from gateway.lease import MayAct
+from gateway.naming import upstream_name
 from gateway.settings import Settings
 from gateway.upstreams import checkout
 from gateway.upstreams.client import parse_address
@@ -68,7 +68,7 @@ class UpstreamBuilder:
         made: dict[str, Made] = {}
         for url in self._settings.upstreams:
             try:
-                name = name_of(url)
+                name = upstream_name(url)
                 if name in made:
                     raise StartError(f"GATEWAY_UPSTREAMS names {name} twice: name each instance once.")
                 row = await self._store.upstream(name, now=now)
@@ -99,7 +99,7 @@ class UpstreamBuilder:
             return self._own(url, (await self._restore(url)).client_id)
         try:
             parse_address(url)
-            wanted = name or name_of(url)
+            wanted = name or upstream_name(url)
         except ValueError as error:
             raise InvalidInputError(f"{error}, for example http://10.0.0.5:8188", field="url") from error
         if not PLAIN_NAME.fullmatch(wanted) or wanted.startswith((WORKER_PREFIX, checkout.PREFIX)):
@@ -144,29 +144,5 @@ class UpstreamBuilder:
                 may_act=self._may_act,
             )
 
-        folder, command = self._program(name)
-        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change, command=command)
-
-    def _program(self, name: str) -> tuple[Path, WorkerCommand]:
-        """Where a process of our own keeps its files, and how it is started."""
-        settings, device = self._settings, checkout.names(self._settings.comfyui_devices).get(name)
-        if device is None or settings.comfyui_dir is None:
-            return self._folder / "embedded" / name, WorkerCommand()
-        folder = self._folder / checkout.FOLDER / name
-        return folder, checkout.launcher(
-            settings.comfyui_dir,
-            checkout.python_of(settings.comfyui_dir, settings.comfyui_python),
-            device,
-            folder,
-            max_upload_mib=-(-int(settings.max_upload) // MIB),
-            arguments=shlex.split(settings.comfyui_args or ""),
-        )
-
-
-def name_of(url: str) -> str:
-    """An upstream's name where nobody gave it one: host and port, never credentials."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if ":" in host:
-        host = f"ipv6-{host.replace(':', '-')}"
-    return f"{host}-{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        folder = self._folder / "embedded" / name
+        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change)

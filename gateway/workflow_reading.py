@@ -22,7 +22,7 @@ from gateway.workflow_values import Draft, Reason
 
 #: Far above any workflow that people draw (the largest shared ones have some hundreds).
 MAX_NODES: Final = 5_000
-#: One behind the other. ComfyUI a125cd84 was seen to take 975 and to refuse 980.
+#: One behind the other. ComfyUI a125cd84 was seen to run 975 and to refuse 1 000.
 MAX_CHAIN: Final = 950
 #: Of all nodes together: keys and values, however deep.
 MAX_VALUES: Final = 500_000

@@ -18,9 +18,9 @@ from gateway.cli.reaching import DATABASE
 from gateway.engine.template_files import FOLDER, read_folder, workflows_folder
 from gateway.fitness import check
 from gateway.lacks import Problem, ProblemKind, is_left_out
+from gateway.naming import upstream_name
 from gateway.settings import Settings
 from gateway.template import Template
-from gateway.upstream_builder import name_of
 from gateway.upstreams.client import Answer, NoAnswerError, NotSentError, UpstreamClient, parse_address
 
 #: Custom nodes by how their classes' names begin, and where they come from.
@@ -71,7 +71,7 @@ def instances(settings: Settings) -> list[Instance]:
     found = {}
     for url in settings.upstreams:
         try:
-            found[name_of(url)] = Instance(name_of(url), url)
+            found[upstream_name(url)] = Instance(upstream_name(url), url)
         except ValueError:
             found["?"] = Instance("?", url)
     return [*{**_added(settings.data_dir / DATABASE), **found}.values()]

@@ -24,6 +24,7 @@ from gateway.engine.needs import Need
 from gateway.errors import ConflictError, NotFoundError
 from gateway.interfaces import Capabilities, Clock, Upstream
 from gateway.lacks import missing_on
+from gateway.naming import told_name
 from gateway.scheduling import Refusals, Slot
 from gateway.template import Template
 
@@ -369,10 +370,11 @@ class Pool:
         return [capabilities for capabilities in known if capabilities is not None]
 
     def capabilities_by_name(self) -> dict[str, Capabilities]:
-        """What each upstream can do that clients' own graphs may run on, down or not, as far as it has said so."""
+        """What each upstream can do that clients' own graphs may run on, as far as it has said so; by ``told_name``."""
         able = (member for member in self._members.values() if not (member.embedded and self._has_real))
-        known = ((member.upstream.name, member.upstream.capabilities()) for member in able)
-        return {name: capabilities for name, capabilities in sorted(known) if capabilities is not None}
+        statuses = sorted((member.upstream.status().name, member.upstream) for member in able)
+        known = {told_name(name, at.status().address, n): at.capabilities() for n, (name, at) in enumerate(statuses, 1)}
+        return {name: capabilities for name, capabilities in known.items() if capabilities is not None}
 
     def upload_limits(self) -> list[int | None]:
         """Largest input per upstream; None for one that has not said or sets no limit."""

@@ -8,9 +8,10 @@ import pytest
 from gateway.data_dir import StartError
 from gateway.errors import ConflictError, InvalidInputError
 from gateway.main import local_url, open_gateway
+from gateway.naming import upstream_name
 from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
-from gateway.upstream_builder import UpstreamBuilder, name_of
+from gateway.upstream_builder import UpstreamBuilder
 from tests.fakes.clock import FrozenClock
 
 
@@ -41,7 +42,7 @@ def allow(name: str) -> None:
     ],
 )
 def test_name_of_an_upstream_is_its_place_and_never_its_credentials(url, name) -> None:
-    assert name_of(url) == name
+    assert upstream_name(url) == name
 
 
 async def test_upstreams_of_the_settings_those_remembered_and_workers_make_the_pool(build) -> None:

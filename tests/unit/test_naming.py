@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.naming import MAX_CHARACTERS, safe_output_name
+from gateway.naming import MAX_CHARACTERS, safe_output_name, told_name
 
 NOON = 1_750_248_022.0  # 2025-06-18 12:00:22 UTC
 
@@ -51,3 +51,17 @@ def test_any_wish_gives_a_plain_short_name(wish: str) -> None:
 def test_without_a_wish_the_task_is_in_the_name(task, name):
     assert safe_output_name(None, NOON, task) == name
     assert safe_output_name("mine", NOON, task) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "told"),
+    [
+        ("10.0.0.5-8188", "http://10.0.0.5:8188", "upstream-3"),
+        ("gpu.example.org-443", "https://gpu.example.org:443", "upstream-3"),
+        ("ipv6---1-8188", "http://[::1]:8188", "upstream-3"),
+        ("left-gpu", "http://10.0.0.5:8188", "left-gpu"),
+        ("embedded-1", "http://127.0.0.1:40001", "embedded-1"),
+    ],
+)
+def test_clients_are_told_a_name_but_no_address(name, address, told):
+    assert told_name(name, address, 3) == told
