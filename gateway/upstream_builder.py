@@ -144,5 +144,20 @@ class UpstreamBuilder:
                 may_act=self._may_act,
             )
 
-        folder = self._folder / "embedded" / name
-        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change)
+        folder, command = self._program(name)
+        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change, command=command)
+
+    def _program(self, name: str) -> tuple[Path, WorkerCommand]:
+        """Where a process of our own keeps its files, and how it is started."""
+        settings, device = self._settings, checkout.names(self._settings.comfyui_devices).get(name)
+        if device is None or settings.comfyui_dir is None:
+            return self._folder / "embedded" / name, WorkerCommand()
+        folder = self._folder / checkout.FOLDER / name
+        return folder, checkout.launcher(
+            settings.comfyui_dir,
+            checkout.python_of(settings.comfyui_dir, settings.comfyui_python),
+            device,
+            folder,
+            max_upload_mib=-(-int(settings.max_upload) // MIB),
+            arguments=shlex.split(settings.comfyui_args or ""),
+        )
