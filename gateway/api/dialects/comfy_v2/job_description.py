@@ -44,7 +44,6 @@ from gateway.errors import (
 from gateway.outbox import FIELD as WEBHOOK
 
 Word = Literal["queued", "running", "canceling", "succeeded", "failed", "expired", "canceled"]
-Label = str | int | float | bool | None
 
 
 class ComfyProgress(Model):
@@ -107,7 +106,8 @@ class ComfyGateway(Model):
     """What the published contract has no place for."""
 
     priority: int
-    metadata: str | dict[str, Label] | None
+    metadata: str | dict[str, Any] | None
+    """Flat, unless the job came in by a dialect that takes more."""
     webhook_url: str | None
     template: str
     engine: str | None
