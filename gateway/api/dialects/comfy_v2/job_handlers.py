@@ -122,10 +122,12 @@ async def get_jobs(request: Request, call: Call) -> Response:
 async def _page(call: Call, wanted: Listing) -> tuple[list[Job], str | None, bool]:
     """The jobs of a page, where the next begins, and whether the looking stopped before this one was full."""
     states = None if wanted.words is None else frozenset[JobState]().union(*(STATES_OF[w] for w in wanted.words))
+    # Of what is filtered nobody knows how many have to be looked at; of the rest, one more tells whether there is more.
+    at_once = job_reading.MAX_LIMIT if wanted.words or wanted.labels else wanted.limit + 1
     found: list[Job] = []
     cursor, scanned = wanted.cursor, 0
     while scanned < MAX_SCAN:
-        some = await _some(call, states, cursor, min(job_reading.MAX_LIMIT, MAX_SCAN - scanned))
+        some = await _some(call, states, cursor, min(at_once, MAX_SCAN - scanned))
         for place, job in enumerate(some, 1):
             if (wanted.words is None or word(job) in wanted.words) and has_labels(job, wanted.labels):
                 found.append(job)
