@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -179,7 +180,7 @@ class Trial:
             if wishes.place % 2:
                 for name in OPTIONAL & body.keys():
                     del body[name]
-            body.update({name: value for name, value in VALID.items() if isinstance(body.get(name), dict)})
+            body.update({name: deepcopy(value) for name, value in VALID.items() if isinstance(body.get(name), dict)})
         if wishes.answers_at_once and case.operation.label == "POST /face-swap":
             body["return_prompt_id_only"] = "true"
         if case.operation.label == "POST /-/upstreams" and "://" in str(body.get("url")):

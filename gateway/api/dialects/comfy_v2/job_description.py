@@ -260,8 +260,14 @@ def created(says: str) -> Answer:
 
 def _create() -> dict[str, Operation]:
     secret: Schema = {"type": "string", "maxLength": job_reading.MAX_SECRET_CHARACTERS}
+    node = opened({"class_type": {"type": "string"}, "inputs": {"type": "object"}}, ("class_type", "inputs"))
     members: dict[str, Schema] = {
-        "workflow": {"type": "object", "description": "A graph in API format."},
+        "workflow": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": node,
+            "description": "A graph in API format: each node by its id.",
+        },
         "extra_data": nullable(closed({job_reading.SECRET: secret})),
         **wishes(),
         # Reserved by the published contract.
