@@ -16,7 +16,7 @@ import structlog
 
 from gateway.comfy.messages import NodeOutput
 from gateway.engine.following import Attempt
-from gateway.engine.outputs import MAX_FILES, each_file, source_of
+from gateway.engine.outputs import MAX_FILES, all_of, each_file, source_of
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector, Maker, ResultLostError
 from gateway.errors import GatewayError, ShuttingDownError
@@ -52,7 +52,7 @@ class EarlyOutputs:
         waiting, more = deque[NodeOutput](), asyncio.Event()
 
         def heard(output: NodeOutput) -> None:
-            if output.files and len(waiting) < MAX_WAITING:
+            if all_of(output) and len(waiting) < MAX_WAITING:
                 waiting.append(output)
                 more.set()
 
@@ -82,7 +82,7 @@ class EarlyOutputs:
             return
         results: list[JobResult] = []
         try:
-            for node_id, file in each_file({output.node_id: output.files}):
+            for node_id, file in each_file({output.node_id: all_of(output)}):
                 if (node_id, source_of(file)) not in attempt.kept:
                     results.append(await self._collector.as_made(maker, node_id, file))
         except (ResultLostError, GatewayError, OSError) as error:

@@ -12,14 +12,25 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+import structlog
+
 from gateway.audit import MediaFacts, MediaKind
-from gateway.comfy.messages import OutputFile
+from gateway.comfy.messages import NodeOutput, OutputFile
 from gateway.errors import ResultInvalidError
 from gateway.workflow import Workflow
+
+log = structlog.get_logger(__name__)
 
 #: Files of one job. Each is told in the job's row and as an event; frames by the thousand belong into a video.
 MAX_FILES: Final = 1000
 MAX_NAME_CHARACTERS: Final = 200
+#: Texts that one node may say, and how long one may be: they are kept with the task until its end.
+MAX_TEXTS: Final = 16
+MAX_TEXT_CHARACTERS: Final = 65_536
+#: Key of a node's texts.
+TEXT: Final = "text"
+#: Stands where a file's folder would: no file of the upstream has it.
+SAID: Final = "said"
 
 #: Key of a node's output -> what lies under it, where the bytes do not say.
 _KINDS: Final = {
@@ -66,13 +77,29 @@ def source_of(file: OutputFile) -> str:
     return f"{file.type}/{file.subfolder}/{file.filename}"
 
 
+def all_of(output: NodeOutput) -> tuple[OutputFile, ...]:
+    """What a node made: its files, and each text that it only said, as a file that needs no fetching."""
+    said = output.data.get(TEXT)
+    # Half a character, which JSON can say, cannot be stored.
+    texts = (
+        [text.encode(errors="replace").decode() for text in said if isinstance(text, str)]
+        if isinstance(said, list)
+        else []
+    )
+    kept = [text for text in texts[:MAX_TEXTS] if 0 < len(text) <= MAX_TEXT_CHARACTERS]
+    if len(kept) < len(texts):
+        log.info("texts_left_out", node=output.node_id, texts=len(texts), kept=len(kept))
+    named = (OutputFile(f"text-{number}.txt", "", SAID, TEXT, text=text) for number, text in enumerate(kept, 1))
+    return (*output.files, *named)
+
+
 def each_file(files: Mapping[str, tuple[OutputFile, ...]]) -> Iterator[tuple[str, OutputFile]]:
     """Every file with its node, each once. Raises ResultInvalidError when there are too many."""
     seen: set[tuple[str, str]] = set()
     for node_id, named in files.items():
         for file in named:
             key = (node_id, source_of(file))
-            if file.text is None and key not in seen:
+            if key not in seen:
                 seen.add(key)
                 yield node_id, file
         if len(seen) > MAX_FILES:

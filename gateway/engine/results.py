@@ -22,7 +22,7 @@ from gateway.binding import Bound
 from gateway.comfy.messages import NodeOutput, OutputFile
 from gateway.engine.detection import read_faces
 from gateway.engine.needs import TARGET_ROLE
-from gateway.engine.outputs import each_file, name_of, source_of, unmeasured
+from gateway.engine.outputs import all_of, each_file, name_of, source_of, unmeasured
 from gateway.engine.scratch import finished, scratch_folder
 from gateway.engine.streams import closing
 from gateway.errors import ResultInvalidError
@@ -169,7 +169,10 @@ class Collector:
         return made[0]
 
     async def _made(self, maker: Maker, node_id: str, file: OutputFile, path: Path) -> JobResult:
-        await self._fetch(maker.upstream, file, path)
+        if file.text is None:
+            await self._fetch(maker.upstream, file, path)
+        else:
+            await finished(path.write_bytes, file.text.encode())
         is_picture = await asyncio.to_thread(_looks_like_a_picture, path)
         measured = await self._media.measure(path) if is_picture else None
         facts = measured or unmeasured(file)
@@ -349,6 +352,8 @@ async def _pieces(upstream: Upstream, file: OutputFile) -> AsyncIterator[bytes]:
 
 def reported(bound: Bound, outputs: Mapping[str, NodeOutput]) -> Files:
     """What an attempt's nodes made: files, and of those that tell a report the text of it, unless that is far too long."""
+    if bound.template.workflow is not None:
+        return {node_id: all_of(output) for node_id, output in outputs.items()}
     found: dict[str, tuple[OutputFile, ...]] = {}
     for node_id, output in outputs.items():
         spec = bound.outputs.get(node_id)

@@ -370,7 +370,9 @@ class Runner:
     async def _finish(self, attempt: Attempt, files: Files) -> Ending:
         """Fetch, audit, store, and say so. A cancel stops it at once; a result that was not recorded leaves no bytes."""
         sentence, left, began = "Checking and storing the result", attempt.after_seconds, self._clock.monotonic()
-        await self.bars.show(attempt.job, attempt.task, attempt.run_to, sentence, left=left)
+        await self.bars.show(
+            attempt.job, attempt.task, attempt.run_to, sentence, snapshot=attempt.tracker.snapshot(), left=left
+        )
         work = self._collect(attempt, files)
         try:
             collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")

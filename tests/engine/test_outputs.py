@@ -5,8 +5,17 @@ from __future__ import annotations
 import pytest
 
 from gateway.audit import MediaKind
-from gateway.comfy.messages import OutputFile
-from gateway.engine.outputs import MAX_NAME_CHARACTERS, each_file, name_of, source_of, unmeasured
+from gateway.comfy.messages import NodeOutput, OutputFile
+from gateway.engine.outputs import (
+    MAX_NAME_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
+    MAX_TEXTS,
+    all_of,
+    each_file,
+    name_of,
+    source_of,
+    unmeasured,
+)
 from gateway.errors import ResultInvalidError
 from gateway.workflow import Workflow
 
@@ -51,9 +60,13 @@ def test_files_differ_by_node_type_folder_and_name_and_are_told_once():
     ]
 
 
-def test_what_a_node_says_is_no_file():
-    told = OutputFile("", "", "output", "text", text="a sentence")
-    assert list(each_file({"2": (told,)})) == []
+def test_what_a_node_says_is_a_file_for_each_text_within_limits():
+    texts = ["first", "", 7, "x" * (MAX_TEXT_CHARACTERS + 1), *(f"more {number}" for number in range(40))]
+    told = all_of(NodeOutput("prompt", "2", (file("text-1.txt"),), {"text": texts}))
+    assert [found.text for found in told[:3]] == [None, "first", "more 0"]
+    assert len(told) < 1 + MAX_TEXTS
+    assert len(list(each_file({"2": told}))) == len(told)
+    assert all_of(NodeOutput("prompt", "2", (), {"text": "no list"})) == ()
 
 
 def test_files_of_one_job_are_bounded():

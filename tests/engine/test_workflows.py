@@ -11,7 +11,7 @@ import pytest
 
 from gateway.audit import MediaKind
 from gateway.comfy.graph import allowed_values
-from gateway.comfy.messages import Failed, NodeFinished, NodeStarted, OutputFile, Succeeded
+from gateway.comfy.messages import Failed, NodeFinished, NodeOutput, NodeStarted, OutputFile, Succeeded
 from gateway.consent import Attestation
 from gateway.engine.assets import Upload
 from gateway.errors import (
@@ -410,6 +410,24 @@ async def test_after_a_loss_the_next_attempt_makes_all_anew(engine):
     job = await engine.until("succeeded", job_id)
     assert [engine.blobs.stored[result.blob] for result in job.results] == [b"the second"]
     assert set(await shown(engine, job_id)) == {result.asset_id for result in job.results}
+
+
+async def test_what_a_node_only_says_is_an_output_too(engine):
+    gpu = upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit_workflow(GRAPH)
+    gpu.prompt.start()
+    said = NodeOutput(gpu.prompt.id, "3", (), {"text": ["30 frames", "", 7, "\ud800 half", "x" * 65_537]})
+    gpu.prompt.say(said)
+    job = await engine.until("running", job_id)
+    assert [(result.name, result.facts.kind, result.facts.content_type) for result in job.results] == [
+        ("text-1.txt", MediaKind.TEXT, "text/plain"),
+        ("text-2.txt", MediaKind.TEXT, "text/plain"),
+    ]
+    gpu.prompt.say(Succeeded(gpu.prompt.id, {"3": said}))
+    job = await engine.until("succeeded", job_id)
+    assert [engine.blobs.stored[result.blob] for result in job.results] == [b"30 frames", b"? half"]
+    assert len(await shown(engine, job_id)) == 2
 
 
 async def test_a_restart_in_between_keeps_what_was_shown_and_doubles_nothing(engine):
