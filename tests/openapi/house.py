@@ -22,8 +22,8 @@ from tests.tools.file_server import serving
 from tests.tools.gateway_process import GatewayProcess, free_port
 from tests.tools.waiting import wait_until_now
 
-#: Name of an upload that is there.
-UPLOAD = "face.png"
+#: Name of an upload that is there; no example of the document is called so, or another would take its place.
+UPLOAD = "kept by the house.png"
 MEDIA_HOST = "media.example.com"
 CREDITS = 1_000_000_000
 #: May be drained and taken out: the other one goes on. A foreign one would be given all swaps, and there is none.
