@@ -14,11 +14,13 @@ import hashlib
 import re
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from gateway.errors import InvalidInputError
+from gateway.workflow_rules import NodeRules
 
 #: For secret scanners: what it matches is a key of ours when its check digits are right.
 KEY_PATTERN: Final = r"cfg_(?:live|test)_[0-9A-Za-z]{38}"
@@ -30,6 +32,9 @@ DEFAULT_TIER: Final = "free"
 MAX_RATE_LIMIT: Final = 100_000
 MAX_CONCURRENCY: Final = 10_000
 MAX_NAME_CHARACTERS: Final = 64
+#: Patterns of node classes in one list of a key.
+MAX_PATTERNS: Final = 200
+MAX_PATTERN_CHARACTERS: Final = 100
 
 _KEY: Final = re.compile(KEY_PATTERN)
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -96,6 +101,17 @@ class Key:
     revoked_at: float | None = None
     #: To the minute.
     last_used_at: float | None = None
+    #: Patterns of node classes that its own workflows may not use, beside those that the gateway denies; None: no more.
+    nodes_deny: frozenset[str] | None = None
+    #: Patterns of the only ones that they may use, of those that the gateway allows; None: all of these.
+    nodes_allow: frozenset[str] | None = None
+
+    @property
+    def node_rules(self) -> NodeRules | None:
+        """What its own workflows may hold, beside what the gateway says; None where that is all."""
+        if self.nodes_deny is None and self.nodes_allow is None:
+            return None
+        return NodeRules.of(self.nodes_deny or (), self.nodes_allow or ())
 
     @property
     def kind(self) -> KeyKind:
@@ -192,6 +208,22 @@ def checked_scopes(words: frozenset[str]) -> frozenset[Scope]:
         known = ", ".join(scope.value for scope in Scope)
         raise InvalidInputError(f"A key's scopes are one or more of: {known}.", field="scopes")
     return scopes
+
+
+def checked_patterns(patterns: Sequence[str], field: str) -> frozenset[str]:
+    """A key's list of patterns of node classes. Raises InvalidInputError.
+
+    An empty one is refused: it could be meant for all of them, or for none.
+    """
+    if not 1 <= len(patterns) <= MAX_PATTERNS:
+        raise InvalidInputError(f"The list {field} has 1 to {MAX_PATTERNS} patterns.", field=field)
+    for pattern in patterns:
+        is_short = 1 <= len(pattern) <= MAX_PATTERN_CHARACTERS
+        if not is_short or not pattern.isprintable() or pattern != pattern.strip():
+            raise InvalidInputError(
+                f"A pattern in {field} is 1 to {MAX_PATTERN_CHARACTERS} printable characters.", field=field
+            )
+    return frozenset(patterns)
 
 
 def _check_digits(body: str) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
+#: Lists of patterns that are kept as expressions: the gateway's, and those of the keys that were used last.
+MAX_COMPILED: Final = 64
 #: In a list of patterns: all of ``DEFAULT_DENY``, or of ``SWAPS_FACES``.
 SHIPPED: Final = "default"
 
@@ -204,6 +206,8 @@ class NodeRules:
     deny: frozenset[str] = DEFAULT_DENY
     #: None: all that are not denied.
     allow: frozenset[str] | None = None
+    #: Rules that have to permit a class as well: those of a key, beside the gateway's.
+    own: NodeRules | None = None
 
     @classmethod
     def of(cls, deny: Iterable[str], allow: Iterable[str]) -> NodeRules:
@@ -213,14 +217,20 @@ class NodeRules:
             denied = (denied - {SHIPPED}) | DEFAULT_DENY
         return cls(frozenset(denied), allowed or None)
 
+    def narrowed(self, own: NodeRules | None) -> NodeRules:
+        """These, and beside them those of whoever sends the graph: what either refuses may not be used."""
+        return self if own is None else replace(self, own=own)
+
     def permits(self, class_type: str) -> bool:
         """Whether a graph may hold a node of this class."""
         if _any_of(self.deny).fullmatch(class_type):
             return False
-        return self.allow is None or _any_of(self.allow).fullmatch(class_type) is not None
+        if self.allow is not None and _any_of(self.allow).fullmatch(class_type) is None:
+            return False
+        return self.own is None or self.own.permits(class_type)
 
 
-@cache
+@lru_cache(maxsize=MAX_COMPILED)
 def _any_of(patterns: frozenset[str]) -> re.Pattern[str]:
-    """One expression for all of them: a graph may name thousands of classes. There are as many sets as there are rules."""
+    """One expression for all of them: a graph may name thousands of classes."""
     return re.compile("|".join(fnmatch.translate(pattern) for pattern in sorted(patterns)) or r"(?!)")

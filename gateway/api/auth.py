@@ -33,6 +33,7 @@ from starlette.datastructures import Headers
 from gateway.accounts import Key, Keyholder, Scope, User, looks_like_a_key
 from gateway.errors import ForbiddenError, InvalidInputError, InvalidKeyError, MisdirectedError, UnauthorizedError
 from gateway.settings import LOOPBACK_NAMES, Settings
+from gateway.workflow_rules import NodeRules
 
 #: The owner in open mode, and whoever has the admin token.
 LOCAL_OWNER: Final = "local"
@@ -80,6 +81,11 @@ class Caller:
     #: The key that was presented, and whose it is; None in open mode, and with the admin token.
     key: Key | None = None
     user: User | None = None
+
+    @property
+    def node_rules(self) -> NodeRules | None:
+        """What the key says of the node classes in its own workflows; None where that is nothing, and without a key."""
+        return None if self.key is None else self.key.node_rules
 
 
 @dataclass(frozen=True, slots=True)

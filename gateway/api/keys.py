@@ -37,7 +37,18 @@ MAX_OVERLAP_SECONDS: Final = 30 * 86_400
 MAX_EXPIRY_SECONDS: Final = 100 * 365 * 86_400
 USER_FIELDS: Final = frozenset({"name", "tier", "email_verified"})
 KEY_FIELDS: Final = frozenset(
-    {"name", "user", "rate_limit", "concurrency", "scopes", "is_test", "expires_in_seconds", "credits"}
+    {
+        "name",
+        "user",
+        "rate_limit",
+        "concurrency",
+        "scopes",
+        "is_test",
+        "expires_in_seconds",
+        "credits",
+        "nodes_deny",
+        "nodes_allow",
+    }
 )
 
 Body = Mapping[str, JsonValue]
@@ -74,9 +85,11 @@ async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: f
         user=_text(body, "user"),
         rate_limit=DEFAULT_RATE_LIMIT if rate is None else rate,
         concurrency=DEFAULT_CONCURRENCY if concurrency is None else concurrency,
-        scopes=DEFAULT_SCOPES if body.get("scopes") is None else checked_scopes(_words(body, "scopes")),
+        scopes=DEFAULT_SCOPES if body.get("scopes") is None else checked_scopes(frozenset(_words(body, "scopes"))),
         kind=KeyKind.TEST if _flag(body, "is_test") else KeyKind.LIVE,
         expires_at=None if lasts is None else now + lasts,
+        nodes_deny=None if body.get("nodes_deny") is None else _words(body, "nodes_deny"),
+        nodes_allow=None if body.get("nodes_allow") is None else _words(body, "nodes_allow"),
     )
     told = await accounts.create_key(new)
     if given:
@@ -133,6 +146,8 @@ def key_body(holder: Keyholder) -> dict[str, object]:
         "rate_limit": key.rate_limit,
         "concurrency": key.concurrency,
         "scopes": sorted(scope.value for scope in key.scopes),
+        "nodes_deny": _sorted(key.nodes_deny),
+        "nodes_allow": _sorted(key.nodes_allow),
         "created_at": timestamp(key.created_at),
         "expires_at": _moment(key.expires_at),
         "revoked_at": _moment(key.revoked_at),
@@ -143,6 +158,10 @@ def key_body(holder: Keyholder) -> dict[str, object]:
 def told_body(told: Told) -> dict[str, object]:
     """A key with its text: the one time that it is told."""
     return {**key_body(told.holder), "key": told.text}
+
+
+def _sorted(patterns: frozenset[str] | None) -> list[str] | None:
+    return None if patterns is None else sorted(patterns)
 
 
 def _moment(unix_seconds: float | None) -> str | None:
@@ -172,7 +191,7 @@ async def get_keys(request: Request, call: Call) -> Response:
 
 
 async def post_key(request: Request, call: Call) -> Response:
-    """``POST /-/keys`` {name, user?, rate_limit?, concurrency?, scopes?, is_test?, expires_in_seconds?, credits?}."""
+    """``POST /-/keys`` {name, user?, limits, scopes and lists?, is_test?, expires_in_seconds?, credits?}."""
     body, service = await _body(request, call), call.service
     return json_response(await create_key(service.accounts, service.credits, body, service.clock.now()), 201)
 
@@ -234,8 +253,8 @@ def _number(body: Body, field: str, most: int | None) -> int | None:
     return value
 
 
-def _words(body: Body, field: str) -> frozenset[str]:
+def _words(body: Body, field: str) -> list[str]:
     value = body.get(field)
     if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
         raise InvalidInputError(f"{field} is a list of texts.", field=field)
-    return frozenset(str(word) for word in value)
+    return [str(word) for word in value]

@@ -71,6 +71,8 @@ def create_key(
     concurrency: int | None = None,
     with_credits: Annotated[int | None, cyclopts.Parameter(name="--credits")] = None,
     scopes: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
+    nodes_deny: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
+    nodes_allow: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
     expires_in_days: float | None = None,
     test: Annotated[bool, cyclopts.Parameter(negative=())] = False,
     url: Url = None,
@@ -86,18 +88,24 @@ def create_key(
         concurrency: creating requests at a time.
         with_credits: what its user gets, into the permanent purse.
         scopes: what it may do: jobs (the default), admin.
+        nodes_deny: patterns of node classes that its own workflows may not use, beside those that the gateway denies.
+        nodes_allow: patterns of the only node classes that they may use, of those that the gateway allows.
         expires_in_days: when it ends by itself; never when not given.
         test: make it begin with cfg_test_, for scanners of secrets; it opens the same.
         url: base URL of the gateway.
         token: admin token, or a key with the scope admin.
         data_dir: data directory; opened here when no gateway holds it.
     """
+    from gateway.cli.listing import rules_of
+
     given: dict[str, JsonValue] = {
         "user": user,
         "rate_limit": rate,
         "concurrency": concurrency,
         "credits": with_credits,
-        "scopes": [word for words in scopes for word in words.split(",") if word] if scopes else None,
+        "scopes": _listed(scopes) if scopes else None,
+        "nodes_deny": None if nodes_deny is None else _listed(nodes_deny),
+        "nodes_allow": None if nodes_allow is None else _listed(nodes_allow),
         "expires_in_seconds": None
         if expires_in_days is None
         else _seconds(expires_in_days, _DAY_SECONDS, "--expires-in-days"),
@@ -109,6 +117,8 @@ def create_key(
         f"Made key {told['name']} of user {told['user']}: {told['rate_limit']} requests a minute, "
         f"{told['concurrency']} creating at a time, may {', '.join(told['scopes'])}."
     )
+    for line in rules_of(told):
+        print(line)
     print(f"Its id is {told['id']}. The key itself is not kept; this is the one time that it is shown:")
     print(told["key"])
 
@@ -219,6 +229,11 @@ def show_credits(user: str, *, url: Url = None, token: Token = None, data_dir: D
     told = _with_book(lambda book: book.statement(user), url, token, data_dir)
     show_purses(told)
     show_entries(told["entries"])
+
+
+def _listed(given: list[str]) -> list[JsonValue]:
+    """Words that were given one by one, with commas between them, or both."""
+    return [word.strip() for words in given for word in words.split(",") if word.strip()]
 
 
 def _seconds(number: float, unit_seconds: int, flag: str) -> int:

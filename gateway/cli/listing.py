@@ -98,7 +98,7 @@ def show_entries(rows: list[Any]) -> None:
 
 
 def show_keys(rows: list[Any]) -> None:
-    """Print keys, two lines each, which fit where a table with an id in it does not."""
+    """Print keys, two lines each and one for each of their lists: they fit where a table with an id in it does not."""
     if not rows:
         print("No keys.")
     for key in rows:
@@ -107,6 +107,14 @@ def show_keys(rows: list[Any]) -> None:
             f"    may {', '.join(key['scopes'])}; {key['rate_limit']} requests a minute, "
             f"{key['concurrency']} creating at a time; last used: {key['last_used_at'] or 'never'}"
         )
+        for line in rules_of(key):
+            print(f"    {line}")
+
+
+def rules_of(key: Any) -> list[str]:
+    """A line for each list of node classes that a key has."""
+    lists = (("nodes_deny", "no node class like"), ("nodes_allow", "only node classes like"))
+    return [f"its own workflows: {how} {', '.join(key[name])}" for name, how in lists if key.get(name)]
 
 
 def _key_state(key: Any) -> str:

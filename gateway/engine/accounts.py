@@ -30,6 +30,7 @@ from gateway.accounts import (
     User,
     checked_name,
     checked_number,
+    checked_patterns,
     checked_tier,
     hash_of,
     is_key_text,
@@ -62,6 +63,9 @@ class NewKey:
     kind: KeyKind = KeyKind.LIVE
     #: Unix seconds; None: it does not end by itself.
     expires_at: float | None = None
+    #: Patterns of node classes, as ``Key`` has them; None: no list of its own.
+    nodes_deny: Sequence[str] | None = None
+    nodes_allow: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,7 @@ class Accounts:
         """Make a key; its text is told now and never again.
 
         Raises:
-            InvalidInputError: a name or limit cannot be.
+            InvalidInputError: a name, limit or pattern cannot be.
             NotFoundError: there is no such user.
             ConflictError: the user has a key of that name.
         """
@@ -188,6 +192,8 @@ class Accounts:
             scopes=new.scopes,
             created_at=now,
             expires_at=new.expires_at,
+            nodes_deny=_patterns(new.nodes_deny, "nodes_deny"),
+            nodes_allow=_patterns(new.nodes_allow, "nodes_allow"),
         )
         made = self._new_user(new.name, DEFAULT_TIER, email_verified=False) if user is None else None
         return Told(await self._store.create_key(key, hash_of(text), new_user=made), text)
@@ -229,6 +235,10 @@ class Accounts:
 
     def _new_user(self, name: str, tier: str, *, email_verified: bool) -> User:
         return User(self._new_id(), checked_name(name, "name"), tier, email_verified, self._clock.now())
+
+
+def _patterns(patterns: Sequence[str] | None, field: str) -> frozenset[str] | None:
+    return None if patterns is None else checked_patterns(patterns, field)
 
 
 def _found(holder: Keyholder | None) -> Keyholder:

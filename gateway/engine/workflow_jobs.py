@@ -66,6 +66,8 @@ class WorkflowSubmission:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: That the people in the pictures agreed, where it was said.
     consent: Attestation | None = None
+    #: Of the key that it was sent with, beside the gateway's.
+    node_rules: NodeRules | None = None
 
 
 class WorkflowIntake:
@@ -120,7 +122,7 @@ class WorkflowIntake:
             raise BusyError("No worker has said yet what it can run.", retry_after_seconds=ASK_AGAIN_SECONDS)
         references = await asyncio.to_thread(file_references, draft, list(known.values()))
         found = await self._find(submission.owner, references)
-        await asyncio.to_thread(judge, draft, known, self._rules)
+        await asyncio.to_thread(judge, draft, known, self._rules.narrowed(submission.node_rules))
         inputs = await self._inputs(references, found)
         refuse_what_fits_nowhere(self._pool, inputs)
         roles = {reference.at: role for role, reference in zip(inputs, references, strict=True)}

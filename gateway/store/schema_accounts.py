@@ -48,6 +48,9 @@ api_keys = Table(
     Column("expires_at", Double),
     Column("revoked_at", Double),
     Column("last_used_at", Double),
+    # JSON lists; null without one. Checked at the column, as ``cause`` of attempts.
+    Column("nodes_deny", Text, CheckConstraint("nodes_deny <> '[]'", name="nodes_deny")),
+    Column("nodes_allow", Text, CheckConstraint("nodes_allow <> '[]'", name="nodes_allow")),
     CheckConstraint("rate_limit > 0 AND concurrency > 0", name="limits"),
     CheckConstraint("name <> '' AND scopes <> '[]'", name="named"),
     # A whole key is longer: none gets in here by mistake.

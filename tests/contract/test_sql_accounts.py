@@ -84,6 +84,17 @@ async def test_a_key_is_found_by_its_hash_with_its_user(book):
     assert await book.keys(after="", limit=9) == [made]
 
 
+async def test_lists_of_node_classes_are_kept_with_the_key(book):
+    limited = replace(KEY, nodes_deny=frozenset({"B*", "A é"}), nodes_allow=frozenset({"Save*"}))
+    half = replace(KEY, id="k-2", name="phone", nodes_allow=frozenset({"*"}))
+    made = [await book.create_key(limited, FIRST), await book.create_key(half, SECOND)]
+    assert [holder.key for holder in made] == [limited, half]
+    assert (await book.keyholder(FIRST, now=11.0)).key == limited
+    await book.rotate_key(limited.id, THIRD, limited.prefix, old_until=0.0, now=11.0)
+    assert (await book.keyholder(THIRD, now=11.0)).key == limited
+    assert [holder.key for holder in await book.keys(after="", limit=9)] == [limited, half]
+
+
 async def test_a_key_without_a_user_gets_one_of_its_own_the_first_time_only(book):
     eve = User("u-eve", "eve", "free", False, 3.0)
     first = await book.create_key(replace(KEY, user_id=""), FIRST, new_user=eve)
@@ -176,6 +187,8 @@ async def test_last_use_only_goes_forward(book):
         (api_keys, {"concurrency": 0}),
         (api_keys, {"scopes": "[]"}),
         (api_keys, {"user_id": "u-none"}),
+        (api_keys, {"nodes_deny": "[]"}),
+        (api_keys, {"nodes_allow": "[]"}),
         (api_keys, {"prefix": "cfg_live_" + "0" * 38}),
     ],
     ids=str,

@@ -135,6 +135,39 @@ async def test_a_key_sees_its_own_jobs_and_no_other_key_does(gateway, token, key
                 assert answer.status_code == HTTPStatus.NOT_FOUND, path
 
 
+async def test_a_key_with_lists_sends_workflows_of_the_classes_that_it_may_use_and_any_template(
+    gateway, token, material
+):
+    async with gateway.client(headers={"X-API-Key": token}) as operator:
+        lists = {"nodes_deny": ["ImageInvert"], "nodes_allow": ["LoadImage", "Image*", "SaveImage"]}
+        body = {"name": f"narrow {os.urandom(4).hex()}", "credits": 100, **lists}
+        narrow = (await operator.post("/-/keys", json=body)).json()["key"]
+        wide = (await operator.post("/-/keys", json={**body, "name": f"w{body['name']}", "nodes_deny": None})).json()[
+            "key"
+        ]
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "photo.png"}},
+        "2": {"class_type": "ImageInvert", "inputs": {"image": ["1", 0]}},
+        "3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "inverted", "images": ["2", 0]}},
+    }
+    for key, status in ((narrow, HTTPStatus.UNPROCESSABLE_ENTITY), (wide, HTTPStatus.CREATED)):
+        async with gateway.client(headers={"X-API-Key": key}) as client:
+            said = {"content_type": "image/png", "file_path": "photo.png"}
+            files = {"file": ("photo.png", material.face(612).read_bytes(), "image/png")}
+            uploaded = await client.post("/api/v2/assets", data=said, files=files)
+            assert uploaded.status_code == HTTPStatus.CREATED, uploaded.text
+            answer = await client.post("/api/v2/jobs", json={"workflow": graph})
+            assert answer.status_code == status, answer.text
+            if key == narrow:
+                details = answer.json()["error"]["details"]["node_errors"]
+                assert [(node, [each["reason"] for each in found]) for node, found in details.items()] == [
+                    ("2", ["class_denied"])
+                ]
+            # A template of the operator's holds classes that are in neither list.
+            job_id = await submit(client, target_image=material.still, image=material.face(613))
+            assert (await ended(client, job_id))["status"] == "SUCCESS"
+
+
 async def test_a_browser_opens_stream_and_socket_without_a_header(gateway, keys, material):
     ann, _ = keys
     async with gateway.client() as client:

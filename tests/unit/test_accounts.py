@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from gateway.accounts import (
     Scope,
     checked_name,
     checked_number,
+    checked_patterns,
     checked_scopes,
     checked_tier,
     hash_of,
@@ -25,6 +27,7 @@ from gateway.accounts import (
     shown_prefix,
 )
 from gateway.errors import InvalidInputError
+from gateway.workflow_rules import DEFAULT_DENY, NodeRules
 
 DIGITS = string.digits + string.ascii_letters
 RANDOMNESS = st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES)
@@ -112,6 +115,38 @@ def test_names_are_refused(name):
 @pytest.mark.parametrize("name", ["a", "Ann Müller", "ann@example.org", "x" * 64])
 def test_names_are_taken(name):
     assert checked_name(name, "name") == name
+
+
+KEY = Key("k", "u", "n", "cfg_live_12345678", 1, 1, frozenset({Scope.JOBS}), 0.0)
+
+
+def test_a_key_without_lists_has_no_rules_and_one_with_either_has():
+    assert KEY.node_rules is None
+    denying = replace(KEY, nodes_deny=frozenset({"Save*"})).node_rules
+    assert denying == NodeRules(frozenset({"Save*"}))
+    allowing = replace(KEY, nodes_allow=frozenset({"Save*"})).node_rules
+    assert allowing == NodeRules(frozenset(), frozenset({"Save*"}))
+
+
+def test_a_key_can_deny_what_ships_where_the_gateway_does_not():
+    rules = replace(KEY, nodes_deny=frozenset({"default", "Mine"})).node_rules
+    assert rules == NodeRules(DEFAULT_DENY | {"Mine"})
+    assert not NodeRules(frozenset()).narrowed(rules).permits("VHS_LoadVideoPath")
+
+
+@pytest.mark.parametrize(
+    "patterns", [[], [""], [" a"], ["a "], ["a\nb"], ["\x00"], ["\udcff"], ["x" * 101], ["x"] * 201], ids=repr
+)
+def test_patterns_are_refused(patterns):
+    with pytest.raises(InvalidInputError) as refusal:
+        checked_patterns(patterns, "nodes_deny")
+    assert refusal.value.field == "nodes_deny"
+
+
+def test_patterns_are_taken_up_to_the_bounds():
+    most = [f"{number:0100}" for number in range(200)]
+    assert checked_patterns(most, "nodes_allow") == frozenset(most)
+    assert checked_patterns(["*", "CR Load?", "Läden [[]x]", "*"], "nodes_allow") == {"*", "CR Load?", "Läden [[]x]"}
 
 
 def test_tiers_limits_and_scopes_are_checked():

@@ -106,6 +106,28 @@ def test_only_what_is_allowed_may_be_used_and_what_is_denied_not_even_then():
     ]
 
 
+def test_rules_of_a_key_take_away_and_never_give():
+    gateways = NodeRules(frozenset({"Shell*"}), frozenset({"KSampler*", "Save*", "Shell*"}))
+    names = ("KSampler", "KSamplerAdvanced", "SaveImage", "LoadImage", "ShellCommand")
+
+    def permitted(deny, allow):
+        rules = gateways.narrowed(NodeRules(frozenset(deny), None if allow is None else frozenset(allow)))
+        return [name for name in names if rules.permits(name)]
+
+    assert permitted((), None) == ["KSampler", "KSamplerAdvanced", "SaveImage"]
+    assert permitted(("Save*",), None) == ["KSampler", "KSamplerAdvanced"]
+    assert permitted((), ("KSampler", "Load*", "Shell*")) == ["KSampler"]
+    assert permitted(("KSampler",), ("KSampler*",)) == ["KSamplerAdvanced"]
+    assert permitted(("*",), ("*",)) == []
+
+
+def test_without_rules_of_its_own_a_key_has_those_of_the_gateway():
+    gateways = NodeRules()
+    assert gateways.narrowed(None) is gateways
+    assert gateways.narrowed(NodeRules(frozenset({"Mine"}))) != gateways
+    assert gateways == NodeRules()
+
+
 def test_no_pattern_denies_nothing():
     assert NodeRules(frozenset()).permits("VHS_LoadVideoPath")
 

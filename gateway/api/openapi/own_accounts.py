@@ -12,6 +12,8 @@ from gateway.accounts import (
     DEFAULT_TIER,
     MAX_CONCURRENCY,
     MAX_NAME_CHARACTERS,
+    MAX_PATTERN_CHARACTERS,
+    MAX_PATTERNS,
     MAX_RATE_LIMIT,
     Scope,
 )
@@ -67,6 +69,10 @@ class Key(Model):
     concurrency: int
     """Creates at a time."""
     scopes: list[Scope]
+    nodes_deny: list[str] | None
+    """Node classes that its own workflows may not use, beside those that the gateway denies; null: no more."""
+    nodes_allow: list[str] | None
+    """The only node classes that they may use, of those that the gateway allows; null: all of these."""
     created_at: Moment
     expires_at: Moment | None
     revoked_at: Moment | None
@@ -130,6 +136,8 @@ _KEY: Final = {
     "rate_limit": DEFAULT_RATE_LIMIT,
     "concurrency": DEFAULT_CONCURRENCY,
     "scopes": sorted(DEFAULT_SCOPES),
+    "nodes_deny": ["KSampler*"],
+    "nodes_allow": None,
     "created_at": _MOMENT,
     "expires_at": None,
     "revoked_at": None,
@@ -155,6 +163,12 @@ _KEY_ID: Final = Parameter("id", "Of the key.", where="path")
 
 def _name(help: str) -> Schema:  # noqa: A002 - it is called by place
     return {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARACTERS, "description": help}
+
+
+def _patterns(says: str) -> Schema:
+    pattern: Schema = {"type": "string", "minLength": 1, "maxLength": MAX_PATTERN_CHARACTERS}
+    shape: Schema = {"type": "array", "items": pattern, "minItems": 1, "maxItems": MAX_PATTERNS, "description": says}
+    return nullable(shape)
 
 
 def _number(most: int, default: int | None, says: str, least: int = 0) -> Schema:
@@ -188,6 +202,14 @@ def key_fields() -> Mapping[str, Schema]:
         "is_test": nullable({"type": "boolean", "default": False}),
         "expires_in_seconds": _number(keys.MAX_EXPIRY_SECONDS, None, "When it ends by itself."),
         "credits": _number(MAX_CREDITS, None, "Given to the user's permanent purse."),
+        "nodes_deny": _patterns(
+            "Patterns of node classes that the key's own workflows may not use, beside those of GATEWAY_NODES_DENY; "
+            "`default` stands for those that ship."
+        ),
+        "nodes_allow": _patterns(
+            "Patterns of the only node classes that the key's own workflows may use; they must be allowed by "
+            "GATEWAY_NODES_ALLOW too."
+        ),
     }
 
 

@@ -142,7 +142,17 @@ def _key_row(key: Key) -> Values:
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
         "last_used_at": key.last_used_at,
+        "nodes_deny": _list(key.nodes_deny),
+        "nodes_allow": _list(key.nodes_allow),
     }
+
+
+def _list(patterns: frozenset[str] | None) -> str | None:
+    return None if patterns is None else to_json(sorted(patterns))
+
+
+def _patterns(kept: str | None) -> frozenset[str] | None:
+    return None if kept is None else frozenset(orjson.loads(kept))
 
 
 def _user(row: AnyRow) -> User:
@@ -163,6 +173,8 @@ def _keyholder(row: AnyRow) -> Keyholder:
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
         last_used_at=row.last_used_at,
+        nodes_deny=_patterns(row.nodes_deny),
+        nodes_allow=_patterns(row.nodes_allow),
     )
     user = User(row.user_id, row.user_name, row.user_tier, row.user_email_verified, row.user_created_at)
     return Keyholder(key, user)

@@ -48,6 +48,22 @@ async def test_a_user_with_keys_of_its_own():
     assert (await call(app, "GET", "/-/users")).json == {"users": [made.json], "next": None}
 
 
+async def test_lists_of_node_classes_are_shown_as_they_were_given_and_outlast_a_rotation():
+    app, _ = make(auth="keys")
+    body = {"name": "laptop", "nodes_deny": ["default", "B*", "A", "A"], "nodes_allow": ["Save*"]}
+    made = await call(app, "POST", "/-/keys", body)
+    assert (made.status, made.json["nodes_deny"], made.json["nodes_allow"]) == (201, ["A", "B*", "default"], ["Save*"])
+    plain = (await call(app, "POST", "/-/keys", {"name": "plain", "nodes_deny": None, "nodes_allow": None})).json
+    rotated = (await call(app, "POST", f"/-/keys/{made.json['id']}/rotate")).json
+    assert (rotated["nodes_deny"], rotated["nodes_allow"]) == (["A", "B*", "default"], ["Save*"])
+    listed = (await call(app, "GET", "/-/keys")).json["keys"]
+    assert [(key["nodes_deny"], key["nodes_allow"]) for key in listed] == [
+        (["A", "B*", "default"], ["Save*"]),
+        (None, None),
+    ]
+    assert (plain["nodes_deny"], plain["nodes_allow"]) == (None, None)
+
+
 async def test_a_key_whose_credits_are_too_many_is_not_left_behind():
     app, _ = make(auth="keys")
     most = {"name": "rich", "credits": MAX_CREDITS}
@@ -106,6 +122,13 @@ async def test_lists_come_in_pages(monkeypatch):
         ("/-/keys", {"name": "x", "expires_in_seconds": 0}, "expires_at"),
         ("/-/keys", {"name": "x", "expires_in_seconds": 10**12}, "expires_in_seconds"),
         ("/-/keys", {"name": "x", "key": "cfg_live_mine"}, "key"),
+        ("/-/keys", {"name": "x", "nodes_deny": []}, "nodes_deny"),
+        ("/-/keys", {"name": "x", "nodes_deny": "A*"}, "nodes_deny"),
+        ("/-/keys", {"name": "x", "nodes_deny": ["A", 1]}, "nodes_deny"),
+        ("/-/keys", {"name": "x", "nodes_deny": ["x" * 101]}, "nodes_deny"),
+        ("/-/keys", {"name": "x", "nodes_allow": []}, "nodes_allow"),
+        ("/-/keys", {"name": "x", "nodes_allow": [""]}, "nodes_allow"),
+        ("/-/keys", {"name": "x", "nodes_allow": ["x"] * 201}, "nodes_allow"),
     ],
     ids=str,
 )

@@ -13,6 +13,7 @@ from sqlalchemy.pool import StaticPool
 from gateway.store import migrations
 from gateway.store.migrations import SchemaTooNewError, newest, upgrade
 from gateway.store.migrations.versions import v0001_first_tables
+from gateway.store.queries import accounts
 from gateway.store.schema import metadata
 
 
@@ -127,6 +128,18 @@ def upgrade_to(connection, revision):
     context = MigrationContext.configure(connection, opts=steps)
     with Operations.context(context):
         context.run_migrations()
+
+
+def test_keys_of_an_older_database_have_no_lists_of_node_classes(connection):
+    upgrade_to(connection, "0012")
+    connection.exec_driver_sql("INSERT INTO users VALUES ('u', 'ann', 'free', 0, 1.0)")
+    row = ("k", "u", "laptop", "cfg_live_1", 60, 4, '["jobs"]', 1.0, None, None, 2.0)
+    connection.exec_driver_sql(f"INSERT INTO api_keys VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608 - marks alone
+    upgrade(connection)
+    (kept,) = accounts.keys(connection, "", 9)
+    assert (kept.key.name, kept.key.last_used_at, kept.key.node_rules) == ("laptop", 2.0, None)
+    with pytest.raises(IntegrityError):
+        connection.exec_driver_sql("UPDATE api_keys SET nodes_allow = '[]'")
 
 
 def test_assets_of_an_older_database_are_kept(connection):

@@ -64,6 +64,7 @@ async def post_jobs(request: Request, call: Call) -> Response:
                 promise=promise,
                 secrets=wanted.secrets,
                 consent=consent,
+                node_rules=caller.node_rules,
             )
             return await call.service.submit_workflow(submission)
 
