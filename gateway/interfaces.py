@@ -940,6 +940,10 @@ class Upstream(Protocol):
         """What it can do; None until it has said so."""
         ...
 
+    async def relearn(self) -> None:
+        """Ask anew what it can do, unless that was asked a moment ago; back when it has said so or did not answer."""
+        ...
+
     def staged(self) -> frozenset[str]:
         """Hashes of blobs believed to lie there."""
         ...

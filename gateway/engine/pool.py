@@ -376,6 +376,10 @@ class Pool:
         known = {told_name(name, at.status().address, n): at.capabilities() for n, (name, at) in enumerate(statuses, 1)}
         return {name: capabilities for name, capabilities in known.items() if capabilities is not None}
 
+    def working(self) -> list[Upstream]:
+        """Those that work now."""
+        return [member.upstream for member in self._members.values() if member.is_available]
+
     def upload_limits(self) -> list[int | None]:
         """Largest input per upstream; None for one that has not said or sets no limit."""
         known = (member.upstream.capabilities() for member in self._members.values())

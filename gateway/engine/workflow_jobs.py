@@ -17,11 +17,12 @@ from gateway.consent import Attestation, refuse_without
 from gateway.engine.credentials import FIELD as SECRETS
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
+from gateway.engine.relearning import relearn
 from gateway.engine.screening import Screening, Warnings
 from gateway.engine.submitting import NewId, refuse_what_fits_nowhere
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import BusyError, GatewayError, JobError, MissingAssetError, WorkflowError
-from gateway.interfaces import Asset, Blob, Blobs, Clock, Media, NewJob, Promise, Store
+from gateway.interfaces import Asset, Blob, Blobs, Capabilities, Clock, Media, NewJob, Promise, Store
 from gateway.job import Job, JobInput
 from gateway.naming import safe_output_name
 from gateway.pricing import Pricing, price_of
@@ -45,6 +46,8 @@ from gateway.workflow_rules import swaps_faces
 ASK_AGAIN_SECONDS: Final = 5
 #: Files that one graph may name.
 MAX_FILES: Final = 256
+#: What a refusal has in its details where it is the upstreams that lack something.
+LACKING: Final = "upstreams"
 #: Longer than any id or name of an asset: nobody's.
 MAX_NAME_CHARACTERS: Final = 1024
 
@@ -117,12 +120,9 @@ class WorkflowIntake:
         """
         draft = await asyncio.to_thread(read_workflow, submission.workflow)
         self._require_consent(submission, draft)
-        known = self._pool.capabilities_by_name()
-        if not known:
-            raise BusyError("No worker has said yet what it can run.", retry_after_seconds=ASK_AGAIN_SECONDS)
+        known = await self._judged(draft, self._rules.narrowed(submission.node_rules))
         references = await asyncio.to_thread(file_references, draft, list(known.values()))
         found = await self._find(submission.owner, references)
-        await asyncio.to_thread(judge, draft, known, self._rules.narrowed(submission.node_rules))
         inputs = await self._inputs(references, found)
         refuse_what_fits_nowhere(self._pool, inputs)
         roles = {reference.at: role for role, reference in zip(inputs, references, strict=True)}
@@ -136,6 +136,28 @@ class WorkflowIntake:
         is_asked = self._settings.require_consent and submission.consent is None
         classes = {node.class_type for node in draft.nodes.values()} if is_asked else ()
         refuse_without(submission.consent, is_required=swaps_faces(classes, self._settings.nodes_swap))
+
+    async def _judged(self, draft: Draft, rules: NodeRules) -> Mapping[str, Capabilities]:
+        """What the upstreams can do, one of which can run it. Where none could, they are asked whether that still holds.
+
+        Raises WorkflowError, BusyError.
+        """
+        known = self._pool.capabilities_by_name()
+        if not known:
+            raise BusyError("No worker has said yet what it can run.", retry_after_seconds=ASK_AGAIN_SECONDS)
+        try:
+            await asyncio.to_thread(judge, draft, known, rules)
+        except WorkflowError as error:
+            # Without them it is the graph itself that is at fault, and no model that somebody has added helps.
+            if LACKING not in error.details:
+                raise
+            await relearn(self._pool.working())
+            new = self._pool.capabilities_by_name()
+            if all(known.get(name) is capabilities for name, capabilities in new.items()):
+                raise
+            known = new
+            await asyncio.to_thread(judge, draft, known, rules)
+        return known
 
     async def _create(
         self,

@@ -246,6 +246,11 @@ class ManagedUpstream:
         """The child's."""
         return self._remote.capabilities() if self._remote else None
 
+    async def relearn(self) -> None:
+        """The child's."""
+        if self._remote:
+            await self._remote.relearn()
+
     def staged(self) -> frozenset[str]:
         """The child's."""
         return self._remote.staged() if self._remote else frozenset()

@@ -47,6 +47,8 @@ WATCH_SECONDS = 5.0
 STALE_SECONDS = 1.0
 #: How often capabilities are asked for anew; models and nodes change when a person changes them.
 CAPABILITIES_SECONDS = 120.0
+#: Who asks anew is told what was said no longer ago than this.
+RELEARN_SECONDS = 2.0
 #: Waits between two tries to cancel; the last is repeated.
 CANCEL_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 #: A node that ignores interrupts runs to its end; so long we go on trying.
@@ -107,6 +109,8 @@ class RemoteUpstream:
         self._look_again = asyncio.Event()
         self._capabilities: Capabilities | None = None
         self._capabilities_at: float | None = None
+        #: Held while it is asked what it can do: megabytes, so never twice at once.
+        self._learning = asyncio.Lock()
         self._stats: answers.SystemStats | None = None
         self._cancels_by_job = False
         self._reason = "not connected yet"
@@ -186,6 +190,11 @@ class RemoteUpstream:
     def capabilities(self) -> Capabilities | None:
         """What it can do; None until it has said so."""
         return self._capabilities
+
+    async def relearn(self) -> None:
+        """Ask anew what it can do, unless that was asked a moment ago; back when it has said so or did not answer."""
+        with contextlib.suppress(ConnectionError):  # the next look at it says so
+            await self._learn_if_older_than(RELEARN_SECONDS)
 
     def staged(self) -> frozenset[str]:
         """Hashes of blobs believed to lie there."""
@@ -478,8 +487,7 @@ class RemoteUpstream:
             self._look_again.clear()
             begun = self._now()
             try:
-                if self._capabilities_are_old():
-                    await self._learn()
+                await self._learn_if_older_than(CAPABILITIES_SECONDS)
                 queue = await self._ask_queue()
                 self._set_reason("" if queue is not None else "it does not answer as a ComfyUI does", begun)
             except ConnectionError as error:
@@ -490,8 +498,10 @@ class RemoteUpstream:
                 await self._clear_stale_quietly()
             await nap(self._clock, self._look_again, STALE_SECONDS if self._stale | self._let_go else WATCH_SECONDS)
 
-    def _capabilities_are_old(self) -> bool:
-        return self._capabilities_at is None or self._now() - self._capabilities_at >= CAPABILITIES_SECONDS
+    async def _learn_if_older_than(self, seconds: float) -> None:
+        async with self._learning:
+            if self._capabilities_at is None or self._now() - self._capabilities_at >= seconds:
+                await self._learn()
 
     async def _learn(self) -> None:
         """Ask what it is and what it can do."""

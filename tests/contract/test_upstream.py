@@ -17,6 +17,7 @@ import pytest
 from gateway.comfy.messages import Failed, Interrupted, Lost, NodeStarted, OutputFile, PromptStarted, Succeeded
 from gateway.errors import LeaseLostError, TooLargeError
 from gateway.interfaces import Blob
+from gateway.upstreams import remote
 from gateway.upstreams.client import NotSentError
 from gateway.upstreams.remote import RemoteUpstream
 from tests.tools.waiting import wait_until
@@ -540,6 +541,27 @@ async def test_capabilities_list_allowed_values_and_survive_infinity(upstream):
     assert known.max_upload_bytes == 1000
     assert upstream.status().version == "0.3.64"
     assert upstream.status().engine == "comfyui"
+
+
+async def test_who_asks_anew_hears_of_what_was_added_and_many_at_once_ask_once(server, upstream, monkeypatch):
+    monkeypatch.setattr(remote, "RELEARN_SECONDS", 3600.0)  # the clock here runs faster than any other
+    server.nodes = {"Swap": {"input": {"required": {"model": [["a.onnx", "new.onnx"], {}]}}}}
+    asked = server.infos
+    await upstream.relearn()  # it has said so a moment ago
+    assert server.infos == asked
+    monkeypatch.setattr(upstream, "_capabilities_at", None)
+    await asyncio.gather(*(upstream.relearn() for _ in range(20)))
+    assert server.infos == asked + 1
+    assert upstream.capabilities().classes["Swap"]["model"] == ("a.onnx", "new.onnx")
+
+
+async def test_who_asks_anew_in_vain_keeps_what_was_known(server, upstream, monkeypatch):
+    asked, known = server.infos, upstream.capabilities()
+    monkeypatch.setattr(upstream, "_capabilities_at", None)
+    server.nodes = ["no list of nodes"]
+    await upstream.relearn()
+    assert server.infos > asked
+    assert upstream.capabilities() == known
 
 
 async def test_credentials_go_into_a_header_and_are_shown_nowhere(server):

@@ -13,6 +13,7 @@ from gateway.audit import MediaKind
 from gateway.comfy.graph import allowed_values
 from gateway.comfy.messages import Failed, NodeFinished, NodeOutput, NodeStarted, OutputFile, Succeeded
 from gateway.consent import Attestation
+from gateway.engine import relearning
 from gateway.engine.assets import Upload
 from gateway.errors import (
     BusyError,
@@ -244,6 +245,36 @@ async def test_jobs_go_only_where_they_can_run_and_where_they_can_by_now(engine)
     plain.known = capabilities()  # a package was installed there
     await engine.pass_time(6)
     assert (await engine.job(second)).upstream == "gpu-1"
+
+
+async def test_what_was_installed_just_now_counts(engine):
+    gpu = upstream(without=("PreviewImage",))
+    gpu.learns = capabilities()
+    await engine.start(gpu)
+    assert (await engine.job(await engine.submit_workflow(GRAPH))).upstream == "gpu-1"
+    assert gpu.relearned == 1
+
+
+async def test_upstreams_are_asked_anew_where_one_lacks_something_and_only_there(engine):
+    gpu, down = upstream(), upstream("gpu-2")
+    down.set_reachable(False)
+    await engine.start(gpu, down)
+    with pytest.raises(WorkflowError):
+        await engine.submit_workflow({"1": {"class_type": "NoSuchClass", "inputs": {}}})
+    assert (gpu.relearned, down.relearned) == (1, 0)
+    for at_fault in ({"nodes": [], "links": []}, {"1": {"class_type": "ShellCommand", "inputs": {}}}, []):
+        with pytest.raises((WorkflowError, WorkflowFormatError)):
+            await engine.submit_workflow(at_fault)
+    assert gpu.relearned == 1
+
+
+async def test_an_upstream_that_takes_long_to_say_what_it_can_do_is_not_waited_for(engine, monkeypatch):
+    monkeypatch.setattr(relearning, "PATIENCE_SECONDS", 0.0)
+    gpu = upstream()
+    monkeypatch.setattr(gpu, "relearn", asyncio.Event().wait)
+    await engine.start(gpu)
+    with pytest.raises(WorkflowError):
+        await engine.submit_workflow({"1": {"class_type": "NoSuchClass", "inputs": {}}})
 
 
 async def test_our_own_worker_runs_no_graph_beside_a_real_upstream(engine):

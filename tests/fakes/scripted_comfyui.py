@@ -36,7 +36,8 @@ class ScriptedComfyUI:
         self.max_upload_size = 1000
         self.has_jobs_api = False
         #: What ``/object_info`` tells; a few invented classes when None.
-        self.nodes: dict[str, object] | None = None
+        self.nodes: object = None
+        self.infos = 0
         self.headers: list[dict[str, str]] = []
         self.calls: list[str] = []
         self.probes = 0
@@ -207,6 +208,7 @@ class ScriptedComfyUI:
     async def object_info(self, request: Request) -> Response:
         spec = {"required": {"model": [["a.onnx", "b.onnx"], {}], "scale": ["FLOAT", {"max": float("inf")}]}}
         v3 = {"optional": {"name": ["COMBO", {"options": ["x"]}]}}
+        self.infos += 1
         info = self.nodes or {"Swap": {"input": spec, "output_node": False}, "V3": {"input": v3}}
         return Response(json.dumps(info), media_type="application/json")  # as ComfyUI: Infinity is written out
 

@@ -131,6 +131,9 @@ class FakeUpstream:
         self.on_run: Callable[[Prompt], None] | None = None
         #: Whether ``cancel`` makes a prompt end as interrupted.
         self.obeys_cancel = True
+        #: What it says it can do when it is asked anew, and how often it was.
+        self.learns: Capabilities | None = None
+        self.relearned = 0
         self._staged: set[str] = set()
 
     # ---------------------------------------------------------------------------------------- what a test looks at
@@ -162,6 +165,11 @@ class FakeUpstream:
 
     def capabilities(self) -> Capabilities | None:
         return self.known
+
+    async def relearn(self) -> None:
+        self.relearned += 1
+        if self.learns is not None:
+            self.known = self.learns
 
     def staged(self) -> frozenset[str]:
         return frozenset(self._staged)
