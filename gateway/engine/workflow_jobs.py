@@ -15,6 +15,7 @@ from typing import Final
 from gateway.audit import PICTURES, MediaFacts
 from gateway.consent import Attestation, refuse_without
 from gateway.engine.credentials import FIELD as SECRETS
+from gateway.engine.outputs import MAX_FILES as MAX_MADE
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.relearning import relearn
@@ -127,6 +128,7 @@ class WorkflowIntake:
         refuse_what_fits_nowhere(self._pool, inputs)
         roles = {reference.at: role for role, reference in zip(inputs, references, strict=True)}
         workflow = await asyncio.to_thread(resolved, draft, roles, list(known.values()))
+        _refuse_too_many_writers(workflow)
         # Last of all, since it takes longest.
         named = zip((_named(reference) for reference in references), inputs.values(), strict=True)
         warnings = await self._screening.look(list(named))
@@ -256,6 +258,14 @@ class WorkflowIntake:
             message = "The file cannot be decoded: it is damaged or cut short."
             raise _refused(reference, "unreadable_file", message) from None
         return asset.facts if measured is None else replace(measured, suffix=asset.facts.suffix or measured.suffix)
+
+
+def _refuse_too_many_writers(workflow: Workflow) -> None:
+    """Each such node makes a file at least: the job would run to its end, and then fail for having too many."""
+    if len(workflow.prefixes) > MAX_MADE:
+        raise WorkflowError(
+            f"The workflow has {len(workflow.prefixes)} nodes that write files; a job may make {MAX_MADE} files at most."
+        )
 
 
 def _named(reference: FileReference) -> str:

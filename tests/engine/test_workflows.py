@@ -523,6 +523,14 @@ async def test_more_files_than_a_job_may_have_fail_it(engine):
     assert (await engine.until("failed", job_id)).error_code == "result_invalid"
 
 
+async def test_a_graph_that_can_only_make_too_many_files_is_refused_at_once(engine):
+    await engine.start(upstream())
+    most = {str(n): GRAPH["2"] for n in range(2, 1002)} | {"1": GRAPH["1"]}
+    with pytest.raises(WorkflowError, match="1001 nodes that write files; a job may make 1000"):
+        await engine.submit_workflow(most | {"x": GRAPH["2"]})
+    assert await engine.submit_workflow(most)
+
+
 async def test_a_failure_names_its_node(engine):
     gpu = upstream()
     await engine.start(gpu)

@@ -73,7 +73,8 @@ async def _file(named: AssetName, call: Call) -> SubmittedFile:
         else:
             found = await assets.named(named.file_path or "", owner)
     except NotFoundError as error:
-        details = {"missing_ids": [named.asset_id or named.file_path], "field": named.field}
+        # As with workflows: a name is no id.
+        details = {"missing_ids": [] if named.asset_id is None else [named.asset_id], "field": named.field}
         raise MissingAssetError(f"{named.field} names no asset of yours.", details=details) from error
     return SubmittedFile(Blob(found.blob, found.size_bytes), named.field, found.id)
 
