@@ -41,6 +41,8 @@ from gateway.template import WORKFLOW
 
 #: Jobs that one request of a list looks at: a filter that fits little would otherwise read all that there are.
 MAX_SCAN: Final = 500
+#: Outputs after which a page ends early: each is a signed link, and a job may have a thousand.
+MAX_PAGE_OUTPUTS: Final = 2000
 
 # -------------------------------------------------------------------------------------------------------------- create
 
@@ -133,9 +135,10 @@ async def _page(call: Call, wanted: Listing) -> tuple[list[Job], str | None, boo
             if (wanted.words is None or word(job) in wanted.words) and has_labels(job, wanted.labels):
                 found.append(job)
             cursor = job.id
-            if len(found) == wanted.limit:
+            is_large = sum(len(each.results) for each in found) >= MAX_PAGE_OUTPUTS
+            if len(found) == wanted.limit or is_large:
                 has_more = place < len(some) or bool(await _some(call, states, cursor, 1))
-                return found, cursor if has_more else None, False
+                return found, cursor if has_more else None, has_more and len(found) < wanted.limit
         scanned += len(some)
         if not some:
             return found, None, False

@@ -160,6 +160,21 @@ async def test_an_output_is_linked_by_a_url_that_needs_no_key():
     assert output["url"].startswith(f"http://localhost:8000/api/v2/assets/{kept.asset_id}/content?expires=")
 
 
+async def test_a_page_of_jobs_with_many_outputs_ends_early_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(job_handlers, "MAX_PAGE_OUTPUTS", 2)
+    app, service = make()
+    ids = [put(service) for _ in range(3)]
+    for job_id in ids:
+        service.tell(job_id, EventKind.STARTED)
+        service.output(job_id)
+    newest = (await ask(app, "GET", JOBS)).json
+
+    assert (len(newest["jobs"]), newest["truncated"]) == (2, True)
+    rest = (await ask(app, "GET", f"{JOBS}?cursor={newest['next_cursor']}")).json
+    assert (len(rest["jobs"]), rest["truncated"], "next_cursor" in rest) == (1, False, False)
+    assert {job["id"] for job in (*newest["jobs"], *rest["jobs"])} == set(ids)
+
+
 async def test_a_list_that_would_look_at_too_much_says_where_it_stopped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(job_handlers, "MAX_SCAN", 3)
     app, service = make()
