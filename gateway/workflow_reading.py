@@ -20,8 +20,9 @@ from gateway.errors import MissingAssetError, WorkflowError, WorkflowFormatError
 from gateway.strictjson import MAX_DEPTH, MAX_INT_DIGITS, SURROGATE
 from gateway.workflow_values import Draft, Reason
 
-#: Far above any workflow that people draw (the largest shared ones have some hundreds).
-MAX_NODES: Final = 5_000
+#: Far above any workflow that people draw (the largest shared ones have some hundreds). While a graph runs, ComfyUI tells the
+#: state of all its nodes with each tick: at 4 000 that is 0.8 MB and 10 ms of the loop a tick.
+MAX_NODES: Final = 2_000
 #: One behind the other. ComfyUI a125cd84 was seen to run 975 and to refuse 1 000.
 MAX_CHAIN: Final = 950
 #: Of all nodes together: keys and values, however deep.
