@@ -11,11 +11,20 @@ import os
 from collections import Counter
 
 import pytest
+import structlog
 from hypothesis import settings
 
 # One profile for all: a slow machine must not fail a test for being slow.
-settings.register_profile("comfygate", deadline=None, max_examples=int(os.environ.get("COMFYGATE_EXAMPLES", "60")))
+EXAMPLES = os.environ.get("COMFYGATE_EXAMPLES") or ("60" if os.environ.get("CI") else "30")
+settings.register_profile("comfygate", deadline=None, max_examples=int(EXAMPLES))
 settings.load_profile("comfygate")
+# As the gateway shows them; the default looks up the locals of every frame, a second each time.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

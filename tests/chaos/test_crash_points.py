@@ -29,6 +29,7 @@ def crash_points(*options: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_death_at_any_point_loses_and_leaves_nothing() -> None:
     code, said = crash_points("--short")
     assert code == 0, said

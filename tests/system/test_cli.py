@@ -73,6 +73,7 @@ async def test_status_names_upstreams_and_jobs(gateway):
     assert "--token" in without_token.stdout
 
 
+@pytest.mark.long
 async def test_job_is_canceled_once_and_never_purged_before_it_ended(gateway, material):
     async with gateway.client(headers=gateway.bearer) as client:
         # The worker is busy with the first ones for longer than two commands take.
@@ -104,6 +105,7 @@ async def test_purge_through_the_gateway_deletes_rows_and_bytes_of_that_job_only
         assert (await client.get(f"/status/{kept_id}")).json()["status"] == "SUCCESS"
 
 
+@pytest.mark.long
 async def test_consent_that_was_given_with_a_swap_outlives_its_purge(gateway, material):
     token = gateway.bearer["Authorization"].removeprefix("Bearer ")
     words = ("submit", str(material.still), str(material.face(703)), "--consent", "-o", "swapped.png")
@@ -124,6 +126,7 @@ def unpack(backup: Path, into: Path) -> None:
         tar.extractall(into, filter="data")
 
 
+@pytest.mark.long
 async def test_backup_of_a_serving_gateway_is_a_gateway_when_unpacked(gateway, material, tmp_path):
     job_id, link = await finished(gateway, material, 703)
     file = tmp_path / "saved.tar"
@@ -150,6 +153,7 @@ async def test_backup_of_a_serving_gateway_is_a_gateway_when_unpacked(gateway, m
         await asyncio.to_thread(restored.end)
 
 
+@pytest.mark.long
 async def test_backup_and_purge_open_the_directory_when_no_gateway_holds_it(material, tmp_path):
     stopped = GatewayProcess(tmp_path / "stopped")
     try:
@@ -178,6 +182,7 @@ async def test_doctor_finds_a_serving_gateway_well(gateway):
     assert "this data directory's gateway listens on" in done.stdout
 
 
+@pytest.mark.long
 async def test_gateway_with_a_certificate_is_found_by_its_directory(tmp_path):
     settings = {"TLS_CERT": str(TLS / "server.pem"), "TLS_KEY": str(TLS / "server.key")}
     process = GatewayProcess(tmp_path / "tls", settings)
@@ -192,6 +197,7 @@ async def test_gateway_with_a_certificate_is_found_by_its_directory(tmp_path):
         await asyncio.to_thread(process.end)
 
 
+@pytest.mark.long
 async def test_address_is_gone_after_a_stop(tmp_path):
     process = GatewayProcess(tmp_path / "brief")
     try:

@@ -183,6 +183,7 @@ def portraits(tmp_path) -> Iterator[FileServer]:
         yield server
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("curl") is None, reason="cURL is not installed")
 def test_lines_for_the_v1_api_work_as_printed(tmp_path, portraits) -> None:
     """But for the port of the server that has the portraits: 443 takes rights that tests have not."""

@@ -83,6 +83,7 @@ async def test_one_for_each_device_and_a_killed_one_comes_back_and_loses_no_job(
         assert all(any(folder.iterdir()) for folder in inputs)
 
 
+@pytest.mark.long
 async def test_a_restart_waits_for_the_job_and_gives_it_no_second_attempt(gateway, material):
     async with gateway.client() as client:
         await whole(gateway, client)
@@ -102,7 +103,8 @@ async def test_a_restart_waits_for_the_job_and_gives_it_no_second_attempt(gatewa
         assert {one for one, pid in instances(gateway).items() if pid != before[one]} == {name}
 
 
-@pytest.mark.parametrize("how", [pytest.param("stop", marks=pytest.mark.long), "kill"])
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["stop", "kill"])
 async def test_nothing_of_it_is_left_when_the_gateway_ends_and_its_job_runs_anew(gateway, material, how):
     async with gateway.client() as client:
         await whole(gateway, client)
@@ -120,6 +122,7 @@ async def test_nothing_of_it_is_left_when_the_gateway_ends_and_its_job_runs_anew
     assert "died" not in {cause for _, cause in outcomes}
 
 
+@pytest.mark.long
 async def test_an_instance_whose_launcher_is_killed_ends_with_it(gateway):
     async with gateway.client() as client:
         await whole(gateway, client)

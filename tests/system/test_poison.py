@@ -27,6 +27,7 @@ remote.WATCH_SECONDS = 0.5
 """
 
 
+@pytest.mark.long
 async def test_two_upstreams_that_died_of_a_job_spare_the_third_also_after_a_kill(tmp_path, material):
     with ExitStack() as stack:
         workers = [stack.enter_context(open_worker(tmp_path / name, "--faults", "crash")) for name in ("a", "b", "c")]

@@ -210,6 +210,7 @@ async def test_an_upstream_whose_disk_is_full_costs_no_attempt(client, gateway, 
     await succeeds(client, gateway, job_id, ELSEWHERE)
 
 
+@pytest.mark.long
 async def test_a_node_that_hangs_is_given_up_and_gets_nothing_while_it_hangs(client, gateway, upstream, material):
     worker, _ = await upstream(faults=f"hang:node={SWAP}"), await upstream("b")
     job_id = await submit(client, video=material.clip, image=material.face(910))
@@ -228,6 +229,7 @@ async def test_a_node_that_hangs_is_given_up_and_gets_nothing_while_it_hangs(cli
     assert (await client.delete(f"/-/jobs/{waiting}")).status_code == HTTPStatus.OK
 
 
+@pytest.mark.long
 async def test_a_server_that_answers_again_first_gets_rid_of_what_was_given_up(client, gateway, upstream, material):
     worker, _ = await upstream(), await upstream("b")
     job_id = await submit(client, video=material.long, image=material.face(912))

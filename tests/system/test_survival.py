@@ -149,6 +149,8 @@ async def test_killed_gateway_finishes_every_acknowledged_job_after_its_restart(
                 await source.end()
             await assert_told_once(gateway, prompt_id, listeners)
         for source in cut_off:
+            if not ENDS.isdisjoint(message.event for message in source.connections[0]):
+                continue  # the end lay in its socket already when the gateway was killed
             assert source.statuses.count(HTTPStatus.OK) + source.statuses.count(0) >= 2, "it came back by itself"
         assert {outcome for _, outcome in attempts(gateway, prompt_ids[0])} == {"interrupted", "succeeded"}
     scratch = [name for name in gateway.files() if name.startswith(("scratch", "blobs/parts"))]

@@ -231,6 +231,7 @@ async def test_gateways_that_are_stopped_at_random_take_turns_and_no_job_is_lost
     assert len(worker.started()) == len(set(worker.started()))
 
 
+@pytest.mark.long
 async def test_second_waits_for_the_first_to_end_and_a_killed_one_is_not_waited_for(tmp_path):
     """With the times as they are shipped, and on one port: it listens when the other has let go of it."""
     first = GatewayProcess(tmp_path / "first", workers=0, shared_data_dir=tmp_path / "data")

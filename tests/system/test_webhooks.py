@@ -87,6 +87,7 @@ async def test_a_job_whose_gateway_was_killed_right_after_its_end_is_told(gatewa
     assert json.loads(body)["data"]["status"] == "SUCCESS"
 
 
+@pytest.mark.long
 async def test_a_trial_is_signed_and_says_what_came_of_it(gateway):
     secret = (await said(gateway, "secret")).splitlines()[-1]
     with Receiver(script=[204, 500]) as receiver:

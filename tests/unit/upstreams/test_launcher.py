@@ -95,7 +95,7 @@ def test_end_of_input_ends_it_with_all_it_started_and_its_temp_folder(tmp_path):
         assert "Authorization: Bearer t0k" in log_of(tmp_path)
         process.stdin.close()
         assert process.wait(20) == 0
-        assert gone(told["pid"], child)()
+        wait_until_now(gone(told["pid"], child), what="the end of what was killed")
     assert sorted(path.name for path in (tmp_path / "own").iterdir()) == ["input", "log", "output", "user"]
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "own").rglob("*")} == {0}
 
@@ -115,7 +115,7 @@ def test_how_it_died_is_how_the_launcher_dies(tmp_path):
         ready(process)
         child = child_of(tmp_path)
         assert process.wait(20) == -signal.SIGSEGV
-        assert gone(child)()
+        wait_until_now(gone(child), what="the end of what was killed")
 
 
 def test_one_that_does_not_get_far_is_told_with_its_last_words(tmp_path):
@@ -123,7 +123,7 @@ def test_one_that_does_not_get_far_is_told_with_its_last_words(tmp_path):
         assert ready(process) is None
         assert process.wait(20) == 1
         assert process.stderr.read().decode().endswith("no such GPU\n")
-        assert gone(child_of(tmp_path))()
+        wait_until_now(gone(child_of(tmp_path)), what="the end of what was killed")
 
 
 def test_what_answers_on_its_port_and_is_another_is_not_taken_for_it(tmp_path):
