@@ -12,7 +12,6 @@ import structlog
 from gateway.data_dir import StartError
 from gateway.engine.screening import Screening
 from gateway.interfaces import Blobs, Media, SafetyCheck
-from gateway.moderation.model import ModelCheck, ModelError
 from gateway.moderation.service import ServiceCheck
 from gateway.screening import Policy, Rules
 from gateway.settings import Settings
@@ -43,6 +42,8 @@ def safety_check(settings: Settings, tls: ssl.SSLContext) -> SafetyCheck | None:
     if settings.safety_policy == "off":
         return None
     if settings.safety_model is not None:
+        from gateway.moderation.model import ModelCheck, ModelError
+
         try:
             return ModelCheck.open(settings.safety_model, timeout_seconds=settings.safety_timeout)
         except ModelError as error:

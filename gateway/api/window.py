@@ -27,7 +27,6 @@ from gateway.api.following import Frame, Signal, ToldOnce, frames_of
 from gateway.api.jpegs import JpegPreviews
 from gateway.api.limiting import Limits
 from gateway.api.openapi.documents import Documents
-from gateway.api.openapi.vocabulary import Describe
 from gateway.api.previews import ShownOnce, as_json, wants_previews
 from gateway.api.problems import Envelope, StatusOf, status_hint
 from gateway.api.shown import lookup_id, no_such_job
@@ -321,8 +320,9 @@ class Dialect:
     told_outside: Callable[[Job, str, float], Mapping[str, object]] | None = None
     #: Its statuses for errors, where they are not those of everybody.
     status_of: StatusOf = status_hint
-    #: What it is, for ``/openapi.json``; None: it is left out there.
-    describe: Describe | None = None
+    #: The module whose ``describe`` says what it is, for ``/openapi.json``; None: it is left out there. By name, since all
+    #: of them are a tenth of what a gateway loads and few ever ask for the document.
+    description: str | None = None
 
     def speaks_at(self, path: str) -> bool:
         """Whether a path is this dialect's, known or not."""

@@ -6,6 +6,9 @@ with the remedy on standard error and an exit status other than 0.
 
 from __future__ import annotations
 
-from gateway.cli.app import main
+from gateway.cli.loading import loading
+
+with loading():
+    from gateway.cli.app import main
 
 __all__ = ["main"]

@@ -15,6 +15,7 @@ from gateway import logs
 from gateway.cli import accounts, consents, operating, webhooks
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.configuration import read_settings
+from gateway.cli.loading import loading
 from gateway.data_dir import StartError
 
 app = cyclopts.App(
@@ -57,7 +58,8 @@ def serve(
 
     The exit status is 75 when another gateway has taken over.
     """
-    from gateway import serving
+    with loading():
+        from gateway import serving
 
     settings = read_settings(
         {

@@ -13,18 +13,10 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from gateway.audit import (
-    Means,
-    MediaKind,
-    Pixels,
-    block_means,
-    is_changed,
-    largest_movement,
-    movement_limit,
-    sampled_frames,
-)
+from gateway.audit import MediaKind, is_changed, movement_limit, sampled_frames
 from gateway.interfaces import Comparison
 from gateway.media import movies, stills
+from gateway.media.blocks import Means, Pixels, block_means, largest_movement
 from gateway.sniffing import MediaType
 
 #: VideoHelperSuite 4ee72c0 pads each side to a multiple of 2, of 8 for some codecs: up to 7 pixels in all.

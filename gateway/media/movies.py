@@ -21,8 +21,9 @@ from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from gateway.audit import MediaFacts, Pixels
+from gateway.audit import MediaFacts
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.media.blocks import Pixels
 from gateway.media.extent import is_cut_short
 from gateway.media.limits import VIDEO_CODECS, Limits
 from gateway.sniffing import MediaType

@@ -15,8 +15,9 @@ from typing import Final
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from gateway.audit import MediaFacts, MediaKind, Pixels
+from gateway.audit import MediaFacts, MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.media.blocks import Pixels
 from gateway.media.limits import Limits
 from gateway.sniffing import MediaType
 

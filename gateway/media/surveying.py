@@ -13,8 +13,9 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from gateway.audit import FLAT_LEVELS, MediaKind, Pixels, Survey, block_means, sampled_frames
+from gateway.audit import FLAT_LEVELS, MediaKind, Survey, sampled_frames
 from gateway.media import movies, stills
+from gateway.media.blocks import Pixels, block_means
 from gateway.sniffing import MediaType
 
 #: Frames of a video that are looked at before it is called flat: a fade from black is no fault.

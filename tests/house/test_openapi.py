@@ -30,7 +30,7 @@ from gateway.api.dialects.swiftswap import description as swiftswap
 from gateway.api.dialects.swiftswap import translation as translation_of_swiftswap
 from gateway.api.openapi import own_accounts, samples
 from gateway.api.openapi.document import Section, build, require_complete, spelled
-from gateway.api.openapi.publishing import sections, whole
+from gateway.api.openapi.publishing import description_of, sections, whole
 from gateway.api.openapi.refusals import Manner, kinds_of, sample
 from gateway.api.openapi.vocabulary import JSON, World
 from gateway.api.own_routes import OWN_ENDPOINTS
@@ -99,7 +99,7 @@ def test_validator_finds_what_is_wrong() -> None:
 
 
 def test_each_dialect_is_described() -> None:
-    assert {dialect.name for dialect in DIALECTS if dialect.describe is None} == LEFT_OUT
+    assert {dialect.name for dialect in DIALECTS if dialect.description is None} == LEFT_OUT
 
 
 def test_what_is_not_described_or_not_served_is_refused() -> None:
@@ -239,8 +239,9 @@ TELLING = [each for each in DIALECTS if each.told_outside and each.name not in L
 
 @pytest.mark.parametrize("dialect", TELLING, ids=lambda dialect: dialect.name)
 def test_what_a_webhook_tells_is_as_described(dialect: Dialect) -> None:
-    assert dialect.describe is not None
-    told = dialect.describe(WORLDS["open"]).told_outside
+    description = description_of(dialect, WORLDS["open"])
+    assert description is not None
+    told = description.told_outside
     assert told is not None
     for job in (samples.SUCCEEDED, samples.FAILED, samples.CANCELED):
         body = teller(DIALECTS, "https://faces.example.org", 86_400.0)(replace(job, dialect=dialect.name))

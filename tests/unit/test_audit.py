@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from gateway import audit
 from gateway.audit import MOST_DRIFT, Keeps, MediaFacts, MediaKind, Promise, Survey, broken_promise, wrong_look
@@ -79,34 +78,6 @@ def test_a_content_filters_answer_breaks_every_promise_at_once():
     """ReActor cuts a flagged video to one black frame of 512x512."""
     filtered = replace(CLIP, width=512, height=512, frames=1, fps=Fraction(1), has_audio=False)
     assert {finding.what for finding in audit.wrong_facts(CLIP, filtered)} == set(Keeps)
-
-
-@given(
-    hnp.arrays(np.uint8, st.tuples(st.integers(1, 70), st.integers(1, 70), st.just(3))),
-)
-def test_block_means_are_the_means_of_blocks_that_cover_the_picture(rgb):
-    height, width = rgb.shape[:2]
-    means = audit.block_means(rgb)
-    rows, columns = max(1, height // 16), max(1, width // 16)
-    assert means.shape == (rows, columns)
-    luma = rgb @ np.array([0.299, 0.587, 0.114])
-    for row in range(rows):
-        for column in range(columns):
-            bottom = height if row == rows - 1 else 16 * row + 16
-            right = width if column == columns - 1 else 16 * column + 16
-            assert means[row, column] == pytest.approx(luma[16 * row : bottom, 16 * column : right].mean(), abs=1e-6)
-
-
-def test_the_block_that_moved_most_counts():
-    before = np.zeros((4, 5))
-    after = before.copy()
-    after[2, 3], after[0, 0] = -7.5, 3
-    assert audit.largest_movement(before, after) == 7.5
-
-
-def test_of_several_readings_each_block_counts_by_its_best():
-    target = np.zeros((1, 2))
-    assert audit.largest_movement(target, [np.array([[9.0, 1.0]]), np.array([[2.0, 8.0]])]) == 2.0
 
 
 def test_the_limit_is_twice_what_a_plain_re_encode_moves():

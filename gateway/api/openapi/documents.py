@@ -7,12 +7,14 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.api.facade import TaskType
-from gateway.api.openapi.vocabulary import World
 from gateway.api.problems import to_json
 from gateway.settings import Settings
+
+if TYPE_CHECKING:
+    from gateway.api.openapi.vocabulary import World
 
 #: Half a MiB each: one for strangers, and of those that tell of templates the newest.
 _KEPT: Final = 2
@@ -46,13 +48,15 @@ class Documents:
         told = None if tasks is None else tuple(replace(task, can_run=True, missing=()) for task in tasks)
         async with self._making:
             if told not in self._kept:
-                # A tenth of a second's work.
-                self._kept[told] = await asyncio.to_thread(self._encode, World(self.settings, told))
+                # A tenth of a second's work, and at the first time as much again to load what describes.
+                self._kept[told] = await asyncio.to_thread(self._encode, told)
                 if len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(told)
             return self._kept[told]
 
-    def _encode(self, world: World) -> Encoded:
-        body = to_json(self.build(world))
+    def _encode(self, tasks: tuple[TaskType, ...] | None) -> Encoded:
+        from gateway.api.openapi.vocabulary import World
+
+        body = to_json(self.build(World(self.settings, tasks)))
         return Encoded(body, f'"{hashlib.sha256(body).hexdigest()[:32]}"')

@@ -7,36 +7,51 @@ of this one declare.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import pages
 from gateway.api.auth import Access
-from gateway.api.openapi import own
-from gateway.api.openapi.document import Section, build
-from gateway.api.openapi.refusals import Manner
-from gateway.api.openapi.vocabulary import World
 from gateway.api.problems import JSON_TYPE, problem
 from gateway.api.window import Call, Dialect, Endpoint
+
+if TYPE_CHECKING:
+    from gateway.api.openapi.document import Section
+    from gateway.api.openapi.vocabulary import Description, World
 
 PAGE: Final = "docs.html"
 
 
 def whole(world: World, dialects: Sequence[Dialect], own_endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     """The document of these dialects and of our own routes. Raises what ``document.build`` does."""
+    from gateway.api.openapi.document import build
+
     return build(world, sections(world, dialects, own_endpoints))
 
 
 def sections(world: World, dialects: Sequence[Dialect], own_endpoints: Sequence[Endpoint]) -> list[Section]:
     """Who is described, in the order in which they stand in the document. A dialect without a description is left out."""
+    from gateway.api.openapi import own
+    from gateway.api.openapi.document import Section
+    from gateway.api.openapi.refusals import Manner
+
     spoken = [
-        Section(dialect.describe(world), Manner(dialect.envelope, dialect.status_of), dialect.endpoints)
+        Section(description, Manner(dialect.envelope, dialect.status_of), dialect.endpoints)
         for dialect in dialects
-        if dialect.describe is not None
+        if (description := description_of(dialect, world)) is not None
     ]
     return [*spoken, Section(own.describe(world), Manner(problem), own_endpoints)]
+
+
+def description_of(dialect: Dialect, world: World) -> Description | None:
+    """What a dialect says of itself, if anything; its module is loaded now."""
+    if dialect.description is None:
+        return None
+    told: Description = import_module(dialect.description).describe(world)
+    return told
 
 
 async def get_document(request: Request, call: Call) -> Response:

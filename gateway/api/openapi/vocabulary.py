@@ -148,9 +148,6 @@ class Description:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-Describe: TypeAlias = Callable[[World], Description]
-
-
 def json_answer(status: int, help: str, model: type[BaseModel], examples: Mapping[str, object]) -> Answer:  # noqa: A002 - it is called by place
     """An answer in JSON, with examples by name."""
     return Answer(status, help, {JSON: Content(model, examples)})

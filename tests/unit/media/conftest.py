@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from gateway.audit import MediaKind, Pixels
+from gateway.audit import MediaKind
 from gateway.media import child
+from gateway.media.blocks import Pixels
 from gateway.media.limits import Limits
 
 SIZE = (64, 96)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.api.dialects.backserv import handlers, translation
-from gateway.api.dialects.backserv.description import describe
 from gateway.api.window import Dialect, Endpoint, Holds
 
 DIALECT: Final = Dialect(
@@ -24,5 +23,5 @@ DIALECT: Final = Dialect(
     prefixes=("/submit_task", "/query_task", "/cancel_task", "/task_types"),
     envelope=translation.error_body,
     state_words=translation.STATE_WORDS,
-    describe=describe,
+    description=f"{__name__}.description",
 )

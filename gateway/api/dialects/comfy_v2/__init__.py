@@ -11,7 +11,6 @@ from typing import Final
 
 from gateway.api.auth import Access
 from gateway.api.dialects.comfy_v2 import asset_handlers, envelope, job_bodies, job_handlers, template_handlers, words
-from gateway.api.dialects.comfy_v2.description import describe
 from gateway.api.dialects.comfy_v2.job_refusals import QueueFullHereError, TooManyStreamsError
 from gateway.api.window import Dialect, Endpoint, Holds
 
@@ -53,5 +52,5 @@ DIALECT: Final = Dialect(
     state_words=words.STATE_WORDS,
     status_of=envelope.status_of,
     told_outside=job_bodies.ended_body,
-    describe=describe,
+    description=f"{__name__}.description",
 )

@@ -10,7 +10,6 @@ from typing import Final
 
 from gateway.api.auth import Access
 from gateway.api.dialects.faceswap import handlers, socket, translation
-from gateway.api.dialects.faceswap.description import describe
 from gateway.api.window import Dialect, Endpoint, Holds, SocketEndpoint
 
 DIALECT: Final = Dialect(
@@ -29,5 +28,5 @@ DIALECT: Final = Dialect(
     envelope=translation.error_body,
     state_words=translation.STATE_WORDS,
     told_outside=translation.ended_body,
-    describe=describe,
+    description=f"{__name__}.description",
 )

@@ -11,7 +11,6 @@ from typing import Final
 
 from gateway.api.auth import Access
 from gateway.api.dialects.swaps_v1 import handlers, refusals, translation
-from gateway.api.dialects.swaps_v1.description import describe
 from gateway.api.window import Dialect, Endpoint, Holds
 
 DIALECT: Final = Dialect(
@@ -29,5 +28,5 @@ DIALECT: Final = Dialect(
     envelope=refusals.error_body,
     state_words=translation.STATE_WORDS,
     told_outside=translation.ended_body,
-    describe=describe,
+    description=f"{__name__}.description",
 )

@@ -10,7 +10,6 @@ from typing import Final
 
 from gateway.api.auth import Access
 from gateway.api.dialects.swiftswap import handlers, translation
-from gateway.api.dialects.swiftswap.description import describe
 from gateway.api.window import Dialect, Endpoint, Holds
 
 DIALECT: Final = Dialect(
@@ -28,5 +27,5 @@ DIALECT: Final = Dialect(
     prefixes=("/check_status", "/swap_image", "/swap_video", "/check_task_status", "/static"),
     envelope=translation.error_body,
     state_words=translation.STATE_WORDS,
-    describe=describe,
+    description=f"{__name__}.description",
 )

@@ -51,5 +51,5 @@ async def test_links_lead_to_where_clients_reach_us():
 
 
 async def test_dialect_that_describes_nothing_is_left_out():
-    app, _ = make(dialects=[replace(DIALECTS[0], describe=None)])
+    app, _ = make(dialects=[replace(DIALECTS[0], description=None)])
     assert "/face-swap" not in (await ask(app, "GET", "/openapi.json")).json["paths"]
