@@ -184,8 +184,8 @@ def _clean(task: Task) -> dict[str, Any]:
     kind = _sniff_file(path)
     like = _like(task)
     if remuxing.is_movie(kind):
-        taken = remuxing.remux(path, kind, out, like=like, limits=limits)
-        facts = movies.probe_movie(out, kind, limits, tally=taken.tally)
+        taken = remuxing.remux(path, kind, out, like=like, limits=limits, is_probed=True)
+        facts = taken.facts or movies.probe_movie(out, kind, limits)
         if taken.fps is not None:
             # Frames at the same times have the same rate, whatever either header declares.
             facts = replace(facts, fps=taken.fps, duration_seconds=taken.duration_seconds)

@@ -7,9 +7,10 @@ FFmpeg would take a text that says ``ffconcat version 1.0`` for a playlist and r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -41,9 +42,16 @@ _RATE_DENOMINATOR: Final = 1001
 _RATE_TOLERANCE: Final = 0.005
 #: Only this one reads an index of all frames before the first packet.
 _DEMUXER_WITH_INDEX: Final = "mov"
+#: Of a file no larger than this the packets are kept between reading and decoding them: to open one takes a millisecond,
+#: as long as to decode a dozen small frames.
+KEPT_BYTES: Final = 4 * 1024**2
+#: Pixels, of all frames, up to which one thread decodes: a quarter of a second's work. To start two takes longer than they
+#: save on less.
+_ONE_THREAD_PIXELS: Final = 25_000_000
 #: Is shown a packet.
 See: TypeAlias = "Callable[[Packet[Stream]], None]"
 
+_NO_LAST_FRAME: Final = "The video's last frame cannot be decoded."
 _CUT_SHORT: Final = "The video is cut short: it ends before its header says."
 
 
@@ -82,19 +90,26 @@ def probe_movie(path: Path, kind: MediaType, limits: Limits, *, tally: Tally | N
         Exception: whatever PyAV raises on a broken file.
     """
     with open_movie(path, kind) as container:
-        stream = only_video_stream(container)
-        _check_stream(stream, limits)
-        if is_cut_short(path, _DEMUXERS[kind.content_type]):
-            raise InvalidInputError(_CUT_SHORT)
-        tally = tally or _demux(container, stream, limits)
-        tally.refuse_missing(container, stream)
-        fps = rate(stream, tally)
-        declared_codec = stream.codec.canonical_name
+        return probe_open(container, path, kind, limits, tally=tally)
+
+
+def probe_open(
+    container: InputContainer, path: Path, kind: MediaType, limits: Limits, *, tally: Tally | None = None
+) -> MediaFacts:
+    """As ``probe_movie``, of a file that is open. Args: tally: of this very file, and of this container if it keeps packets."""
+    stream = only_video_stream(container)
+    _check_stream(stream, limits)
+    if is_cut_short(path, _DEMUXERS[kind.content_type]):
+        raise InvalidInputError(_CUT_SHORT)
+    tally = tally or tally_open(container, path, limits)
+    tally.refuse_missing(container, stream)
+    fps = rate(stream, tally)
+    declared_codec = stream.codec.canonical_name
     if fps is not None and fps > limits.video_fps:
         raise TooLargeError(
             f"The video has {float(fps):.4g} frames per second; at most {limits.video_fps} are accepted."
         )
-    first = _decode_ends(path, kind, tally)
+    first = _decode_ends(path, kind, tally) if tally.kept is None else _decode_kept(stream, tally, tally.kept)
     width, height = first.width, first.height
     # The decoder has the last word on the size: a header may claim another.
     _check_sides(width, height, limits)
@@ -122,9 +137,14 @@ def tally_movie(
     ``see`` is shown every packet of the pictures and of the sound, in their order, so that nobody need read them again.
     """
     with open_movie(path, kind) as container:
-        stream = only_video_stream(container)
-        tally = _demux(container, stream, limits, see)
-        return tally, rate(stream, tally)
+        tally = tally_open(container, path, limits, see=see)
+        return tally, rate(only_video_stream(container), tally)
+
+
+def tally_open(container: InputContainer, path: Path, limits: Limits, *, see: See = lambda _packet: None) -> Tally:
+    """As ``tally_movie``, of a file that was just opened; the packets of a small one are kept for ``probe_open``."""
+    kept: list[Packet[Stream]] | None = [] if path.stat().st_size <= KEPT_BYTES else None
+    return _demux(container, only_video_stream(container), limits, see, kept)
 
 
 def read_frames(path: Path, kind: MediaType) -> Iterator[VideoFrame]:
@@ -145,9 +165,9 @@ def upright_rgb(frame: VideoFrame) -> Pixels:
     """Height x width x 3, turned as a player turns it.
 
     Plain conversion, colour matrix by the frame's tags: pixel for pixel what OpenCV 4.14 reads, and with it the loader
-    of VideoHelperSuite 4ee72c0.
+    of VideoHelperSuite 4ee72c0. One thread: more are started anew for each frame, which takes longer than they save.
     """
-    rgb: Pixels = np.asarray(frame.reformat(format="rgb24").to_ndarray(), dtype=np.uint8)
+    rgb: Pixels = np.asarray(frame.reformat(format="rgb24", threads=1).to_ndarray(), dtype=np.uint8)
     # FFmpeg states the rotation counterclockwise, as numpy turns.
     return np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
 
@@ -162,6 +182,8 @@ class Tally:
     #: when each shown frame is shown, in decoding order.
     pts: list[int] = field(default_factory=list)
     last_key_pts: int = 0
+    #: its index in ``kept``.
+    last_key_at: int = 0
     latest_pts: int = 0
     #: of the frame shown last, and of all frames.
     last_duration: int = 0
@@ -174,6 +196,8 @@ class Tally:
     #: end of the last packet of any stream.
     file_end: Fraction = Fraction(0)
     corrupt: bool = False
+    #: those of the pictures, with what empties the decoder after them; None of a large file.
+    kept: list[Packet[Stream]] | None = None
 
     @property
     def frames(self) -> int:
@@ -234,12 +258,17 @@ def is_shown(packet: Packet[Stream], codec: str) -> bool:
     return codec != "vp8" or bool(bytes(memoryview(packet)[:1])[0] & 0x10)
 
 
-def _demux(container: InputContainer, stream: VideoStream, limits: Limits, see: See = lambda _packet: None) -> Tally:
+def _demux(
+    container: InputContainer, stream: VideoStream, limits: Limits, see: See, kept: list[Packet[Stream]] | None
+) -> Tally:
     time_base = stream.time_base or Fraction(1, av.time_base)
-    tally = Tally(time_base, is_in_decoding_order=_DEMUXER_WITH_INDEX in container.format.name)
+    tally = Tally(time_base, is_in_decoding_order=_DEMUXER_WITH_INDEX in container.format.name, kept=kept)
     codec = stream.codec.canonical_name
     followed = [stream, *container.streams.audio]
     for packet in container.demux(followed):
+        # Of an empty packet, which empties a stream's decoder, the index is that of no stream.
+        if kept is not None and packet.stream.index == stream.index:
+            kept.append(packet)
         if packet.size == 0:
             continue
         see(packet)
@@ -268,6 +297,7 @@ def _take_frame(tally: Tally, packet: Packet[Stream]) -> None:
     tally.all_durations += duration
     if packet.is_keyframe:
         tally.last_key_pts = pts
+        tally.last_key_at = len(tally.kept or ()) - 1
     tally.pts.append(pts)
 
 
@@ -301,7 +331,42 @@ def _decode_ends(path: Path, kind: MediaType, tally: Tally) -> VideoFrame:
     for start in (tally.last_key_pts, min(tally.pts)):
         if _last_decoded(path, kind, start) >= tally.latest_pts:
             return first
-    raise InvalidInputError("The video's last frame cannot be decoded.")
+    raise InvalidInputError(_NO_LAST_FRAME)
+
+
+def _decode_kept(stream: VideoStream, tally: Tally, packets: Sequence[Packet[Stream]]) -> VideoFrame:
+    """As ``_decode_ends``, from the packets of a small file, which is not opened again."""
+    if tally.frames * stream.codec_context.width * stream.codec_context.height > _ONE_THREAD_PIXELS:
+        threaded(stream)
+    else:
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+    frames = _decoded(packets)
+    first = next(frames, None)
+    if first is None:
+        raise InvalidInputError("The video's first frame cannot be decoded.")
+    if not tally.last_key_at:
+        latest = _latest(chain((first,), frames))
+    else:
+        stream.codec_context.flush_buffers()
+        latest = _latest(_decoded(packets[tally.last_key_at :]))
+        if latest < tally.latest_pts:  # a key frame in name only, as above
+            stream.codec_context.flush_buffers()
+            latest = _latest(_decoded(packets))
+    if latest < tally.latest_pts:
+        raise InvalidInputError(_NO_LAST_FRAME)
+    return first
+
+
+def _decoded(packets: Iterable[Packet[Stream]]) -> Iterator[VideoFrame]:
+    for packet in packets:
+        for frame in packet.decode():
+            if isinstance(frame, VideoFrame):
+                yield frame
+
+
+def _latest(frames: Iterable[VideoFrame]) -> float:
+    """When the last good one is shown, in ticks."""
+    return max((f.pts for f in frames if f.pts is not None and not f.is_corrupt), default=-math.inf)
 
 
 def _last_decoded(path: Path, kind: MediaType, start: int) -> float:
@@ -309,5 +374,4 @@ def _last_decoded(path: Path, kind: MediaType, start: int) -> float:
     with open_movie(path, kind) as container:
         stream = threaded(only_video_stream(container))
         container.seek(start, stream=stream)
-        times = (f.pts for f in container.decode(stream) if f.pts is not None and not f.is_corrupt)
-        return max(times, default=-math.inf)
+        return _latest(container.decode(stream))

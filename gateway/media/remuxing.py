@@ -24,7 +24,7 @@ from av.stream import Stream
 from av.video.stream import VideoStream
 from blake3 import blake3
 
-from gateway.audit import KEEPS_ALL, Keeps, MediaKind
+from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.errors import ResultInvalidError
 from gateway.media import movies
 from gateway.media.limits import Limits
@@ -89,8 +89,8 @@ class Taken:
     sound: bool = False
     #: why something was left as the upstream made it; "" when nothing was.
     given_up: str = ""
-    #: what the packets of the copy say, read back from it; None of a copy that was only planned.
-    tally: movies.Tally | None = None
+    #: of the copy, decoded as an input is; None of a copy that was only planned, or where nobody asked for them.
+    facts: MediaFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +107,24 @@ class _Plan:
     taken: Taken = Taken()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Source:
-    """What the packets of a result say, read once before the copy is planned."""
+    """A result, open, and what its packets say, read once before the copy is planned."""
 
+    container: InputContainer
     #: the pictures'; empty when one of them is hidden by an edit list or has no time.
     packets: tuple[Shown, ...]
     digests: _Digests
+    #: of a small file, pictures and sound, for the first copy only: they get its times. None: they must be read again.
+    kept: list[Packet[Stream]] | None
+
+    def take_kept(self) -> list[Packet[Stream]] | None:
+        """Those, once."""
+        kept, self.kept = self.kept, None
+        return kept
+
+
+_NOT_COPIED: Final = "The result could not be copied without its metadata."
 
 
 class _NotAsPlannedError(Exception):
@@ -125,7 +136,15 @@ def is_movie(kind: MediaType) -> bool:
     return kind.content_type in _MUXERS
 
 
-def remux(path: Path, kind: MediaType, out: Path, *, like: Like | None = None, limits: Limits | None = None) -> Taken:
+def remux(
+    path: Path,
+    kind: MediaType,
+    out: Path,
+    *,
+    like: Like | None = None,
+    limits: Limits | None = None,
+    is_probed: bool = False,
+) -> Taken:
     """Write a copy without tags, chapters, data streams and attachments, as like the target as can be.
 
     Args:
@@ -133,35 +152,42 @@ def remux(path: Path, kind: MediaType, out: Path, *, like: Like | None = None, l
         kind: what it is.
         out: where the copy goes.
         like: its target; None for a copy with the result's own timing and sound.
-        limits: for the packets that are counted.
+        limits: for the packets that are counted, and for the copy where it is probed.
+        is_probed: decode the copy as an input is, to get its facts.
 
     Raises:
         ResultInvalidError: the copy is not the result's pictures, or tags stuck to it.
-        Exception: whatever PyAV raises on a broken result.
+        Exception: whatever PyAV raises on a broken result; as ``movies.probe_movie`` does of the copy.
     """
     given_up, limits = "", limits or Limits()
-    source = _survey(path, kind)
-    for plan in _plans(path, kind, source, like, limits):
-        try:
-            _write(path, kind, out, plan)
-            tally = _check(out, kind, plan, source, limits)
-        except (av.error.FFmpegError, ValueError, _NotAsPlannedError) as error:
-            # A target may hold sound that decodes but cannot be written again: then the result is left as it came.
-            given_up = given_up or (str(error) if isinstance(error, _NotAsPlannedError) else type(error).__name__)
-            if plan == _Plan():
-                raise ResultInvalidError("The result could not be copied without its metadata.") from error
-        else:
-            _refuse_tags(out, kind)
-            return replace(plan.taken, given_up=plan.taken.given_up or given_up, tally=tally)
-    raise ResultInvalidError("The result could not be copied without its metadata.")
+    with movies.open_movie(path, kind) as container:
+        source = _survey(container, path)
+        for plan in _plans(kind, source, like, limits):
+            with ExitStack() as stack:
+                try:
+                    _write(path, kind, out, plan, source)
+                    copy = stack.enter_context(movies.open_movie(out, kind))
+                    tally = _check(copy, out, plan, source, limits)
+                except (av.error.FFmpegError, ValueError, _NotAsPlannedError) as error:
+                    # A target may hold sound that decodes but cannot be written again: then it is left as it came.
+                    given_up = given_up or (
+                        str(error) if isinstance(error, _NotAsPlannedError) else type(error).__name__
+                    )
+                    if plan == _Plan():
+                        raise ResultInvalidError(_NOT_COPIED) from error
+                    continue
+                _refuse_tags(copy)
+                facts = movies.probe_open(copy, out, kind, limits, tally=tally) if is_probed else None
+                return replace(plan.taken, given_up=plan.taken.given_up or given_up, facts=facts)
+    raise ResultInvalidError(_NOT_COPIED)
 
 
 # ------------------------------------------------------------------------------------------------------------ planning
 
 
-def _plans(path: Path, kind: MediaType, source: _Source, like: Like | None, limits: Limits) -> Iterator[_Plan]:
+def _plans(kind: MediaType, source: _Source, like: Like | None, limits: Limits) -> Iterator[_Plan]:
     """Ways to write the copy, the best one first; the last one always works on a result that is whole."""
-    plan = _Plan() if like is None else _plan(path, kind, source, like, limits)
+    plan = _Plan() if like is None else _plan(kind, source, like, limits)
     yield plan
     if plan.sound is not None and plan.stamps is not None:
         yield replace(
@@ -176,10 +202,13 @@ def _plans(path: Path, kind: MediaType, source: _Source, like: Like | None, limi
         yield _Plan()
 
 
-def _plan(path: Path, kind: MediaType, source: _Source, like: Like, limits: Limits) -> _Plan:
+def _plan(kind: MediaType, source: _Source, like: Like, limits: Limits) -> _Plan:
     """What to take from the target. Nothing when the numbers of frames differ: then no time of it means anything."""
     digests = _Digests()
-    tally, fps = movies.tally_movie(like.path, like.kind, limits, see=digests.take_sound)
+    with movies.open_movie(like.path, like.kind) as target:
+        tally = movies.tally_open(target, like.path, limits, see=digests.take_sound)
+        fps = movies.rate(movies.only_video_stream(target), tally)
+        is_carried = _is_carried(target, kind)
     starts = tuple(sorted(tally.pts))
     if not starts:
         return _Plan()
@@ -188,7 +217,7 @@ def _plan(path: Path, kind: MediaType, source: _Source, like: Like, limits: Limi
     packets = source.packets
     if sum(packet.is_shown for packet in packets) != len(starts):
         return _Plan(taken=Taken(given_up="another number of frames"))
-    sound_start = tally.sound_start if Keeps.AUDIO in like.keeps and _is_carried(like, kind) else None
+    sound_start = tally.sound_start if Keeps.AUDIO in like.keeps and is_carried else None
     zero = first_moment(times, sound_start)
     stamps = restamp(packets, times, zero=zero, tick=_ONLY_TICK.get(kind.content_type))
     if Keeps.FPS not in like.keeps:
@@ -200,75 +229,94 @@ def _plan(path: Path, kind: MediaType, source: _Source, like: Like, limits: Limi
     if sound_start is None:
         return _Plan(stamps, taken=taken)
     # With the pictures' times left as they came, the sound is placed beside the first of them.
-    begin = min(packet.pts for packet in packets if packet.is_shown) * _time_base(path, kind)
+    begin = min(packet.pts for packet in packets if packet.is_shown) * _time_base(source.container)
     shift = -zero * tally.time_base if stamps is not None else begin - starts[0] * tally.time_base
     return _Plan(
         stamps, (like.path, like.kind), shift, sound_start + shift, digests.sounds(), replace(taken, sound=True)
     )
 
 
-def _survey(path: Path, kind: MediaType) -> _Source:
-    with movies.open_movie(path, kind) as container:
-        stream = movies.only_video_stream(container)
-        codec = stream.codec.canonical_name
-        shown: list[Shown] = []
-        is_hiding, digests = False, _Digests()
-        for packet in container.demux([stream, *container.streams.audio]):
-            if not packet.size:
-                continue
-            digests.take(packet)
-            if packet.stream_index != stream.index:
-                continue
-            if packet.pts is None or packet.is_discard:
-                is_hiding = True
-            else:
-                shown.append(Shown(packet.pts, movies.is_shown(packet, codec)))
-        return _Source(() if is_hiding else tuple(shown), digests)
+def _survey(container: InputContainer, path: Path) -> _Source:
+    stream = movies.only_video_stream(container)
+    codec = stream.codec.canonical_name
+    shown: list[Shown] = []
+    kept: list[Packet[Stream]] | None = [] if path.stat().st_size <= movies.KEPT_BYTES else None
+    is_hiding, digests = False, _Digests()
+    for packet in container.demux([stream, *container.streams.audio]):
+        if not packet.size:
+            continue
+        digests.take(packet)
+        if kept is not None:
+            kept.append(packet)
+        if packet.stream_index != stream.index:
+            continue
+        if packet.pts is None or packet.is_discard:
+            is_hiding = True
+        else:
+            shown.append(Shown(packet.pts, movies.is_shown(packet, codec)))
+    return _Source(container, () if is_hiding else tuple(shown), digests, kept)
 
 
-def _time_base(path: Path, kind: MediaType) -> Fraction:
-    with movies.open_movie(path, kind) as container:
-        return movies.only_video_stream(container).time_base or Fraction(0)
+def _time_base(container: InputContainer) -> Fraction:
+    return movies.only_video_stream(container).time_base or Fraction(0)
 
 
-def _is_carried(like: Like, kind: MediaType) -> bool:
+def _is_carried(target: InputContainer, kind: MediaType) -> bool:
     """Whether all sound of the target may stand in the result's container."""
-    with movies.open_movie(like.path, like.kind) as container:
-        sounds = container.streams.audio
-        codecs = {stream.codec.canonical_name for stream in sounds}
+    codecs = {stream.codec.canonical_name for stream in target.streams.audio}
     return bool(codecs) and codecs <= _CARRIED_SOUND[kind.content_type]
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def _write(path: Path, kind: MediaType, out: Path, plan: _Plan) -> None:
+def _write(path: Path, kind: MediaType, out: Path, plan: _Plan, source: _Source) -> None:
     reserved = _reserved_bytes(path, kind, plan)
     if reserved:
         try:
-            _write_with(path, kind, out, plan, {"moov_size": str(reserved)})
+            _write_with(path, kind, out, plan, source, {"moov_size": str(reserved)})
         except av.error.FFmpegError:
             pass  # more header than was reckoned with; whatever else is wrong shows again
         else:
             return
-    _write_with(path, kind, out, plan, {"movflags": "faststart"})
+    _write_with(path, kind, out, plan, source, {"movflags": "faststart"})
 
 
-def _write_with(path: Path, kind: MediaType, out: Path, plan: _Plan, header: dict[str, str]) -> None:
+def _write_with(path: Path, kind: MediaType, out: Path, plan: _Plan, source: _Source, header: dict[str, str]) -> None:
     with ExitStack() as stack:
-        pictures = stack.enter_context(movies.open_movie(path, kind))
-        sounds = stack.enter_context(movies.open_movie(*(plan.sound or (path, kind))))
-        video = movies.only_video_stream(pictures)
-        options = _options(kind, plan, sounds.streams.audio, header)
+        kept = source.take_kept()
+        pictures = source.container if kept is not None else stack.enter_context(movies.open_movie(path, kind))
+        if kept is not None and plan.sound is None:
+            sounds = pictures
+        else:
+            sounds = stack.enter_context(movies.open_movie(*(plan.sound or (path, kind))))
+        video, tracks = movies.only_video_stream(pictures), sounds.streams.audio
+        options = _options(kind, plan, tracks, header)
         copy = stack.enter_context(av.open(str(out), "w", format=_MUXERS[kind.content_type], options=options))
         added = _add(copy, video)
         if plan.stamps is not None:
             added.time_base = plan.stamps.time_base
-        tracks = {stream.index: _add(copy, stream) for stream in sounds.streams.audio}
-        parts = [_pictures(pictures, video, added, plan.stamps), _sounds(sounds, tracks, plan.sound_shift)]
+        copies = {stream.index: _add(copy, stream) for stream in tracks}
+        parts = [
+            _pictures(_packets(pictures, [video], kept), added, plan.stamps),
+            _sounds(_packets(sounds, tracks, kept if sounds is pictures else None), copies, plan.sound_shift),
+        ]
         # One by one in order of decoding: that is how players read, and no more than a packet of each is held.
         for packet in heapq.merge(*parts, key=_decoded_at):
             copy.mux(packet)
+
+
+def _packets(
+    container: InputContainer, streams: Sequence[Stream], kept: Sequence[Packet[Stream]] | None
+) -> Iterator[Packet[Stream]]:
+    """Those of these streams, in their order; read, where they were not kept."""
+    if kept is not None:
+        indices = {stream.index for stream in streams}
+        # At once: a packet that goes into the copy gets the index that its stream has there.
+        return iter([packet for packet in kept if packet.stream_index in indices])
+    if not streams:
+        return iter(())
+    return (packet for packet in container.demux(list(streams)) if packet.size)
 
 
 def _reserved_bytes(path: Path, kind: MediaType, plan: _Plan) -> int:
@@ -311,11 +359,8 @@ def _add(copy: OutputContainer, stream: VideoStream | AudioStream) -> VideoStrea
     return added
 
 
-def _pictures(
-    container: InputContainer, stream: VideoStream, added: Stream, stamps: Stamps | None
-) -> Iterator[Packet[Stream]]:
-    whole = (packet for packet in container.demux([stream]) if packet.size)
-    for index, packet in enumerate(whole):
+def _pictures(packets: Iterator[Packet[Stream]], added: Stream, stamps: Stamps | None) -> Iterator[Packet[Stream]]:
+    for index, packet in enumerate(packets):
         if stamps is not None:
             stamp = stamps.packets[index]
             packet.time_base = stamps.time_base
@@ -324,12 +369,10 @@ def _pictures(
         yield packet
 
 
-def _sounds(container: InputContainer, tracks: Mapping[int, Stream], shift: Fraction) -> Iterator[Packet[Stream]]:
-    if not tracks:
-        return
-    for packet in container.demux(list(container.streams.audio)):
-        if not packet.size:
-            continue
+def _sounds(
+    packets: Iterator[Packet[Stream]], tracks: Mapping[int, Stream], shift: Fraction
+) -> Iterator[Packet[Stream]]:
+    for packet in packets:
         if shift and packet.time_base:
             ticks = round(shift / packet.time_base)
             packet.pts = None if packet.pts is None else packet.pts + ticks
@@ -374,14 +417,14 @@ class _Digests:
         return tuple(found.digest() for _, found in sorted(self._sounds.items()))
 
 
-def _check(out: Path, kind: MediaType, plan: _Plan, source: _Source, limits: Limits) -> movies.Tally:
+def _check(copy: InputContainer, out: Path, plan: _Plan, source: _Source, limits: Limits) -> movies.Tally:
     """Read the copy back, once; what its packets say.
 
     Raises:
         _NotAsPlannedError: other pictures, sound or times.
     """
     found = _Digests()
-    written, _ = movies.tally_movie(out, kind, limits, see=found.take)
+    written = movies.tally_open(copy, out, limits, see=found.take)
     sounds = source.digests.sounds() if plan.sound is None else plan.sound_digests
     if (found.pictures(), found.sounds()) != (source.digests.pictures(), sounds):
         raise _NotAsPlannedError("packets differ")
@@ -394,8 +437,7 @@ def _check(out: Path, kind: MediaType, plan: _Plan, source: _Source, limits: Lim
     return written
 
 
-def _refuse_tags(out: Path, kind: MediaType) -> None:
-    with movies.open_movie(out, kind) as copy:
-        tags = {tag.lower() for stream in copy.streams for tag in stream.metadata} | {t.lower() for t in copy.metadata}
+def _refuse_tags(copy: InputContainer) -> None:
+    tags = {tag.lower() for stream in copy.streams for tag in stream.metadata} | {t.lower() for t in copy.metadata}
     if tags - _HARMLESS_TAGS:
         raise ResultInvalidError("The result's metadata could not be removed.")

@@ -97,6 +97,17 @@ class Studio:
         path.write_bytes(data)
         return path
 
+    def sound_first(self, source: Path, name: str = "sound_first.mp4") -> Path:
+        """The same packets with the sound as the first stream, as some recorders write it."""
+        with av.open(str(source)) as container, av.open(str(self.folder / name), "w") as out:
+            streams = [*container.streams.audio, *container.streams.video]
+            copies = {stream.index: out.add_stream_from_template(stream) for stream in streams}
+            for packet in container.demux(streams):
+                if packet.size:
+                    packet.stream = copies[packet.stream_index]
+                    out.mux(packet)
+        return self.folder / name
+
     def write(self, name: str, data: bytes) -> Path:
         path = self.folder / name
         path.write_bytes(data)

@@ -52,6 +52,46 @@ def test_frames_are_read_the_way_up_that_a_player_shows_them(studio):
     assert frame[-20:].mean() < 50
 
 
+def _clips(studio):
+    """Key frames often, seldom and with frames before them that are shown later; sound first; hidden frames."""
+    pictures = studio.frames(30)
+    often = studio.video("often.mp4", pictures, options={"g": "5", "bf": "2"})
+    open_groups = studio.video("open.mp4", pictures, options={"x264-params": "keyint=8:bframes=2:open-gop=1"})
+    gradual = studio.video("gradual.mp4", pictures, options={"x264-params": "intra-refresh=1:keyint=10"})
+    webm = studio.video("often.webm", pictures, codec="libvpx", options={"g": "7", "auto-alt-ref": "1"}, audio=True)
+    sound_first = studio.sound_first(studio.video("sound.mp4", pictures, audio=True))
+    return [often, open_groups, gradual, webm, sound_first, studio.turned(studio.video("one.mp4", pictures))]
+
+
+def test_a_small_file_has_the_facts_it_has_when_it_is_opened_anew_for_each_step(studio, probe, monkeypatch):
+    clips = _clips(studio)
+    kept = [facts(probe(clip)) for clip in clips]
+    monkeypatch.setattr(movies, "KEPT_BYTES", 0)
+    assert [facts(probe(clip)) for clip in clips] == kept
+
+
+@pytest.mark.parametrize("most_kept", [movies.KEPT_BYTES, 0])
+def test_a_video_whose_last_frames_are_damaged_is_refused_whether_its_packets_are_kept(
+    studio, probe, monkeypatch, most_kept
+):
+    path = studio.video("groups.mp4", studio.frames(20), options={"g": "5", "bf": "0"})
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for at, size in packets[-2:]:
+        data[at + 4 : at + size] = bytes(size - 4)
+    monkeypatch.setattr(movies, "KEPT_BYTES", most_kept)
+    assert probe(studio.write("bad.mp4", bytes(data)))["refused"] == "validation_error"
+
+
+def test_a_small_file_is_opened_once(studio, probe, monkeypatch):
+    opened = []
+    opening = movies.open_movie
+    monkeypatch.setattr(movies, "open_movie", lambda *given: opened.append(given) or opening(*given))
+    facts(probe(studio.video(options={"g": "5"})))
+    assert len(opened) == 1
+
+
 def test_invisible_reference_frames_of_vp8_are_not_counted(studio, probe):
     """VP8 keeps them in packets of their own: bit 4 of the first byte says whether a frame is shown."""
     path = studio.video("clip.webm", studio.frames(10), codec="libvpx")
