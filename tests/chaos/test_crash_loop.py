@@ -13,6 +13,7 @@ ROUNDS = 6
 SEED = 3
 
 
+@pytest.mark.long
 async def test_what_was_acknowledged_ends_well_and_once_whoever_is_killed(tmp_path) -> None:
     verdict = await run(tmp_path, rounds=ROUNDS, workers=3, seed=SEED)
     assert verdict.violations == [], f"python -m tests.chaos.crash_loop --rounds {ROUNDS} --seed {SEED}\n{verdict}"

@@ -11,6 +11,7 @@ from tests.chaos.foreign_ids import AGAIN, BASE, KINDS, ROUTES, compare, run
 COUNT = 5
 
 
+@pytest.mark.long
 @pytest.mark.system
 def test_every_route_is_measured_with_every_kind_of_id(tmp_path) -> None:
     """What it takes is judged by the long form alone: a busy machine shows nothing in a few rounds."""

@@ -157,6 +157,7 @@ async def test_a_number_that_is_nobodys_is_told_when_another_was_swapped(gateway
     assert job.warnings == (PREVIEW, "There is no face 7 in the target, so it was not replaced.")
 
 
+@pytest.mark.long
 async def test_a_person_is_followed_through_a_clip_in_which_sizes_cross(gateway, tmp_path):
     """Face 0 at the end is not face 0 of the clip: by number alone the other one would be swapped."""
     clip = groups.crossing(tmp_path / "crossing.mp4")

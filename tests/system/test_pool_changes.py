@@ -25,6 +25,7 @@ async def pool(client) -> dict[str, bool]:
     return {upstream["name"]: upstream["draining"] for upstream in found}
 
 
+@pytest.mark.long
 async def test_added_drained_and_removed_upstreams_are_so_after_a_kill(gateway, tmp_path):
     with open_worker(tmp_path / "upstream") as other:
         async with gateway.client(headers=gateway.bearer) as client:

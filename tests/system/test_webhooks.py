@@ -49,6 +49,7 @@ async def told(receiver: Receiver, number: int) -> list[tuple[dict[str, str], by
     return receiver.got
 
 
+@pytest.mark.long
 async def test_a_swap_is_told_once_to_a_receiver_that_was_down_first(gateway, material):
     secret = (await said(gateway, "secret")).splitlines()[-1]
     with Receiver(script=[503]) as receiver:
