@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace, names: tuple[str, ...], folder: Path) ->
         print(f"{name} …", file=sys.stderr, flush=True)
         own = folder / name
         own.mkdir()
-        options = Options(arguments.rounds, arguments.smoke, arguments.peer, own, material.make(made))
+        options = Options(arguments.rounds, arguments.smoke, arguments.peer, own, material.make(made), arguments.only)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             sheets.append(runner.run(importlib.import_module(f"benchmarks.{name}").run(options)))
         shutil.rmtree(own, ignore_errors=True)
@@ -80,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition("\n")[0])
     parser.add_argument("benchmark", choices=(*BENCHMARKS, "all"))
     parser.add_argument("--rounds", type=int, default=3, help="floor and ours, so often (default: %(default)s)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="of relay, the scenarios whose names contain this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's values there")
     parser.add_argument("--smoke", action="store_true", help="the least of everything; the figures mean nothing")
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made; its disk is measured too")

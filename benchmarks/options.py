@@ -20,6 +20,8 @@ class Options:
     #: Deleted at the end.
     folder: Path
     material: Material
+    #: What scenarios' names must contain, in benchmarks that have several; "" means all of them.
+    only: str = ""
 
     def pick(self, normal: int, smoke: int) -> int:
         """How many of something."""

@@ -198,21 +198,27 @@ class Peer(Relay):
 async def run(options: Options) -> Sheet:
     """All rounds."""
     sheet = Sheet("relay")
-    scenarios = SMOKE_SCENARIOS if options.is_smoke else SCENARIOS
-    idle = options.pick(_IDLE_STREAMS, 20)
+    offered = SMOKE_SCENARIOS if options.is_smoke else SCENARIOS
+    scenarios = [scenario for scenario in offered if options.only in scenario.name]
+    if not scenarios:
+        raise BenchmarkError(f"no scenario's name contains {options.only!r}")
+    idle = 0 if options.only else options.pick(_IDLE_STREAMS, 20)
     async with stage.fleet(options.folder, options.material, max(scenario.jobs for scenario in scenarios)) as fleet:
         for _ in range(options.rounds):
             async with stage.bare(options.folder, fleet.ports) as served:
                 floor = Floor(fleet, served)
-                sheet.add(*_IDLE_FIGURE, floor=await _idle_memory(floor, idle))
+                if idle:
+                    sheet.add(*_IDLE_FIGURE, floor=await _idle_memory(floor, idle))
                 for scenario in scenarios:
                     _add(sheet, scenario, Side.FLOOR, await _watch(floor, scenario))
             async with stage.gateway(options.folder, fleet.ports) as gateway:
                 ours = Ours(fleet, gateway, options.material)
-                sheet.add(*_IDLE_FIGURE, ours=await _idle_memory(ours, idle), target=_IDLE_TARGET)
+                if idle:
+                    sheet.add(*_IDLE_FIGURE, ours=await _idle_memory(ours, idle), target=_IDLE_TARGET)
                 for scenario in scenarios:
                     _add(sheet, scenario, Side.OURS, await _watch(ours, scenario))
-            await _peer_round(options, sheet, fleet)
+            if not options.only:
+                await _peer_round(options, sheet, fleet)
     sheet.note(
         "A share of ticks below 1 is what coalescing left out; one that came twice or out of order ends the run."
     )

@@ -1,7 +1,8 @@
 """The one long-lived WebSocket to an upstream: kept open, read eagerly, opened again after every end.
 
-What frames mean is for ``comfy/protocol.py``; here they are only handed on. ComfyUI never pings, so we do. A new socket
-is opened only after the old one is closed: two under one client id would make both mute.
+What frames mean is for ``comfy/protocol.py``; here they are only handed on, in the turn of the loop in which they came
+(``hearing.py``). ComfyUI never pings, so we do. A new socket is opened only after the old one is closed: two under one
+client id would make both mute.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
-from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from gateway.interfaces import Clock
+from gateway.upstreams.hearing import HearingConnection, connecting
 from gateway.upstreams.waiting import nap
 
 #: SaveImageWebsocket sends whole PNGs, an error the inputs of its node; 64 MiB holds an 8K picture.
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-#: Frames between the network and us; each is handled at once, so a few are plenty.
-MAX_WAITING_FRAMES = 64
 OPEN_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
 PING_SECONDS = 20.0
@@ -62,14 +63,14 @@ class Socket:
         *,
         clock: Clock,
         verify: ssl.SSLContext | None = None,
-        connector: Callable[..., connect] = connect,
+        connector: Callable[..., AbstractAsyncContextManager[HearingConnection]] = connecting,
     ) -> None:
         self._url = f"{url}?clientId={quote(client_id, safe='')}"
         self._headers = headers
         self._clock = clock
         self._verify = verify
         self._connector = connector
-        self._connection: ClientConnection | None = None
+        self._connection: HearingConnection | None = None
         self._failures = 0
         self._hurried = asyncio.Event()
 
@@ -104,16 +105,17 @@ class Socket:
             ping_interval=PING_SECONDS,
             ping_timeout=PING_SECONDS,
             max_size=MAX_FRAME_BYTES,
-            max_queue=MAX_WAITING_FRAMES,
         ) as connection:
             self._connection = connection
             try:
                 await listener.opened()
-                async for frame in connection:
-                    self._failures = 0
-                    listener.heard(frame)
+                await connection.hear(partial(self._heard, listener))
             finally:
                 self._connection = None
+
+    def _heard(self, listener: Listener, frame: str | bytes) -> None:
+        self._failures = 0
+        listener.heard(frame)
 
     async def send_probe(self) -> None:
         """Send ``feature_flags``; nothing else is ever sent, so it is the first message."""

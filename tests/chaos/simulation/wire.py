@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -254,20 +254,18 @@ class Connection:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
 
-    def __aiter__(self) -> Connection:
-        return self
-
-    async def __anext__(self) -> str:
-        while not self._frames:
-            if self._close_error is not None:
-                if not isinstance(self._close_error, ConnectionClosedOK):
-                    raise self._close_error
-                if self._closed.is_set():
-                    raise StopAsyncIteration
-            self._wake = self._world.loop.create_future()
-            await self._wake
-        await self._process.wakes()
-        return self._frames.pop(0)
+    async def hear(self, hear: Callable[[str], None]) -> None:
+        while True:
+            while not self._frames:
+                if self._close_error is not None:
+                    if not isinstance(self._close_error, ConnectionClosedOK):
+                        raise self._close_error
+                    if self._closed.is_set():
+                        return
+                self._wake = self._world.loop.create_future()
+                await self._wake
+            await self._process.wakes()
+            hear(self._frames.pop(0))
 
     async def send(self, text: str) -> None:
         if self._close_error is not None:
@@ -303,7 +301,7 @@ class Connection:
 
 
 class Connect:
-    """In the place of ``websockets.connect``."""
+    """In the place of ``hearing.connecting``."""
 
     def __init__(self, url: str, **options: object) -> None:
         del options
