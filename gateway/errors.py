@@ -36,6 +36,7 @@
     │   ├── ShuttingDownError           shutting_down           503
     │   │   └── LeaseLostError          shutting_down           503, another gateway has taken over
     │   ├── ApiDisabledError            api_temporarily_disabled 503
+    │   ├── StorageUnreachableError     unavailable             503, the object storage does not do as asked
     │   └── StorageFullError            storage_full            507
     ├── TemplateError                   template_error          500, a template on disk is at fault
     └── JobError                    why a job ended as failed; never an HTTP status of its own
@@ -334,6 +335,28 @@ class ApiDisabledError(BusyError):
     """An API is switched off for now, or nothing that would do its work is there, the safety check among it."""
 
     code = "api_temporarily_disabled"
+
+
+class StorageUnreachableError(BusyError):
+    """Not now: nothing was stored, or the storage of files does not answer; the log has what it said.
+
+    Attributes:
+        reason: for the log and the operator: what it said, or how it could not be reached; never a secret.
+        is_refusal: it answered, and will answer the same again: rights, a bucket that is not there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after_seconds: int | None = 10,
+        reason: str = "",
+        is_refusal: bool = False,
+    ) -> None:
+        super().__init__(message, field=field, retry_after_seconds=retry_after_seconds)
+        self.reason = reason
+        self.is_refusal = is_refusal
 
 
 class StorageFullError(BusyError):

@@ -121,6 +121,90 @@ class Blobs(Protocol):
         ...
 
 
+# ------------------------------------------------------------------------------------------------------ object storage
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object in a bucket."""
+
+    #: Below the bucket's prefix.
+    key: str
+    size_bytes: int
+    #: Unix seconds, by the storage's own clock; of a large one, on some servers, when its upload began.
+    modified_at: float
+    #: 64 hex digits, where ``Bucket.put`` has left them with the object; listings do not tell.
+    sha256: str | None = None
+
+
+class Bucket(Protocol):
+    """One prefix of a bucket in object storage, which the operator has named. Keys are relative to it.
+
+    Everything raises StorageUnreachableError, after a few tries within about half a minute where trying again can help.
+    """
+
+    def location(self, key: str) -> str:
+        """How an operator finds an object: ``s3://bucket/prefix/key``."""
+        ...
+
+    async def put(
+        self, key: str, path: Path, *, content_type: str = "application/octet-stream", filename: str | None = None
+    ) -> StoredObject:
+        """Have the bytes of a file stored, in memory that does not depend on their number; what is there is replaced.
+
+        The object is there whole or not at all: its bytes are checked by their MD5 where they arrive, part by part, and
+        its size is asked for afterwards. A canceled put leaves nothing, a killed one parts for ``abort_unfinished``.
+
+        Args:
+            key: its name.
+            path: a file that nobody writes to.
+            content_type: what it says of itself.
+            filename: what it is to be called when somebody saves it; None: nothing is said.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        ...
+
+    async def look(self, key: str) -> StoredObject | None:
+        """What is there; None when nothing is."""
+        ...
+
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Bytes from ``start`` up to but without ``end``, all of one object. Raises FileNotFoundError."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Have it gone; it may be gone already."""
+        ...
+
+    async def presigned_get(
+        self, key: str, *, seconds: int, filename: str, content_type: str, disposition: str = "attachment"
+    ) -> str:
+        """A link that anybody may GET for a while, with type, name and disposition of our choice. Nothing is asked for it."""
+        ...
+
+    async def presigned_put(self, key: str, *, seconds: int, content_type: str | None = None) -> str:
+        """A link that anybody may PUT bytes to for a while; with ``content_type``, only under a header of that type."""
+        ...
+
+    def listed(self, under: str = "") -> AsyncIterator[StoredObject]:
+        """All objects whose key begins so, in the order of their keys."""
+        ...
+
+    async def abort_unfinished(self, *, older_than: float, under: str = "") -> int:
+        """Drop uploads in parts, below such keys, that were begun before then (Unix seconds) and are none of this process.
+
+        Returns:
+            How many.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads, once what was begun has ended."""
+        ...
+
+
 # --------------------------------------------------------------------------------------------------------------- media
 
 

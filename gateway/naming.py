@@ -8,12 +8,15 @@ from __future__ import annotations
 import re
 import unicodedata
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 MAX_CHARACTERS = 80
 #: The task whose results have been called otherwise since before there were others.
 FACE_SWAP = "face_swap"
 _OUTSIDE = re.compile(r"[^A-Za-z0-9._-]")
+#: Not in a quoted ASCII name: what ends the quotes, and what some clients take for an escape or a folder.
+_ASCII_UNSAFE = re.compile(r'[^\x20-\x7e]|["\\/%]')
+_EXTENDED_SAFE = "!#$&+-.^_`|~"
 
 
 def safe_output_name(wish: str | None, now: float, task: str = FACE_SWAP) -> str:
@@ -40,3 +43,15 @@ def upstream_name(url: str) -> str:
 def told_name(name: str, address: str, number: int) -> str:
     """What clients are told of an upstream's name: a number in place of one that is only its address."""
     return f"upstream-{number}" if name == upstream_name(address) else name
+
+
+def content_disposition(filename: str, disposition: str) -> str:
+    """The Content-Disposition field in both forms: an ASCII name for old clients, the true one for the rest.
+
+    Source: RFC 6266, and RFC 8187 for the second form.
+    """
+    shown = "".join(char for char in filename if char.isprintable()) or "file"
+    ascii_name = _ASCII_UNSAFE.sub("_", shown)
+    # A lone surrogate cannot be encoded; "replace" makes it a question mark.
+    extended = quote(shown.encode("utf-8", "replace"), safe=_EXTENDED_SAFE)
+    return f"{disposition}; filename=\"{ascii_name}\"; filename*=UTF-8''{extended}"

@@ -3,7 +3,7 @@
 The caller has looked the file up by its link; no part of a URL is ever a path here. Bytes come from
 ``interfaces.Blobs`` chunk by chunk. Preconditions come first, then ranges, in the order of RFC 9110 section 13.2.2.
 Starlette's FileResponse is not used because it never answers 304, refuses ranges that the RFC says to ignore, and
-names a file in one form only. Sources: RFC 9110 (sections 13 and 14), RFC 6266 and RFC 8187 for the name.
+names a file in one form only. Source: RFC 9110, sections 13 and 14.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from secrets import token_hex
 from typing import Final, Literal, Protocol
-from urllib.parse import quote
 
 import structlog
 from starlette.datastructures import Headers
@@ -25,14 +24,12 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.errors import NotFoundError
+from gateway.naming import content_disposition
 
 #: More ranges than this are answered with the whole file: each costs a part with its own header.
 MAX_RANGES: Final = 10
 _RANGE: Final = re.compile(r"([0-9]{0,19})\s*-\s*([0-9]{0,19})")
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-#: Not in a quoted ASCII name: what ends the quotes, and what some clients take for an escape or a folder.
-_ASCII_UNSAFE: Final = re.compile(r'[^\x20-\x7e]|["\\/%]')
-_EXTENDED_SAFE: Final = "!#$&+-.^_`|~"
 
 log = structlog.get_logger(__name__)
 
@@ -175,15 +172,6 @@ def requested_ranges(field: str | None, size_bytes: int) -> Sequence[ByteRange] 
     if sum(part.end - part.start for part in ranges) > size_bytes:
         return None
     return ranges
-
-
-def content_disposition(filename: str, disposition: str) -> str:
-    """The field in both forms: an ASCII name for old clients, the true one for the rest."""
-    shown = "".join(char for char in filename if char.isprintable()) or "file"
-    ascii_name = _ASCII_UNSAFE.sub("_", shown)
-    # A lone surrogate cannot be encoded; "replace" makes it a question mark.
-    extended = quote(shown.encode("utf-8", "replace"), safe=_EXTENDED_SAFE)
-    return f"{disposition}; filename=\"{ascii_name}\"; filename*=UTF-8''{extended}"
 
 
 class _BrokenFileError(Exception):

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "gateway"
 
-WORKSHOPS = frozenset({"upstreams", "embedded", "store", "blobs", "media", "moderation", "webhooks"})
+WORKSHOPS = frozenset({"upstreams", "embedded", "store", "blobs", "media", "moderation", "objects", "webhooks"})
 #: Modules on the top of the package that stand on the roof; every other one there is ground.
 ROOF = frozenset(
     {
@@ -18,6 +18,7 @@ ROOF = frozenset(
         "serving",
         "upstream_builder",
         "safety_builder",
+        "storage_builder",
         "holding",
         "stopped_holder",
         "wire",

@@ -50,6 +50,8 @@ TESTED_ELSEWHERE = {
     "gateway/store/sql_consents.py": "tests/contract/test_sql_consents.py",
     "gateway/store/schema_webhooks.py": "tests/contract/test_sql_webhooks.py",
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
+    "gateway/objects/s3.py": "tests/contract/test_bucket.py",
+    "gateway/objects/reading.py": "tests/contract/test_bucket.py",
     "gateway/upstream_builder.py": "tests/unit/test_main.py",
     "gateway/upstreams/*.py": "tests/contract/test_upstream.py",
     "gateway/errors.py": "tests/house/test_docs.py",

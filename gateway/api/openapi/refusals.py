@@ -32,6 +32,7 @@ from gateway.errors import (
     RateLimitedError,
     ShuttingDownError,
     StorageFullError,
+    StorageUnreachableError,
     TemplateError,
     TooLargeError,
     UnauthorizedError,
@@ -68,7 +69,7 @@ _ANYWHERE: Final[_Kinds] = frozenset(
 )
 _BEHIND_A_KEY: Final[_Kinds] = frozenset({UnauthorizedError, InvalidKeyError, ForbiddenError, RateLimitedError})
 _WITH_A_BODY: Final[_Kinds] = frozenset({InvalidInputError, TooLargeError, UnsupportedMediaError, ShuttingDownError})
-_WITH_FILES: Final[_Kinds] = frozenset({StorageFullError})
+_WITH_FILES: Final[_Kinds] = frozenset({StorageFullError, StorageUnreachableError})
 _CREATING: Final[_Kinds] = frozenset(
     {
         ApiDisabledError,
