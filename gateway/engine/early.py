@@ -10,11 +10,11 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import structlog
 
-from gateway.comfy.messages import NodeOutput
+from gateway.comfy.messages import NodeOutput, OutputFile
 from gateway.engine.following import Attempt
 from gateway.engine.outputs import MAX_FILES, all_of, each_file, source_of
 from gateway.engine.recorder import Recorder
@@ -27,6 +27,9 @@ log = structlog.get_logger(__name__)
 
 #: Outputs that wait to be fetched; what comes beyond is fetched at the end.
 MAX_WAITING: Final = 64
+
+#: What one node made, under its id.
+Made: TypeAlias = dict[str, tuple[OutputFile, ...]]
 
 
 def maker_of(attempt: Attempt, workflow: Workflow) -> Maker:
@@ -49,11 +52,11 @@ class EarlyOutputs:
             yield
             return
         maker = maker_of(attempt, workflow)
-        waiting, more = deque[NodeOutput](), asyncio.Event()
+        waiting, more = deque[Made](), asyncio.Event()
 
         def heard(output: NodeOutput) -> None:
-            if all_of(output) and len(waiting) < MAX_WAITING:
-                waiting.append(output)
+            if len(waiting) < MAX_WAITING and (files := all_of(output)):
+                waiting.append({output.node_id: files})
                 more.set()
 
         attempt.on_output = heard
@@ -65,7 +68,7 @@ class EarlyOutputs:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _work(self, attempt: Attempt, maker: Maker, waiting: deque[NodeOutput], more: asyncio.Event) -> None:
+    async def _work(self, attempt: Attempt, maker: Maker, waiting: deque[Made], more: asyncio.Event) -> None:
         while True:
             await more.wait()
             more.clear()
@@ -77,12 +80,12 @@ class EarlyOutputs:
                 except Exception as error:  # the edge of a task that nobody waits for
                     log.error("early_output_broke", job=attempt.job.id, exc_info=error)
 
-    async def _keep(self, attempt: Attempt, maker: Maker, output: NodeOutput) -> None:
+    async def _keep(self, attempt: Attempt, maker: Maker, made: Made) -> None:
         if len(attempt.kept) >= MAX_FILES:
             return
         results: list[JobResult] = []
         try:
-            for node_id, file in each_file({output.node_id: all_of(output)}):
+            for node_id, file in each_file(made):
                 if (node_id, source_of(file)) not in attempt.kept:
                     results.append(await self._collector.as_made(maker, node_id, file))
         except (ResultLostError, GatewayError, OSError) as error:

@@ -67,12 +67,17 @@ def test_picture_names_no_other_address_than_its_format():
     assert found == ["http://www.w3.org/2000/svg"]
 
 
+def test_the_page_leads_to_the_page_of_the_api_and_back():
+    assert 'href="docs"' in PAGES["index.html"]
+    assert 'href="./"' in PAGES["docs.html"]
+
+
 def test_addresses_on_the_page_are_relative():
     named = re.findall(r'\b(?:href|src|action)="([^"#][^"]*)"', HTML)
     assert named
     assert [address for address in named if address.startswith("/")] == []
-    # The pages stand at the root: "./" is the first of them, the document lies beside it.
-    assert {address.removeprefix("-/ui/") for address in named} <= {*FILES, "./", "openapi.json"}
+    # The pages stand at the root: "./" is the first of them; the second and the document lie beside it.
+    assert {address.removeprefix("-/ui/") for address in named} <= {*FILES, "./", "docs", "openapi.json"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
