@@ -6,14 +6,16 @@ the commit that makes the result downloadable.
 
 A value that was shown and not stored would be forgotten by a kill, so the store goes ahead: it holds a *ceiling* that
 nothing shown has passed, and before a bar passes it the next one is committed. That is 20 small writes a job instead of
-one per tick; after a kill the bar goes on from the ceiling, at most one step ahead of what was last seen. In the last
-two seconds of a job, which are all that a short one has, one write covers the rest: each would take as long as the work
-that it tells of.
+one per tick. A step is longer where a job is that quick: two seconds' worth, which is all that a short one has, for each
+write would take as long as the work that it tells of. The next ceiling is stored when a bar comes near the last one, beside
+what goes on, so that few ticks wait for a write: the first ones of an attempt, and leaps. After a kill the bar goes on from
+the ceiling, at most a step and a quarter ahead of what was last seen.
 """
 
 from __future__ import annotations
 
-import math
+import asyncio
+from dataclasses import dataclass
 
 from gateway.comfy.progress import Snapshot
 from gateway.events import Progress
@@ -22,10 +24,28 @@ from gateway.job import Job, Task
 
 #: Shown as 99.9 % at most while a job has not ended.
 HIGHEST = 0.999
-#: From ceiling to ceiling.
+#: From ceiling to ceiling at least, and at least as much as is done in this time.
 STEP = 0.05
-#: With no more than this left to do the ceiling goes up for the last time.
-SHORT_SECONDS = 2.0
+STEP_SECONDS = 2.0
+#: With this part of a step left below it, the next ceiling is stored.
+NEAR = 0.25
+
+
+@dataclass(slots=True)
+class _Ceiling:
+    """What is stored of one bar."""
+
+    fraction: float
+    #: Below it nothing is to be done.
+    near: float
+    #: Stores the next one.
+    raising: asyncio.Task[None] | None = None
+
+    def has_raised(self, task: asyncio.Task[None]) -> None:
+        """What went wrong will go wrong again where the bar would pass the ceiling, and is raised there."""
+        self.raising = None
+        if not task.cancelled() and task.exception() is not None:
+            self.near = self.fraction
 
 
 class Bars:
@@ -35,7 +55,7 @@ class Bars:
         self._store = store
         self._bus = bus
         self._clock = clock
-        self._ceilings: dict[str, float] = {}
+        self._ceilings: dict[str, _Ceiling] = {}
 
     async def show(
         self,
@@ -65,19 +85,38 @@ class Bars:
         if fraction < shown and task.losses + task.interruptions:
             sentence = f"Catching up after a lost attempt. {sentence}"
         fraction = min(max(fraction, shown), HIGHEST)
-        if fraction > self._ceilings.get(job.id, job.fraction):
-            is_nearly_done = left is not None and left <= SHORT_SECONDS
-            await self._raise_ceiling(job.id, HIGHEST if is_nearly_done else fraction, sentence)
+        ceiling = self._ceilings.get(job.id)
+        if ceiling is None:
+            ceiling = self._ceilings[job.id] = _Ceiling(job.fraction, job.fraction)
+        if fraction > ceiling.near:
+            await self._look_up(job.id, ceiling, fraction, sentence, left)
         self._bus.show(_progress(job.id, snapshot, fraction, sentence, title, left))
 
-    async def _raise_ceiling(self, job_id: str, fraction: float, sentence: str) -> None:
-        ceiling = min((math.floor(fraction / STEP) + 1) * STEP, HIGHEST)
-        await self._store.save_progress([(job_id, ceiling, sentence)], now=self._clock.now())
-        self._ceilings[job_id] = ceiling
+    async def _look_up(
+        self, job_id: str, ceiling: _Ceiling, fraction: float, sentence: str, left: float | None
+    ) -> None:
+        """Have the next ceiling stored: before coming back where the bar would pass this one, else beside it."""
+        if ceiling.raising is not None and fraction > ceiling.fraction:
+            await asyncio.wait({ceiling.raising})
+        step = STEP if left is None else max(STEP, (1.0 - fraction) * STEP_SECONDS / max(left, STEP_SECONDS))
+        if fraction > ceiling.fraction:
+            await self._raise(job_id, ceiling, fraction + step, step, sentence)
+        elif ceiling.raising is None and fraction > ceiling.near and ceiling.fraction < HIGHEST:
+            work = self._raise(job_id, ceiling, ceiling.fraction + step, step, sentence)
+            ceiling.raising = asyncio.create_task(work, name=f"ceiling of {job_id}")
+            ceiling.raising.add_done_callback(ceiling.has_raised)
 
-    def rest(self, job_id: str) -> None:
+    async def _raise(self, job_id: str, ceiling: _Ceiling, fraction: float, step: float, sentence: str) -> None:
+        fraction = min(fraction, HIGHEST)
+        await self._store.save_progress([(job_id, fraction, sentence)], now=self._clock.now())
+        ceiling.fraction = max(ceiling.fraction, fraction)
+        ceiling.near = HIGHEST if fraction >= HIGHEST else ceiling.fraction - NEAR * step
+
+    async def rest(self, job_id: str) -> None:
         """The attempt has ended; the bar stays where it is for the next one."""
-        self._ceilings.pop(job_id, None)
+        ceiling = self._ceilings.pop(job_id, None)
+        if ceiling is not None and ceiling.raising is not None:
+            await asyncio.wait({ceiling.raising})
 
     def forget(self, job_id: str) -> None:
         """The job has ended without an attempt."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import assert_never
@@ -118,7 +118,7 @@ class Runner:
             return Ending.WITHDRAWN
         job, task = found
         prompt_id = str(uuid.uuid4())
-        with self.canceling.listen(job.id) as canceling, self._live(task, prompt_id):
+        async with self._live(task, prompt_id) as canceling:
             attempt = await self._placed(job, task, upstream, prompt_id, canceling)
             if isinstance(attempt, Ending):
                 return attempt
@@ -133,7 +133,7 @@ class Runner:
 
     async def adopt(self, found: OpenTask, upstream: Upstream, stages: Stages) -> Ending:
         """Take up what an earlier process, or an earlier run that broke, has dispatched."""
-        with self.canceling.listen(found.job.id) as canceling, self._live(found.task, found.task.prompt_id or ""):
+        async with self._live(found.task, found.task.prompt_id or "") as canceling:
             # Read again: a cancel that was recorded before anybody listened is found here.
             job = await self._store.job(found.job.id)
             if job is None or job.is_terminal:
@@ -153,13 +153,14 @@ class Runner:
                 return await self._finish(attempt, found.outputs)
             return await self._see_through(attempt, upstream.adopt(attempt.prompt_id), stages)
 
-    @contextmanager
-    def _live(self, task: Task, prompt_id: str) -> Iterator[None]:
+    @asynccontextmanager
+    async def _live(self, task: Task, prompt_id: str) -> AsyncIterator[asyncio.Event]:
+        """While it is worked on; the flag of its job's cancel."""
         try:
-            with self.prompts.at_work(task.id, prompt_id):
-                yield
+            with self.canceling.listen(task.job_id) as canceling, self.prompts.at_work(task.id, prompt_id):
+                yield canceling
         finally:
-            self.bars.rest(task.job_id)
+            await self.bars.rest(task.job_id)
 
     async def give_up(self, task_id: str) -> None:
         """End a task that we cannot run, as our own fault."""
