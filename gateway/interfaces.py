@@ -7,6 +7,7 @@ are frozen dataclasses from here or from the ground modules.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -96,8 +97,12 @@ class Blobs(Protocol):
         """
         ...
 
-    def path(self, blob_hash: str) -> Path:
-        """Where the bytes of a committed blob lie on this machine, for media work."""
+    def held(self, blob_hash: str) -> AbstractAsyncContextManager[Path]:
+        """A file with the bytes of a committed blob, for media work, that stays at least as long as the context.
+
+        Where blobs lie elsewhere they are brought here on entering. Raises FileNotFoundError there, and StorageFullError and
+        StorageUnreachableError; where they lie here, whoever opens the file finds out.
+        """
         ...
 
     def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:

@@ -24,7 +24,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -129,6 +129,10 @@ class LocalBlobs:
         if not _HASH.fullmatch(blob_hash):
             raise ValueError("a blob is named by 64 lower-case hex digits")
         return self._root / blob_hash[:2] / blob_hash
+
+    def held(self, blob_hash: str) -> AbstractAsyncContextManager[Path]:
+        """Where a committed blob lies; nothing has to be done to keep it there."""
+        return nullcontext(self.path(blob_hash))
 
     async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Bytes from ``start`` up to but without ``end``, in chunks of at most ``READ_CHUNK_BYTES``.

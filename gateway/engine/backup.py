@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tarfile
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Protocol
 
@@ -43,11 +43,11 @@ class Copier(Protocol):
         ...
 
 
-class BlobPaths(Protocol):
+class BlobFiles(Protocol):
     """The part of ``interfaces.Blobs`` that a backup needs."""
 
-    def path(self, blob_hash: str) -> Path:
-        """Where the bytes of a committed blob lie on this machine."""
+    def held(self, blob_hash: str) -> AbstractAsyncContextManager[Path]:
+        """A file with the bytes of a committed blob."""
         ...
 
 
@@ -57,7 +57,7 @@ class DamagedBlobError(Exception):
 
 @asynccontextmanager
 async def open_backup(
-    store: Copier, blobs: BlobPaths, scratch: Path, *, now: float
+    store: Copier, blobs: BlobFiles, scratch: Path, *, now: float
 ) -> AsyncIterator[AsyncIterator[bytes]]:
     """The tar, chunk by chunk; the copy of the database is made on entering and deleted on leaving.
 
@@ -83,7 +83,7 @@ async def open_backup(
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
 
-async def _tar(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncGenerator[bytes]:
+async def _tar(store: Copier, blobs: BlobFiles, copy: Path, now: int) -> AsyncGenerator[bytes]:
     written = 0
     async with aclosing(_members(store, blobs, copy, now)) as pieces:
         async for piece in pieces:
@@ -93,7 +93,7 @@ async def _tar(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncGe
     yield bytes(end + -(written + end) % RECORD_BYTES)
 
 
-async def _members(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> AsyncGenerator[bytes]:
+async def _members(store: Copier, blobs: BlobFiles, copy: Path, now: int) -> AsyncGenerator[bytes]:
     size_bytes = (await asyncio.to_thread(copy.stat)).st_size
     async for piece in _file(DATABASE, copy, size_bytes, now):
         yield piece
@@ -101,12 +101,20 @@ async def _members(store: Copier, blobs: BlobPaths, copy: Path, now: int) -> Asy
     folder = last = ""
     while page := await store.blobs_of_copy(copy, after=last, limit=PAGE_BLOBS):
         for blob in page:
-            path = blobs.path(blob.hash)
-            if folder != (folder := path.parent.name):
+            if folder != (folder := blob.hash[:2]):
                 yield _header(f"blobs/{folder}", now)
-            async for piece in _file(f"blobs/{folder}/{blob.hash}", path, blob.size_bytes, now):
+            async for piece in _blob(blobs, blob, now):
                 yield piece
         last = page[-1].hash
+
+
+async def _blob(blobs: BlobFiles, blob: Blob, now: int) -> AsyncIterator[bytes]:
+    try:
+        async with blobs.held(blob.hash) as path:
+            async for piece in _file(f"blobs/{blob.hash[:2]}/{blob.hash}", path, blob.size_bytes, now):
+                yield piece
+    except FileNotFoundError:  # in object storage; here ``_file`` finds out
+        return
 
 
 async def _file(name: str, path: Path, size_bytes: int, now: int) -> AsyncIterator[bytes]:

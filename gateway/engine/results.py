@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -228,7 +229,8 @@ class Collector:
             await finished(cleaned.write_bytes, report.to_json())
             return await self._commit(job, report.facts(), cleaned)
         fetched_bytes = await self._fetch(upstream, file, fetched)
-        facts = await self._media.clean(fetched, cleaned, like=self._like(job, spec), keeps=spec.keeps)
+        async with self._like(job, spec) as like:
+            facts = await self._media.clean(fetched, cleaned, like=like, keeps=spec.keeps)
         if fetched_bytes >= LARGE_BYTES:
             await finished(fetched.unlink)
         if wrong := audit.kept_all_the_same(bound.template.outputs[spec.name].keeps - spec.keeps, facts):
@@ -237,14 +239,14 @@ class Collector:
         await self._audit(job, promise_of(bound.template, spec, job.parameters, sizes), spec, facts, cleaned, lines)
         return await self._commit(job, facts, cleaned)
 
-    def _like(self, job: Job, spec: OutputSpec) -> Path | None:
+    def _like(self, job: Job, spec: OutputSpec) -> AbstractAsyncContextManager[Path | None]:
         """The target whose timing or sound the result is promised to have, or whose colours it has anyway."""
         target = job.inputs.get(spec.of or "")
         if target is None:
-            return None
+            return nullcontext()
         if target.facts.kind is not MediaKind.IMAGE and not spec.keeps & {Keeps.FPS, Keeps.AUDIO}:
-            return None
-        return self._blobs.path(target.blob)
+            return nullcontext()
+        return self._blobs.held(target.blob)
 
     async def _fetch(self, upstream: Upstream, file: OutputFile, into: Path) -> int:
         """Fetch a file, in several tries; its size in bytes."""
@@ -296,8 +298,10 @@ class Collector:
 
     async def _look(self, path: Path, source: JobInput | None) -> None:
         """Where there is no target of the same size to compare with: whether it shows anything, and the right thing."""
-        original = self._blobs.path(source.blob) if source and source.facts.kind is MediaKind.IMAGE else None
-        if wrong := audit.wrong_look(await self._media.survey(path, source=original)):
+        is_still = source is not None and source.facts.kind is MediaKind.IMAGE
+        async with self._blobs.held(source.blob) if source and is_still else nullcontext() as original:
+            looks = await self._media.survey(path, source=original)
+        if wrong := audit.wrong_look(looks):
             raise ResultInvalidError(f"The result is no good: {wrong}.")
 
     async def _is_held_back(self, target: JobInput, facts: MediaFacts, path: Path) -> bool:
@@ -306,17 +310,18 @@ class Collector:
             return False
         if facts.kind is not MediaKind.IMAGE:
             return True
-        found = await self._media.survey(path, source=self._blobs.path(target.blob))
+        async with self._blobs.held(target.blob) as original:
+            found = await self._media.survey(path, source=original)
         return found.is_black and not found.source_is_flat
 
     async def _changed(self, target: JobInput, facts: MediaFacts, path: Path, spec: OutputSpec) -> bool:
         """Whether the result differs from the target; all frames are looked at before it is said not to."""
-        original = self._blobs.path(target.blob)
         crf = spec.crf if facts.kind is MediaKind.VIDEO else None
-        quick = await self._media.compare(original, path, crf=crf, all_frames=False)
-        if quick.changed or quick.frames_compared >= facts.frames:
-            return quick.changed
-        return (await self._media.compare(original, path, crf=crf, all_frames=True)).changed
+        async with self._blobs.held(target.blob) as original:
+            quick = await self._media.compare(original, path, crf=crf, all_frames=False)
+            if quick.changed or quick.frames_compared >= facts.frames:
+                return quick.changed
+            return (await self._media.compare(original, path, crf=crf, all_frames=True)).changed
 
     async def _commit(self, job: Job, facts: MediaFacts, path: Path) -> JobResult:
         blob = await self._blobs.adopt(path)

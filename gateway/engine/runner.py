@@ -172,7 +172,8 @@ class Runner:
     async def _stage(self, job: Job, upstream: Upstream) -> dict[str, str]:
         async def one(given: JobInput) -> str:
             blob = Blob(given.blob, given.size_bytes)
-            return await upstream.stage(blob, self._blobs.path(given.blob), given.facts.suffix)
+            async with self._blobs.held(given.blob) as path:
+                return await upstream.stage(blob, path, given.facts.suffix)
 
         outcomes = await asyncio.gather(*map(one, job.inputs.values()), return_exceptions=True)
         for outcome in outcomes:

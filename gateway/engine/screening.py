@@ -165,9 +165,10 @@ class Screening:
         """What the check says of an input; the pictures are gone afterwards."""
         answers: list[Answer] = []
         async with scratch_folder(self._scratch, "look") as folder:
-            pictures = await self._media.sample(
-                self._blobs.path(given.blob), folder, field=field, most=self._rules.frames, longest_side=LONGEST_SIDE
-            )
+            async with self._blobs.held(given.blob) as path:
+                pictures = await self._media.sample(
+                    path, folder, field=field, most=self._rules.frames, longest_side=LONGEST_SIDE
+                )
             numbered = [(picture, f"{given.blob}-{number}") for number, picture in enumerate(pictures)]
             for first in range(0, len(numbered), _PICTURES_AT_A_TIME):
                 answers += await _ask(check, numbered[first : first + _PICTURES_AT_A_TIME])

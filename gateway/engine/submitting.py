@@ -204,8 +204,8 @@ class Intake:
 
     async def _probe(self, submission: Submission) -> dict[str, JobInput]:
         async def one(role: str, given: SubmittedFile) -> tuple[str, JobInput]:
-            path = self._blobs.path(given.blob.hash)
-            facts = await self._media.probe(path, field=given.field, accept=submission.accepts[role])
+            async with self._blobs.held(given.blob.hash) as path:
+                facts = await self._media.probe(path, field=given.field, accept=submission.accepts[role])
             return role, JobInput(self._new_id(), given.blob.hash, given.blob.size_bytes, facts, given.source)
 
         async with asyncio.TaskGroup() as group:

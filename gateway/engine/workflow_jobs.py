@@ -253,7 +253,8 @@ class WorkflowIntake:
         if asset.facts.kind not in PICTURES or asset.facts.width:
             return asset.facts
         try:
-            measured = await self._media.measure(self._blobs.path(asset.blob))
+            async with self._blobs.held(asset.blob) as path:
+                measured = await self._media.measure(path)
         except JobError:
             message = "The file cannot be decoded: it is damaged or cut short."
             raise _refused(reference, "unreadable_file", message) from None

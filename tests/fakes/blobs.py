@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -70,6 +71,9 @@ class MemoryBlobs:
 
     def path(self, blob_hash: str) -> Path:
         return FOLDER / blob_hash
+
+    def held(self, blob_hash: str) -> AbstractAsyncContextManager[Path]:
+        return nullcontext(self.path(blob_hash))
 
     async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         if blob_hash not in self.stored:
