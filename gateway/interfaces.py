@@ -6,9 +6,10 @@ are frozen dataclasses from here or from the ground modules.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
@@ -916,6 +917,10 @@ class Store(Protocol):
         """Forget expired assets, jobs past retention and blobs nobody refers to (committed longer ago than the grace)."""
         ...
 
+    async def in_use(self, hashes: Collection[str], prompts: Collection[str]) -> frozenset[str]:
+        """Of inputs, by hash, and attempts, by id, those that a job or a task which has not ended needs."""
+        ...
+
     async def purge_job(self, job_id: str) -> Purged | None:
         """Forget an ended job, its files too; None when there is none. Raises ConflictError when it has not ended."""
         ...
@@ -986,6 +991,20 @@ class Capabilities:
     object_info: Mapping[str, object]
 
 
+class Cleaning(StrEnum):
+    """Whether an upstream deletes what our jobs leave there, when it is told to."""
+
+    #: It was not asked yet.
+    UNKNOWN = "unknown"
+    WORKS = "works"
+    #: We have no token that it could be asked with.
+    NO_TOKEN = "no_token"  # noqa: S105 - a state, not a token
+    #: It has no node pack, or one of an earlier version.
+    NO_ROUTE = "no_route"
+    #: Its token is another, or it has none.
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamStatus:
     """How an upstream is, without secrets."""
@@ -1006,12 +1025,20 @@ class UpstreamStatus:
     stale_prompts: int = 0
     #: Monotonic seconds of when it was first asked in vain; None while it is reachable, and until it first was.
     unreachable_since: float | None = None
+    #: Whether what jobs leave there is deleted.
+    cleaning: Cleaning = Cleaning.UNKNOWN
+
+
+#: (hashes of inputs, ids of prompts) -> those of them that something which has not ended needs.
+AskInUse = Callable[[Collection[str], Collection[str]], Awaitable[Collection[str]]]
 
 
 class Upstream(Protocol):
     """One ComfyUI instance."""
 
     name: str
+    #: Where our files lie, below its input, output and temp folders: ``gateway/<id>``.
+    folder: str
 
     async def run_forever(self) -> None:
         """Keep the connection until ``close``; the pool owns the task."""
@@ -1070,6 +1097,10 @@ class Upstream(Protocol):
 
     def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
         """The bytes of an output file. Raises FileNotFoundError when it is gone, ConnectionError when it broke."""
+        ...
+
+    async def tidy(self, in_use: AskInUse) -> int:
+        """Delete our files there that are not in use; how many went, 0 where it cannot do that. Raises ConnectionError."""
         ...
 
 

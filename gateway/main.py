@@ -52,6 +52,7 @@ from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
 from gateway.engine.template_files import workflows_folder
+from gateway.engine.tidying import Tidying
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
 from gateway.engine.webhook_secrets import WebhookSecrets
@@ -164,8 +165,7 @@ async def _build(
 
     wake, posted = _Bell(), _Bell()
     pool = Pool(clock, on_change=wake)
-    limits = RetryLimits(settings.max_attempts)
-    recorder = Recorder(store, bus, clock, limits=limits, on_queued=wake, on_message=posted)
+    recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake, on_message=posted)
     collector = Collector(
         store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id
     )
@@ -213,7 +213,8 @@ async def _build(
     await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
-    await _set_going(stack, pool, builder, dispatcher, keeper, TemplateWatch(catalog, clock))
+    beside = (TemplateWatch(catalog, clock), Tidying(store, pool, bus, clock))
+    await _set_going(stack, pool, builder, dispatcher, keeper, *beside)
     await _run_beside(stack, post.courier.run(), "webhooks", post.courier.stop)
     stack.callback(service.stopping.set)
     return service
@@ -226,11 +227,13 @@ async def _set_going(
     dispatcher: Dispatcher,
     housekeeper: Maintenance,
     templates: TemplateWatch,
+    tidying: Tidying,
 ) -> None:
     for made in await builder.all():
         pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
     await _run_beside(stack, housekeeper.run(), "maintenance")
     await _run_beside(stack, templates.run(), "templates")
+    await _run_beside(stack, tidying.run(), "tidying")
     await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
 
 

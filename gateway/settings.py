@@ -65,6 +65,11 @@ class Settings(BaseSettings):
         (),
         description="Comma-separated base URLs of ComfyUI instances; may carry credentials. Empty: the embedded CPU worker.",
     )
+    upstream_token: SecretStr | None = Field(
+        None,
+        min_length=8,
+        description="The COMFYGATE_WORKER_TOKEN of all UPSTREAMS: with the node pack, files of ended jobs are deleted there.",
+    )
     embedded_workers: int | None = Field(
         None,
         ge=0,

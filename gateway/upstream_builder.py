@@ -22,6 +22,7 @@ from gateway.upstreams import checkout
 from gateway.upstreams.client import parse_address
 from gateway.upstreams.managed import ManagedUpstream, WorkerCommand
 from gateway.upstreams.remote import RemoteUpstream
+from gateway.upstreams.staging import folder_of
 
 #: What names may be shown, logged and put in a path; those of our own workers are taken.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -129,6 +130,7 @@ class UpstreamBuilder:
             live_prompts=self._live_prompts,
             verify=self._tls,
             may_act=self._may_act,
+            token=self._settings.upstream_token.get_secret_value() if self._settings.upstream_token else None,
         )
 
     def _own(self, name: str, client_id: str) -> Upstream:
@@ -142,10 +144,19 @@ class UpstreamBuilder:
                 on_change=self._on_change,
                 headers=headers,
                 may_act=self._may_act,
+                token=token,
             )
 
         folder, command = self._program(name)
-        return ManagedUpstream(name, folder, make_remote, clock=self._clock, on_change=self._on_change, command=command)
+        return ManagedUpstream(
+            name,
+            folder,
+            make_remote,
+            clock=self._clock,
+            on_change=self._on_change,
+            command=command,
+            folder=folder_of(client_id),
+        )
 
     def _program(self, name: str) -> tuple[Path, WorkerCommand]:
         """Where a process of our own keeps its files, and how it is started."""

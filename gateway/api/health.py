@@ -59,5 +59,6 @@ def upstream_body(view: MemberView) -> dict[str, object]:
         "job_id": view.job_id,
         "foreign_prompts": status.foreign_prompts,
         "stale_prompts": status.stale_prompts,
+        "cleaning": status.cleaning.value,
         "reason": status.reason or view.restraint,
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import orjson
 
 from gateway.blobs.fetch import tls_context
 from gateway.cli.findings import Finding, fail, ok, warn
+from gateway.cli.leavings import KEEPS
 from gateway.cli.reaching import DATABASE
 from gateway.engine.template_files import FOLDER, read_folder, workflows_folder
 from gateway.fitness import check
@@ -21,7 +23,9 @@ from gateway.lacks import Problem, ProblemKind, is_left_out
 from gateway.naming import upstream_name
 from gateway.settings import Settings
 from gateway.template import Template
+from gateway.upstreams.cleaning import Cleaner
 from gateway.upstreams.client import Answer, NoAnswerError, NotSentError, UpstreamClient, parse_address
+from gateway.upstreams.staging import Staging, folder_of
 
 #: Custom nodes by how their classes' names begin, and where they come from.
 PACKS = {
@@ -95,12 +99,15 @@ async def check_upstreams(settings: Settings, templates: Sequence[Template]) -> 
     known, verify = instances(settings), _authorities(settings.ca_file)
     reached = 0
     fitting: set[str] = set()
+    token = settings.upstream_token.get_secret_value() if settings.upstream_token is not None else None
     for instance in known:
         finding, object_info = await _ask(instance, verify)
         yield finding
         if object_info is None:
             continue
         reached += 1
+        async for finding in _check_cleaning(instance, verify, token):
+            yield finding
         for template in templates:
             if problems := check(template, object_info):
                 yield _unfit(instance, template, problems)
@@ -111,9 +118,8 @@ async def check_upstreams(settings: Settings, templates: Sequence[Template]) -> 
     elif not known and not settings.comfyui_devices:
         yield fail("upstream", "there is none", "set GATEWAY_UPSTREAMS to your ComfyUI instances")
     elif reached and not settings.comfyui_devices:
-        for template in templates:
-            if template.name not in fitting and not template.optional:
-                yield fail("templates", f"{template.name} fits no upstream", "mend one of the upstreams, as said above")
+        for name in [template.name for template in templates if not template.optional and template.name not in fitting]:
+            yield fail("templates", f"{name} fits no upstream", "mend one of the upstreams, as said above")
 
 
 def _authorities(ca_file: Path | None) -> ssl.SSLContext | bool:
@@ -142,6 +148,27 @@ async def _ask(instance: Instance, verify: ssl.SSLContext | bool) -> tuple[Findi
     finally:
         await client.close()
     return _judge(where, stats, info)
+
+
+async def _check_cleaning(
+    instance: Instance,
+    verify: ssl.SSLContext | bool,  # noqa: FBT001 - httpx takes either
+    token: str | None,
+) -> AsyncIterator[Finding]:
+    """Whether it deletes what jobs leave there: it is asked for the files of a gateway that nobody has."""
+    client, folder = UpstreamClient(parse_address(instance.url), {}, verify=verify), folder_of("")
+    cleaner = Cleaner(instance.name, client, Staging(client, folder), folder, token)
+    try:
+        with contextlib.suppress(ConnectionError):
+            await cleaner.tidy(_all_in_use)
+    finally:
+        await client.close()
+    if (kept := KEEPS.get(cleaner.state)) is not None:
+        yield warn("upstream", f"{instance.name}: {kept[0]}", kept[1])
+
+
+async def _all_in_use(hashes: Collection[str], prompts: Collection[str]) -> Collection[str]:
+    return {*hashes, *prompts}
 
 
 def _judge(where: str, stats: Answer, info: Answer) -> tuple[Finding, Mapping[str, Any] | None]:

@@ -47,7 +47,8 @@ async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | No
     records = f" Records of consent: {done.consents}." if consents else ""
     return (
         f"Purged: jobs {done.jobs}, files {done.files}, of which deleted {done.blobs}.{records}\n"
-        "What ComfyUI instances keep in input/gateway/ and output/gateway/ is not touched: clear it there."
+        "What ComfyUI instances keep of it goes within minutes while a gateway runs, from those that 'comfygate status' "
+        "says nothing else of."
     )
 
 

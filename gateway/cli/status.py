@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.cli.client import ClientError, GatewayClient
+from gateway.cli.leavings import KEEPS
 
 
 async def lines_of(client: GatewayClient) -> tuple[list[str], bool]:
@@ -30,6 +31,8 @@ def _lines(url: str, health: dict[str, Any]) -> Iterator[str]:
     yield f"jobs: {', '.join(counts) or 'none'}"
     for member in health["upstreams"]:
         yield f"upstream {member['name']}: {_doing(member)} ({member['address']})"
+        if (kept := KEEPS.get(member["cleaning"])) is not None:
+            yield f"  {kept[0]} -> {kept[1]}"
     for template in health["templates"]:
         yield f"template {template['name']}: {template['problem']}"
     yield f"safety: {health['safety']['message']}"

@@ -25,6 +25,7 @@ from starlette.websockets import WebSocket
 
 from gateway.embedded.gate import Handler, guarded
 from gateway.embedded.replies import JSONReply
+from gateway.embedded.routes_cleaning import cleaning_routes
 from gateway.embedded.routes_files import file_routes
 from gateway.embedded.routes_jobs import job_routes
 from gateway.embedded.routes_prompts import PromptRoutes
@@ -44,6 +45,7 @@ def make_app(worker_of: Callable[[], Worker], lifespan: Lifespan[Starlette], *, 
     """
     routes: list[BaseRoute] = []
     plain = [*PromptRoutes(worker_of).routes(), *_information_routes(worker_of), *file_routes(worker_of)]
+    plain += cleaning_routes(worker_of)
     for prefix in ("", "/api"):
         routes += [Route(prefix + path, guarded(handler), methods=[method]) for method, path, handler in plain]
         routes.append(WebSocketRoute(f"{prefix}/ws", _socket_handler(worker_of)))

@@ -214,7 +214,7 @@ class Runner:
         capabilities = upstream.capabilities()
         if capabilities is None:
             raise ConnectionError("the upstream went away while inputs were staged")
-        work = partial(_bound, template, capabilities, job, staged, prompt_id)
+        work = partial(_bound, template, capabilities, job, staged, prompt_id, upstream.folder)
         bound = await asyncio.to_thread(work) if len(template.nodes) > LARGE_GRAPH else work()
         if isinstance(bound, str):
             log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=bound)
@@ -431,16 +431,16 @@ class Runner:
 
 
 def _bound(
-    template: Template, capabilities: Capabilities, job: Job, staged: Mapping[str, str], prompt_id: str
+    template: Template, capabilities: Capabilities, job: Job, staged: Mapping[str, str], prompt_id: str, folder: str
 ) -> Bound | str:
-    """The graph of one attempt, or what the upstream lacks for it."""
+    """The graph of one attempt, or what the upstream lacks for it. Args: folder: ours on the upstream."""
     if missing := missing_on(template, capabilities, job.parameters):
         return missing[0]
     return bind(
         template,
         inputs=staged,
         parameters=job.parameters,
-        output_prefix=f"gateway/{prompt_id}/out",
+        output_prefix=f"{folder}/{prompt_id}/out",
         capabilities=capabilities,
         facts={role: given.facts for role, given in job.inputs.items()},
     )

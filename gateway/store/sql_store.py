@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
@@ -19,6 +19,7 @@ from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
 from gateway.store.queries import (
     assets,
     creating,
+    in_use,
     jobs,
     leases,
     purging,
@@ -309,6 +310,10 @@ class SqlStore:
         One batch of each: come again while something came back.
         """
         return await self._executor.write(sweeping.sweep, job_retention_seconds, blob_grace_seconds, now)
+
+    async def in_use(self, hashes: Collection[str], prompts: Collection[str]) -> frozenset[str]:
+        """Of these inputs and attempts those that something which has not ended needs."""
+        return await self._executor.read(in_use.in_use, hashes, prompts)
 
     async def purge_job(self, job_id: str) -> Purged | None:
         """Forget an ended job, its files too; None when there is none. Raises ConflictError when it has not ended."""

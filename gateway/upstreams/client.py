@@ -204,9 +204,16 @@ class UpstreamClient:
         """GET, answered whole."""
         return await self._ask("GET", path, params=params)
 
-    async def post(self, path: str, value: object, *, answer_seconds: float = ANSWER_SECONDS) -> Answer:
+    async def post(
+        self,
+        path: str,
+        value: object,
+        *,
+        answer_seconds: float = ANSWER_SECONDS,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
         """POST a JSON value, answered whole."""
-        return await self._send_json("POST", path, value, answer_seconds)
+        return await self._send_json("POST", path, value, answer_seconds, headers)
 
     async def patch(self, path: str, value: object) -> Answer:
         """PATCH a JSON value, answered whole."""
@@ -228,8 +235,15 @@ class UpstreamClient:
                 response = await stack.enter_async_context(exchange)
             yield response.status, _pieces(response)
 
-    async def _send_json(self, method: str, path: str, value: object, answer_seconds: float) -> Answer:
-        headers = {"Content-Type": "application/json"}
+    async def _send_json(
+        self,
+        method: str,
+        path: str,
+        value: object,
+        answer_seconds: float,
+        more_headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        headers = {"Content-Type": "application/json", **(more_headers or {})}
         await self._ask_leave()
         return await self._ask(
             method, path, content=orjson.dumps(value), headers=headers, timeout=_timeout(answer_seconds)

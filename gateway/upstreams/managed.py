@@ -23,7 +23,7 @@ import orjson
 import structlog
 
 from gateway.comfy.messages import Lost, Message, Outcome, OutputFile
-from gateway.interfaces import Blob, Capabilities, Clock, OnChange, Upstream, UpstreamStatus
+from gateway.interfaces import AskInUse, Blob, Capabilities, Clock, OnChange, Upstream, UpstreamStatus
 from gateway.upstreams.waiting import nap
 
 log = structlog.get_logger(__name__)
@@ -74,6 +74,7 @@ class ManagedUpstream:
         name: of the upstream, e.g. "embedded-1".
         directory: where the worker keeps its files.
         make_remote: (base URL, token) -> the upstream that speaks to it.
+        folder: where our files lie there, as that one says.
     """
 
     def __init__(
@@ -85,8 +86,10 @@ class ManagedUpstream:
         clock: Clock,
         on_change: OnChange,
         command: WorkerCommand | None = None,
+        folder: str,
     ) -> None:
         self.name = name
+        self.folder = folder
         self._directory = directory
         self._make_remote = make_remote
         self._clock = clock
@@ -324,6 +327,10 @@ class ManagedUpstream:
     def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
         """Bytes of an output file. Raises ConnectionError when there is no child."""
         return self._there().fetch(file)
+
+    async def tidy(self, in_use: AskInUse) -> int:
+        """Clean the child's folder; nothing while there is none."""
+        return await self._remote.tidy(in_use) if self._remote else 0
 
     def _there(self) -> Upstream:
         if self._remote is None:

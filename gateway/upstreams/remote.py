@@ -31,12 +31,13 @@ from gateway.comfy.requests import (
     Request,
     SendProbe,
 )
-from gateway.interfaces import Blob, Capabilities, Clock, OnChange, UpstreamStatus
+from gateway.interfaces import AskInUse, Blob, Capabilities, Clock, OnChange, UpstreamStatus
 from gateway.lease import MayAct
+from gateway.upstreams.cleaning import Cleaner
 from gateway.upstreams.client import SUBMIT_SECONDS, Answer, NotSentError, UpstreamClient, parse_address
 from gateway.upstreams.mailbox import Mailbox
 from gateway.upstreams.socket import Socket
-from gateway.upstreams.staging import Staging
+from gateway.upstreams.staging import Staging, folder_of
 from gateway.upstreams.waiting import nap
 
 log = structlog.get_logger(__name__)
@@ -76,6 +77,7 @@ class RemoteUpstream:
         headers: sent with every request, e.g. a worker's token.
         verify: TLS context with the certificates to be trusted.
         may_act: awaited before each request that changes something there.
+        token: that its node pack wants before it deletes anything; None: it is not asked.
     """
 
     def __init__(
@@ -90,8 +92,10 @@ class RemoteUpstream:
         headers: Mapping[str, str] | None = None,
         verify: ssl.SSLContext | None = None,
         may_act: MayAct | None = None,
+        token: str | None = None,
     ) -> None:
         self.name = name
+        self.folder = folder_of(client_id)
         self._address = parse_address(url)
         self._client_id = client_id
         self._clock = clock
@@ -100,7 +104,8 @@ class RemoteUpstream:
         sent = {**self._address.headers, **(headers or {})}
         self._client = UpstreamClient(self._address, sent, verify=verify or True, may_act=may_act)
         self._socket = Socket(self._address.socket_url, client_id, sent, clock=clock, verify=verify)
-        self._staging = Staging(self._client)
+        self._staging = Staging(self._client, self.folder)
+        self._cleaner = Cleaner(name, self._client, self._staging, self.folder, token)
         self._session = Session()
         self._mailboxes: dict[str, Mailbox] = {}
         self._requests: asyncio.Queue[Request] = asyncio.Queue()
@@ -185,6 +190,7 @@ class RemoteUpstream:
             address=self._address.origin,
             stale_prompts=len(self._stale | self._dequeuing | self._let_go),
             unreachable_since=self._unreachable_since,
+            cleaning=self._cleaner.state,
         )
 
     def capabilities(self) -> Capabilities | None:
@@ -293,6 +299,10 @@ class RemoteUpstream:
                 raise ConnectionError(f"the upstream did not give a file (HTTP {status})")
             async for piece in pieces:
                 yield piece
+
+    async def tidy(self, in_use: AskInUse) -> int:
+        """Delete our files there that are not in use; see ``Cleaner``."""
+        return await self._cleaner.tidy(in_use)
 
     async def cancel(self, prompt_id: str) -> None:
         """Dequeue and interrupt exactly this prompt, repeated until it left the server or the server is lost."""

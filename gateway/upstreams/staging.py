@@ -10,9 +10,11 @@ counts the whole body.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import hashlib
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 
 import aiofiles
@@ -22,16 +24,34 @@ from gateway.errors import TooLargeError
 from gateway.interfaces import Blob
 from gateway.upstreams.client import UpstreamClient
 
-SUBFOLDER = "gateway"
+#: Below an upstream's input, output and temp folders: of all gateways. The node pack cleans nothing that lies elsewhere.
+ROOT = "gateway"
 _READ_BYTES = 1024 * 1024
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
-class Staging:
-    """The input files of one upstream."""
+def folder_of(client_id: str) -> str:
+    """Where a gateway keeps its files on an upstream: a folder that two gateways on one ComfyUI never share.
 
-    def __init__(self, client: UpstreamClient) -> None:
+    Args:
+        client_id: of the gateway there. It opens that gateway's socket, so it does not stand in the name.
+    """
+    return f"{ROOT}/{hashlib.sha256(client_id.encode()).hexdigest()[:16]}"
+
+
+class Staging:
+    """The input files of one upstream.
+
+    Args:
+        client: calls it.
+        folder: below its input folder.
+    """
+
+    def __init__(self, client: UpstreamClient, folder: str) -> None:
         self._client = client
+        self._folder = folder
+        #: Hashes whose files are about to be deleted.
+        self._withheld: dict[str, asyncio.Event] = {}
         self._staged: dict[tuple[str, str], str] = {}
         self._uploads: dict[tuple[str, str], asyncio.Task[str]] = {}
         #: Counts doubts: an upload that was begun before one proves nothing after it.
@@ -52,13 +72,15 @@ class Staging:
         """Upload unless it is there; callers who want the same at once share one upload.
 
         Returns:
-            What a node's file input must say, e.g. ``gateway/<hash>.mp4``.
+            What a node's file input must say, e.g. ``gateway/<id>/<hash>.mp4``.
 
         Raises:
             TooLargeError: the upstream does not take that much.
             ConnectionError: the upload failed; it may be tried again.
         """
         key = (blob.hash, suffix if _SUFFIX.fullmatch(suffix) else "")
+        while (deleted := self._withheld.get(blob.hash)) is not None:
+            await deleted.wait()
         if key in self._staged:
             return self._staged[key]
         upload = self._uploads.get(key)
@@ -68,6 +90,27 @@ class Staging:
             upload.add_done_callback(lambda done: self._ended(key, done))
         # One who stops waiting does not stop the upload of the others; `close` awaits what is left.
         return await asyncio.shield(upload)
+
+    @contextlib.contextmanager
+    def withheld(self, hashes: Collection[str]) -> Iterator[frozenset[str]]:
+        """Have nobody count on these files meanwhile: whoever wants one waits, and then uploads it unless it is still there.
+
+        Those that are being uploaded are left out; the others come back. ``forget`` says which went.
+        """
+        uploading = {blob_hash for blob_hash, _ in self._uploads}
+        mine = frozenset(hashes) - uploading - self._withheld.keys()
+        done = asyncio.Event()
+        self._withheld |= dict.fromkeys(mine, done)
+        try:
+            yield mine
+        finally:
+            for blob_hash in mine:
+                del self._withheld[blob_hash]
+            done.set()
+
+    def forget(self, hashes: Collection[str]) -> None:
+        """Their files may be gone."""
+        self._staged = {key: name for key, name in self._staged.items() if key[0] not in hashes}
 
     def _ended(self, key: tuple[str, str], upload: asyncio.Task[str]) -> None:
         self._uploads.pop(key, None)
@@ -85,7 +128,7 @@ class Staging:
     async def _upload(self, key: tuple[str, str], blob: Blob, path: Path) -> str:
         epoch = self._epoch
         boundary = secrets.token_hex(16)
-        head, tail = _multipart(boundary, f"{blob.hash}{key[1]}")
+        head, tail = _multipart(boundary, self._folder, f"{blob.hash}{key[1]}")
         size_bytes = len(head) + blob.size_bytes + len(tail)
         if self.max_upload_bytes is not None and size_bytes > self.max_upload_bytes:
             raise _too_large(self.max_upload_bytes)
@@ -109,10 +152,10 @@ def _too_large(limit: int | None) -> TooLargeError:
     return TooLargeError(f"An input is larger than what the upstream takes{known}.")
 
 
-def _multipart(boundary: str, filename: str) -> tuple[bytes, bytes]:
+def _multipart(boundary: str, folder: str, filename: str) -> tuple[bytes, bytes]:
     fields = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
-        for name, value in (("type", "input"), ("subfolder", SUBFOLDER))
+        for name, value in (("type", "input"), ("subfolder", folder))
     )
     head = (
         f'{fields}--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{filename}"\r\n'

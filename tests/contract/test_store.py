@@ -932,6 +932,27 @@ async def test_live_job_is_not_purged_and_nothing_changes(store, how_far):
     assert await everything(store) == before
 
 
+async def test_in_use_is_what_open_jobs_were_given_and_what_open_tasks_tried(store):
+    shared = new_job(1).inputs["face"]
+    await create(store, 1)
+    await create(store, 2, inputs={"target": new_job(2).inputs["target"], "face": shared})
+    lost = (await dispatch(store)).task
+    await tell(store, TaskEvent.ATTEMPT_LOST, lost.attempt, reason="gone", cause=Cause.DIED)
+    again = (await dispatch(store)).task
+    blobs = [f"blob-{role}-000{number}" for role in "tf" for number in (1, 2)]
+    asked = [lost.prompt_id, again.prompt_id, "nobody's"]
+    everything_needed = {"blob-t-0001", "blob-f-0001", "blob-t-0002", lost.prompt_id, again.prompt_id}
+    assert await store.in_use([*blobs, "blob-of-nobody"], asked) == everything_needed
+    assert await store.in_use(["blob-t-0001"], []) == {"blob-t-0001"}
+    assert await store.in_use([], []) == frozenset()
+    await tell(store, TaskEvent.FAILED, again.attempt, error_code="node_failed", error_message="It broke.")
+    assert await store.in_use(blobs, asked) == {"blob-t-0002", "blob-f-0001"}
+    await store.request_cancel("job-0002", ALL, now=30.0)
+    assert await store.in_use(blobs, asked) == frozenset()
+    many = [f"blob-{number}" for number in range(1200)]
+    assert await store.in_use(many, many) == frozenset()
+
+
 async def test_purge_spares_what_another_job_names(store):
     shared = new_job(1).inputs["face"]
     await create(store, 1)

@@ -485,7 +485,7 @@ def blob(folder, data=b"picture bytes"):
 async def test_stage_uploads_once_for_all_who_ask(server, upstream, tmp_path):
     name = f"{'ab' * 32}.png"
     staged = await asyncio.gather(*(upstream.stage(*blob(tmp_path), ".png") for _ in range(3)))
-    assert set(staged) == {f"gateway/{name}"}
+    assert set(staged) == {f"{upstream.folder}/{name}"}
     assert await upstream.stage(*blob(tmp_path), ".png") == staged[0]
     assert server.upload_count == 1
     assert server.uploads == {name: b"picture bytes"}
@@ -494,11 +494,11 @@ async def test_stage_uploads_once_for_all_who_ask(server, upstream, tmp_path):
 
 async def test_stage_takes_the_name_that_the_server_chose(server, upstream, tmp_path):
     server.renames_to = "other (1).png"
-    assert await upstream.stage(*blob(tmp_path), ".png") == "gateway/other (1).png"
+    assert await upstream.stage(*blob(tmp_path), ".png") == f"{upstream.folder}/other (1).png"
 
 
 async def test_stage_never_uses_a_strange_suffix(server, upstream, tmp_path):
-    assert await upstream.stage(*blob(tmp_path), '/../x".png') == f"gateway/{'ab' * 32}"
+    assert await upstream.stage(*blob(tmp_path), '/../x".png') == f"{upstream.folder}/{'ab' * 32}"
 
 
 async def test_stage_refuses_what_the_server_said_it_does_not_take(server, upstream, tmp_path):

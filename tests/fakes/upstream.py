@@ -25,7 +25,7 @@ from gateway.comfy.messages import (
     Succeeded,
 )
 from gateway.errors import TooLargeError
-from gateway.interfaces import Blob, Capabilities, UpstreamStatus
+from gateway.interfaces import AskInUse, Blob, Capabilities, UpstreamStatus
 from gateway.template import Template
 
 MODELS = {
@@ -111,6 +111,7 @@ class FakeUpstream:
 
     def __init__(self, name: str, capabilities: Capabilities | None, *, engine: str = "comfyui") -> None:
         self.name = name
+        self.folder = "gateway"
         self.known = capabilities
         self.state = UpstreamStatus(name, True, "", "0.3.64", engine, 0, f"http://{name}:8188")
         self.prompts: dict[str, Prompt] = {}
@@ -134,6 +135,8 @@ class FakeUpstream:
         #: What it says it can do when it is asked anew, and how often it was.
         self.learns: Capabilities | None = None
         self.relearned = 0
+        #: What ``tidy`` raises, until it is None again.
+        self.tidy_error: Exception | None = None
         self._staged: set[str] = set()
 
     # ---------------------------------------------------------------------------------------- what a test looks at
@@ -232,6 +235,19 @@ class FakeUpstream:
         prompt = self.prompts.get(prompt_id)
         if prompt is not None and self.obeys_cancel:
             prompt.interrupt()
+
+    async def tidy(self, in_use: AskInUse) -> int:
+        """What lies there: the files that were staged and made, each as ``RemoteUpstream`` takes them."""
+        if self.tidy_error is not None:
+            raise self.tidy_error
+        prompts = {file.subfolder.split("/")[1] for file in self.files}
+        used = await in_use(frozenset(self._staged), frozenset(prompts))
+        gone = [file for file in self.files if file.subfolder.split("/")[1] not in used]
+        for file in gone:
+            del self.files[file]
+        before = len(self._staged)
+        self._staged &= set(used)
+        return len(gone) + before - len(self._staged)
 
     async def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
         if self.fetch_gate is not None:

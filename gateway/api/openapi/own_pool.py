@@ -33,6 +33,7 @@ _UPSTREAM: Final = {
     "job_id": None,
     "foreign_prompts": 0,
     "stale_prompts": 0,
+    "cleaning": "works",
     "reason": "",
 }
 _NAME: Final = Parameter("name", "Of the upstream.", where="path", example="gpu-1")

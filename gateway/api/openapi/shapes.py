@@ -31,6 +31,9 @@ class Upstream(Model):
     """In its queue, of others."""
     stale_prompts: int
     """In its queue, of ours, that nobody waits for any more."""
+    cleaning: Literal["unknown", "works", "no_token", "no_route", "refused"]
+    """Whether it deletes what ended jobs have left there: it does; the gateway has no token for it; it has no node pack, or an
+    earlier one; it refuses the token; or it was not asked yet."""
     reason: str
     """Why it gets no work; empty when all is well."""
 

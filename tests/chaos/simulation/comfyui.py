@@ -189,7 +189,7 @@ class SimulatedComfyUI:
         """What it answers, and does."""
         match path.split("/")[1:]:
             case ["upload", "image"]:
-                return self._upload(params["name"])
+                return self._upload(params["subfolder"], params["name"])
             case ["queue"] if method == "GET":
                 running = [self.running.row()] if self.running else []
                 return _json({"queue_running": running, "queue_pending": [prompt.row() for prompt in self.pending]})
@@ -225,9 +225,9 @@ class SimulatedComfyUI:
             return _json({"jobs": []})
         return {"/object_info": self.world.object_info, **DESCRIPTIONS}.get(path, NOTHING)
 
-    def _upload(self, name: str) -> Answer:
-        self.inputs.add(f"gateway/{name}")
-        return _json({"name": name, "subfolder": "gateway", "type": "input"})
+    def _upload(self, subfolder: str, name: str) -> Answer:
+        self.inputs.add(f"{subfolder}/{name}")
+        return _json({"name": name, "subfolder": subfolder, "type": "input"})
 
     def _post_prompt(self, data: Mapping[str, Any]) -> Answer:
         prompt = Prompt(data["prompt_id"], next(self._numbers), data["prompt"], {**data["extra_data"]})

@@ -39,6 +39,7 @@ LEAST_SECONDS = 0.0005
 #: How often a request that a server's loop holds up is looked at again.
 HELD_SECONDS = 1.0
 _FILENAME = re.compile(rb'filename="([^"]+)"')
+_SUBFOLDER = re.compile(rb'name="subfolder"\r\n\r\n([^\r]+)\r\n')
 
 
 class SimulatedClient(UpstreamClient):
@@ -75,8 +76,11 @@ class SimulatedClient(UpstreamClient):
             head = await anext(content)
             await content.aclose()
             found = _FILENAME.search(head)
+            folder = _SUBFOLDER.search(head)
             assert found is not None
-            return await self._exchange(method, path, {"name": found[1].decode()}, b"", answer_seconds)
+            assert folder is not None
+            named = {"name": found[1].decode(), "subfolder": folder[1].decode()}
+            return await self._exchange(method, path, named, b"", answer_seconds)
         return await self._exchange(method, path, options.get("params", {}), content, answer_seconds)
 
     async def _exchange(

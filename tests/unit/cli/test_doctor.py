@@ -158,7 +158,11 @@ def test_bad_template_is_named_and_none_at_all_is_worse(tmp_path):
 @pytest.fixture
 def comfyui():
     """A server that says of itself what a test puts into ``answers``: path -> (status, value)."""
-    answers = {"/system_stats": (200, {"system": {"comfyui_version": "0.3.64"}}), "/object_info": (200, REAL_NODES)}
+    answers = {
+        "/system_stats": (200, {"system": {"comfyui_version": "0.3.64"}}),
+        "/object_info": (200, REAL_NODES),
+        "/comfygate/files": (200, {"files": [], "has_more": False}),
+    }
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -168,6 +172,8 @@ def comfyui():
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        do_POST = do_GET  # noqa: N815 - a name that the base class looks for
 
         def log_message(self, *_):
             pass
@@ -181,11 +187,17 @@ def comfyui():
     server.server_close()
 
 
-async def upstream_findings(port, tmp_path):
-    settings = from_mapping({"upstreams": f"http://ann:s3cret@127.0.0.1:{port}", "data_dir": tmp_path})
+TOKEN = "t0ken of the box"
+
+
+async def upstream_findings(port, tmp_path, token=TOKEN):
+    settings = from_mapping(
+        {"upstreams": f"http://ann:s3cret@127.0.0.1:{port}", "data_dir": tmp_path, "upstream_token": token}
+    )
     _, templates = checks_pool.check_templates(from_mapping({"workflows_dir": ROOT / "workflows"}))
     found = [finding async for finding in checks_pool.check_upstreams(settings, templates)]
     assert "s3cret" not in str(found)
+    assert "t0ken" not in str(found)
     return found
 
 
@@ -210,6 +222,27 @@ async def test_optional_template_that_runs_nowhere_is_no_fault(comfyui, tmp_path
     found = await upstream_findings(port, tmp_path)
     assert told(found, Level.FAIL) == told(found, Level.WARN) == []
     assert any("does without image_creation, which is optional" in line for line in told(found, Level.OK))
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((405, b"405: Method Not Allowed"), "no node pack"),
+        ((404, b""), "comfygate nodes install"),
+        ((403, {"error": "..."}), "refuses the token"),
+    ],
+)
+async def test_one_that_deletes_nothing_is_named_with_what_to_do(comfyui, tmp_path, answer, sentence):
+    port, answers = comfyui
+    answers["/comfygate/files"] = answer
+    (warning,) = told(await upstream_findings(port, tmp_path), Level.WARN)
+    assert sentence in warning
+
+
+async def test_without_a_token_it_is_said_which_to_set(comfyui, tmp_path):
+    (warning,) = told(await upstream_findings(comfyui[0], tmp_path, token=None), Level.WARN)
+    assert "COMFYGATE_WORKER_TOKEN" in warning
+    assert "GATEWAY_UPSTREAM_TOKEN" in warning
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ class Pool:
             clock=self.clock,
             on_change=self.changed.set,
             command=command(code, **more),
+            folder="gateway/mine",
         )
 
     def make_remote(self, url, token):
