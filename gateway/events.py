@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class EventKind(StrEnum):
@@ -65,9 +66,11 @@ class Event:
         return self.kind in TERMINAL_KINDS
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A passing event: how far the whole job is. Complete in itself."""
+class Progress(NamedTuple):
+    """A passing event: how far the whole job is. Complete in itself.
+
+    One is made at each step of each bar: a tuple takes a quarter of the time of a frozen dataclass.
+    """
 
     job_id: str
     #: 0..1 for the whole job, never falls; 1.0 only after the terminal commit.

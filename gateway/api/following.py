@@ -42,9 +42,12 @@ class Signal(Enum):
     STOPPING = "stopping"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
-    """One thing to tell a client, or all who watch."""
+    """One thing to tell a client, or all who watch. Not to be changed once it was made.
+
+    Nothing keeps it from that: it is made at each step of each bar, and a frozen one takes five times as long to make.
+    """
 
     name: str
     data: dict[str, object]
@@ -52,10 +55,12 @@ class Frame:
     number: int | None = None
     #: A message of bytes, for sockets, in place of ``data``.
     binary: bytes | None = None
-    _encoded: dict[Encode, bytes] = field(default_factory=dict, compare=False, repr=False)
+    _encoded: dict[Encode, bytes] | None = field(default=None, compare=False, repr=False)
 
     def encoded(self, encode: Encode) -> bytes:
         """This frame on a wire, worked out once however many get it. ``data`` must not change after that."""
+        if self._encoded is None:
+            self._encoded = {}
         known = self._encoded.get(encode)
         if known is None:
             known = self._encoded[encode] = encode(self)
@@ -91,36 +96,32 @@ class ToldOnce:
         """The frames; the same objects for all who were shown the same node before."""
         if not isinstance(item, Progress):
             return self._translate(item, job, previous)
-        told = self._told(item)
         node = previous.node if previous is not None else None
-        if node not in told:
-            told[node] = self._translate(item, job, previous)
-        return told[node]
-
-    def _told(self, item: Progress) -> dict[str | None, tuple[Frame, ...]]:
         newest = self._newest.get(item.job_id)
         if newest is not None and newest[0] is item:
-            return newest[1]
-        told: dict[str | None, tuple[Frame, ...]] = {}
-        self._newest[item.job_id] = (item, told)
+            told = newest[1]
+            if node not in told:
+                told[node] = self._translate(item, job, previous)
+            return told[node]
+        words = self._translate(item, job, previous)
+        self._newest[item.job_id] = (item, {node: words})
         if newest is None and len(self._newest) > self.MAX_JOBS:
             self._newest.popitem(last=False)
-        return told
+        return words
 
 
 class _Previews:
     """When the next preview is due, of one viewer."""
 
-    def __init__(self, service: Service, subscription: Subscription, *, wanted: bool) -> None:
+    def __init__(self, service: Service, subscription: Subscription) -> None:
         self._clock = service.clock
         self._subscription = subscription
-        self._wanted = wanted
         self._next_at = -math.inf
         self._was_shown = False
 
     def take(self) -> PreviewImage | None:
         """The newest one, unless one was given a moment ago."""
-        if not self._wanted or self._clock.monotonic() < self._next_at:
+        if self._clock.monotonic() < self._next_at:
             return None
         picture = self._subscription.take_preview()
         self._was_shown = picture is not None
@@ -148,7 +149,7 @@ async def follow(
     With ``previews`` pictures of the work, too; the newest one of a running job at once.
     """
     subscription = service.subscribe(job.id, previews=previews)
-    pictures = _Previews(service, subscription, wanted=previews)
+    pictures = _Previews(service, subscription) if previews else None
     try:
         is_behind = True
         is_first = True
@@ -165,12 +166,12 @@ async def follow(
             is_first = False
             if snapshot is not None:
                 yield snapshot
-            if (picture := pictures.take()) is not None:
+            if pictures is not None and (picture := pictures.take()) is not None:
                 yield picture
             if service.stopping.is_set():
                 yield Signal.STOPPING
                 return
-            wait_seconds = pictures.wait_seconds(heartbeat_seconds)
+            wait_seconds = heartbeat_seconds if pictures is None else pictures.wait_seconds(heartbeat_seconds)
             is_new = await subscription.wait(wait_seconds)
             is_silence = not is_new and wait_seconds == heartbeat_seconds
             if is_silence:
@@ -198,17 +199,17 @@ async def frames_of(
     told = follow(service, job, after, previews=show_preview is not None, heartbeat_seconds=heartbeat_seconds)
     async with aclosing(told) as items:
         async for item in items:
-            if isinstance(item, Signal):
-                yield item
-                continue
-            if isinstance(item, PreviewImage):
-                if show_preview is not None:
-                    yield show_preview(item)
-                continue
-            for frame in translate(item, job, previous):
-                yield frame
             if isinstance(item, Progress):
+                for frame in translate(item, job, previous):
+                    yield frame
                 previous = item
+            elif isinstance(item, Event):
+                for frame in translate(item, job, previous):
+                    yield frame
+            elif isinstance(item, Signal):
+                yield item
+            elif show_preview is not None:
+                yield show_preview(item)
 
 
 def _remembered(job: Job) -> Progress | None:

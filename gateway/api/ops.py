@@ -151,8 +151,7 @@ def frames(item: Event | Progress, job: Job, previous: Progress | None, prefix: 
     """Events under their own names with their own data; nothing is left out or put together."""
     del previous, prefix
     if isinstance(item, Progress):
-        passing = {name: getattr(item, name) for name in Progress.__slots__ if name != "job_id"}
-        return (Frame("progress", {"job_id": job.id, **passing}),)
+        return (Frame("progress", {**item._asdict(), "job_id": job.id}),)
     return (Frame(item.kind.value, {"job_id": job.id, "at": timestamp(item.at), **item.data}, item.number),)
 
 

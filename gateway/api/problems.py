@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
 
+import orjson
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -63,6 +64,14 @@ class InternalServerError(GatewayError):
 def to_json(value: object) -> bytes:
     """Compact UTF-8 JSON; NaN and infinities are a programming error."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+
+
+def to_json_quickly(value: object) -> bytes:
+    """The same for what is told by the hundred a second; NaN and infinities become null."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:  # a number of more than 64 bits, a key that is no text
+        return to_json(value)
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -121,6 +121,8 @@ class ReadyAnswers:
         self._prefixes = prefixes
         self._clock = service.clock
         self._answers: OrderedDict[str, _Ready] = OrderedDict()
+        #: Their paths by job: a job changes at each step of its bar, and of most jobs nothing is kept.
+        self._paths: dict[str, list[str]] = {}
         #: The pairs of all headers, each once: nearly all answers have the same.
         self._pairs: dict[tuple[bytes, bytes], tuple[bytes, bytes]] = {}
         self._known: OrderedDict[tuple[_Headers, str], str] = OrderedDict()
@@ -156,7 +158,7 @@ class ReadyAnswers:
         if ready is None or self._known.get(asked) != ready.owner:
             return None
         if ready.fresh_until <= self._clock.monotonic() or ready.at_event not in {None, self._events}:
-            del self._answers[path]
+            self._drop(path)
             return None
         self._answers.move_to_end(path)
         self._known.move_to_end(asked)
@@ -166,7 +168,7 @@ class ReadyAnswers:
         path: str = scope["path"]
         copy = _Copy(send)
         events = self._events
-        with self._marked(path.rpartition("/")[2]) as mark:
+        with self._marked(_job_of(path)) as mark:
             await self._app(scope, receive, copy.pass_on)
         note: _Note | None = scope.get(_NOTE)
         if note is None or copy.body is None or mark.is_stale or _NEVER in scope:
@@ -181,10 +183,19 @@ class ReadyAnswers:
             self._known.popitem(last=False)
 
     def _keep(self, path: str, ready: _Ready) -> None:
+        if path not in self._answers:
+            self._paths.setdefault(_job_of(path), []).append(path)
         self._answers[path] = ready
         self._answers.move_to_end(path)
         if len(self._answers) > MAX_ANSWERS:
-            self._answers.popitem(last=False)
+            self._drop(next(iter(self._answers)))
+
+    def _drop(self, path: str) -> None:
+        del self._answers[path]
+        paths = self._paths[_job_of(path)]
+        paths.remove(path)
+        if not paths:
+            del self._paths[_job_of(path)]
 
     def _shared(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         if len(self._pairs) > MAX_KNOWN:
@@ -209,18 +220,24 @@ class ReadyAnswers:
     def _changed(self, job_id: str | None, *, is_event: bool) -> None:
         if job_id is None:
             self._answers.clear()
-            for marks in self._making.values():
-                _make_stale(marks)
+            self._paths.clear()
+            for every in self._making.values():
+                _make_stale(every)
             return
         self._events += is_event
-        for prefix in self._prefixes:
-            self._answers.pop(prefix + job_id, None)
-        _make_stale(self._making.get(job_id, []))
+        for path in self._paths.pop(job_id, ()):
+            del self._answers[path]
+        if (marks := self._making.get(job_id)) is not None:
+            _make_stale(marks)
 
 
 def _make_stale(marks: Iterable[_Mark]) -> None:
     for mark in marks:
         mark.is_stale = True
+
+
+def _job_of(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _size(pair: tuple[bytes, bytes]) -> int:

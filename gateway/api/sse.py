@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.api.following import Frame, Signal
-from gateway.api.problems import to_json
+from gateway.api.problems import to_json_quickly
 from gateway.events import cursor_from
 from gateway.job import Job
 
@@ -44,9 +44,9 @@ def encode(item: Frame | Signal) -> bytes:
 
 
 def _block(item: Frame) -> bytes:
-    number = b"" if item.number is None else b"id: %d\n" % item.number
     # JSON escapes every control character, so the data is one line whatever is in it.
-    return number + b"event: " + item.name.encode() + b"\ndata: " + to_json(item.data) + b"\n\n"
+    block = b"event: %b\ndata: %b\n\n" % (item.name.encode(), to_json_quickly(item.data))
+    return block if item.number is None else b"id: %d\n%b" % (item.number, block)
 
 
 class EventStream(EventSourceResponse):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +54,11 @@ class NodeStarted:
     node_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeProgress:
-    """A node's own counter. It may fall: then a new pass began."""
+class NodeProgress(NamedTuple):
+    """A node's own counter. It may fall: then a new pass began.
+
+    Most of all messages are these; a tuple is made in half the time of a frozen dataclass.
+    """
 
     prompt_id: str
     node_id: str

@@ -50,7 +50,8 @@ class Narrator:
                 yield from self._node_started(frame)
             case frames.ProgressTick():
                 yield from self.start()
-                yield from self._count(self.display(frame.node_id), frame.value, frame.maximum)
+                if (counted := self.count(frame)) is not None:
+                    yield counted
             case frames.ProgressState():
                 yield from self.start()
                 yield from self._node_states(frame.nodes)
@@ -70,10 +71,14 @@ class Narrator:
             self._started.add(display)
             yield NodeStarted(self.prompt_id, display)
 
-    def _count(self, node_id: str, value: float, maximum: float) -> Iterator[Message]:
-        if self._counters.get(node_id) != (value, maximum):
-            self._counters[node_id] = (value, maximum)
-            yield NodeProgress(self.prompt_id, node_id, value, maximum)
+    def count(self, frame: frames.ProgressTick) -> NodeProgress | None:
+        """What a step of a counter says once the prompt has started; None when it was said before."""
+        node_id = self._display.get(frame.node_id, frame.node_id)
+        counter = (frame.value, frame.maximum)
+        if self._counters.get(node_id) == counter:
+            return None
+        self._counters[node_id] = counter
+        return NodeProgress(self.prompt_id, node_id, frame.value, frame.maximum)
 
     def _node_states(self, states: tuple[frames.NodeState, ...]) -> Iterator[Message]:
         # Counters are taken from `progress`, which follows each tick of this one; what only this frame says is that a

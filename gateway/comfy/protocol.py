@@ -274,12 +274,27 @@ class Session:
             self._requests.append(DoubtStaged("the connection was lost"))
             self._ask_all(now)
 
-    def text(self, frame: str | bytes, *, now: float) -> None:
-        """A text frame came."""
+    def text(self, frame: str | bytes, *, now: float) -> bool:
+        """A text frame came.
+
+        Returns:
+            Whether it was a mere step of a running prompt's counter, of which there may be hundreds a second: after one
+            there are no requests, and no earlier deadline.
+        """
         parsed = frames.parse_text(frame)
         self._frame_came(now)
-        if parsed is None:
-            return
+        if isinstance(parsed, frames.ProgressTick):
+            prompt = self._prompts.get(parsed.prompt_id)
+            if prompt is not None and prompt.narrator.has_started:  # so it is known, and its silence counts already
+                self._heard(prompt, now)
+                if (counted := prompt.narrator.count(parsed)) is not None:
+                    self._messages.append(counted)
+                return True
+        if parsed is not None:
+            self._told(parsed, now)
+        return False
+
+    def _told(self, parsed: frames.TextFrame, now: float) -> None:
         match parsed:
             case frames.FeatureFlags():
                 self._probe_answer_due = None

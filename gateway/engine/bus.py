@@ -54,7 +54,9 @@ class LocalBus:
 
     def show(self, passing: Passing) -> None:
         """A passing event takes the place of the one before it."""
-        channel = self._channels.setdefault(passing.job_id, _Channel())
+        channel = self._channels.get(passing.job_id)
+        if channel is None:
+            channel = self._channels[passing.job_id] = _Channel()
         if isinstance(passing, PreviewImage):
             channel.preview = passing
             for listener in channel.listeners:
@@ -145,7 +147,8 @@ class LocalSubscription:
     def wake(self) -> None:
         """Make ``wait`` come back."""
         self._is_woken = True
-        self._come_back()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def wait(self, timeout_seconds: float) -> bool:
         """True when something is new since the last call; False after the time-out."""

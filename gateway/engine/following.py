@@ -14,7 +14,17 @@ from dataclasses import dataclass, field
 import structlog
 
 from gateway.binding import Bound
-from gateway.comfy.messages import Interrupted, LogLine, Lost, Message, NodeOutput, Outcome, Preview, PromptStarted
+from gateway.comfy.messages import (
+    Interrupted,
+    LogLine,
+    Lost,
+    Message,
+    NodeOutput,
+    NodeProgress,
+    Outcome,
+    Preview,
+    PromptStarted,
+)
 from gateway.comfy.progress import RUN_FROM, Tracker, run_to, whole_job
 from gateway.engine.bars import Bars, describe
 from gateway.engine.recorder import Recorder
@@ -128,6 +138,8 @@ class Follower:
     async def _hear(self, attempt: Attempt, message: Message, now: float) -> None:
         attempt.heard = True
         match message:
+            case NodeProgress():
+                pass
             case PromptStarted():
                 attempt.started = True
                 await self._recorder.record(attempt.task.id, Report(TaskEvent.STARTED, attempt=attempt.number))

@@ -12,7 +12,7 @@ it has told of. Source: RFC 6455, section 5.2; websockets 17.4, ``asyncio/client
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -139,17 +139,17 @@ class HearingConnection(ClientConnection):
     def _hand_on(self, message: bytes, *, is_text: bool) -> None:
         if self._fault is not None:
             return
-        with suppress(UnicodeDecodeError):
-            self._tell(message.decode() if is_text else message)
-
-    def _tell(self, message: str | bytes) -> None:
+        try:
+            told = message.decode() if is_text else message
+        except UnicodeDecodeError:
+            return
         if self._hear is None:
-            self._waiting.append(message)
+            self._waiting.append(told)
             if len(self._waiting) == MAX_WAITING:
                 self.transport.pause_reading()
             return
         try:
-            self._hear(message)
+            self._hear(told)
         except Exception as error:  # noqa: BLE001 - here the loop would have it; it belongs to whoever waits in ``hear``
             self._fault = error
             self.transport.abort()

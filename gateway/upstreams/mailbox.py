@@ -20,7 +20,8 @@ class Mailbox:
 
     def __init__(self) -> None:
         self._waiting: deque[Message] = deque()
-        self._filled = asyncio.Event()
+        #: Of whoever waits for the next message; there is one reader.
+        self._waiter: asyncio.Future[None] | None = None
         self._has_ended = False
 
     def __len__(self) -> int:
@@ -28,14 +29,19 @@ class Mailbox:
 
     def put(self, message: Message) -> None:
         """Take a message; returns at once."""
+        if self._waiting:
+            self._clear_for(message)
+        self._waiting.append(message)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _clear_for(self, message: Message) -> None:
         if isinstance(message, Preview):
             self._drop_previews()
         elif isinstance(message, NodeProgress) and self._is_overtaken_by(message):
             self._waiting.pop()
         if len(self._waiting) >= MAX_MESSAGES:
             self._make_room()
-        self._waiting.append(message)
-        self._filled.set()
 
     def _drop_previews(self) -> None:
         if any(isinstance(waiting, Preview) for waiting in self._waiting):
@@ -43,7 +49,7 @@ class Mailbox:
 
     def _is_overtaken_by(self, new: NodeProgress) -> bool:
         # A falling value begins a new pass, so the highest value before it is kept.
-        last = self._waiting[-1] if self._waiting else None
+        last = self._waiting[-1]
         return isinstance(last, NodeProgress) and last.node_id == new.node_id and last.value <= new.value
 
     def _make_room(self) -> None:
@@ -60,8 +66,11 @@ class Mailbox:
         if self._has_ended:
             raise StopAsyncIteration
         while not self._waiting:
-            self._filled.clear()
-            await self._filled.wait()
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         message = self._waiting.popleft()
         self._has_ended = isinstance(message, Succeeded | Failed | Interrupted | Lost)
         return message

@@ -383,10 +383,11 @@ class RemoteUpstream:
 
     def heard(self, frame: str | bytes) -> None:
         """A frame came."""
-        if isinstance(frame, str):
-            self._session.text(frame, now=self._now())
-        else:
+        if not isinstance(frame, str):
             self._session.binary(frame, now=self._now())
+        elif self._session.text(frame, now=self._now()):
+            self._deliver()
+            return
         self._pump()
 
     async def _settle_in(self) -> None:
@@ -402,11 +403,14 @@ class RemoteUpstream:
 
     # ---------------------------------------------------------------------------------------------- what the session wants
 
-    def _pump(self) -> None:
+    def _deliver(self) -> None:
         for message in self._session.take_messages():
             mailbox = self._mailboxes.get(message.prompt_id or "")
             if mailbox is not None:
                 mailbox.put(message)
+
+    def _pump(self) -> None:
+        self._deliver()
         for request in self._session.take_requests():
             if isinstance(request, DoubtStaged):
                 self.doubt()  # at once: whoever reads the Outcome beside it may stage again

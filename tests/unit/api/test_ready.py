@@ -225,7 +225,7 @@ async def test_what_is_kept_is_bounded(polled, monkeypatch):
     for number in range(6):
         assert (await ask(app, "GET", f"/status/{service.put().id}", user_agent=f"client {number}")).status == 200
     layer = _layer(app)
-    assert (len(layer._answers), len(layer._known), len(layer._making)) == (3, 2, 0)
+    assert (len(layer._answers), len(layer._paths), len(layer._known), len(layer._making)) == (3, 3, 2, 0)
     big = {"user_agent": "x" * ready.MAX_HEADER_BYTES}
     await ask(app, "GET", f"/status/{service.put().id}", **big)
     assert not any(pair == (b"user-agent", big["user_agent"].encode()) for key in layer._known for pair in key[0])

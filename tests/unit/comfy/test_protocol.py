@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import struct
 from pathlib import Path
 
@@ -679,3 +680,37 @@ def test_chaos_yields_at_most_one_outcome_and_no_exception(actions):
         ends = [index for index, message in enumerate(about) if isinstance(message, OUTCOMES)]
         assert ends in ([], [len(about) - 1])  # once at most, and nothing after
         assert (prompt_id in session.live_prompts) == (not ends)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.tuples(STEPS, st.floats(0, 30), st.integers(0, 3)), max_size=30))
+def test_after_a_mere_step_of_a_counter_nothing_is_asked_and_nothing_is_due_earlier(actions):
+    session, now = running(), 100.0
+    session.adopt("q", now=now)
+    for action, seconds, value in actions:
+        now += seconds
+        step(session, action, now)
+        for prompt_id in PROMPTS:
+            session.take_requests()
+            before = due(session)
+            if session.text(frame("progress", prompt_id=prompt_id, node="3", value=value, max=9), now=now):
+                assert session.take_requests() == []
+                assert due(session) >= before
+
+
+def due(session):
+    deadline = session.next_deadline()
+    return math.inf if deadline is None else deadline
+
+
+def test_steps_of_a_running_prompts_counter_are_told_apart():
+    session = running()
+    assert session.text(frame("progress", prompt_id="p", node="3", value=1, max=9), now=101)
+    assert session.take_messages() == [NodeProgress("p", "3", 1, 9)]
+    assert session.text(frame("progress", prompt_id="p", node="3", value=1, max=9), now=101)
+    assert session.take_messages() == []
+    session.submitting("q", now=101)
+    # The first sign of life of another prompt, whose POST is not answered yet: from now on its silence counts.
+    assert not session.text(frame("progress", prompt_id="q", node="3", value=1, max=9), now=102)
+    assert not session.text(frame("executing", prompt_id="p", node="4"), now=103)
+    assert not session.text("rubbish", now=103)

@@ -28,7 +28,7 @@ from gateway.api.dialects.faceswap.obtaining import judged, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
 from gateway.api.following import Frame, Signal
 from gateway.api.previews import as_binary, wants_previews
-from gateway.api.problems import to_json
+from gateway.api.problems import to_json_quickly
 from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
 from gateway.consent import FIELD as CONSENT
@@ -66,7 +66,7 @@ def body_of(frame: Frame) -> dict[str, object]:
 
 
 def _message(frame: Frame) -> bytes:
-    return to_json(body_of(frame))
+    return to_json_quickly(body_of(frame))
 
 
 @dataclass(frozen=True, slots=True)
