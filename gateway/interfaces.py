@@ -6,7 +6,7 @@ are frozen dataclasses from here or from the ground modules.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -123,7 +123,15 @@ class Blobs(Protocol):
         ...
 
     async def untouched(self, *, since: float) -> Sequence[str]:
-        """Hashes of all blobs not committed or touched since (Unix seconds)."""
+        """Hashes of all blobs not committed or touched since (Unix seconds). Raises StorageUnreachableError."""
+        ...
+
+    async def tidy(self) -> None:
+        """Finish what earlier calls, or a killed run, had to leave. Called with each sweep."""
+        ...
+
+    async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:
+        """Where a client may fetch it without us, for a while, to be saved under that name; None: nowhere."""
         ...
 
 
@@ -176,7 +184,7 @@ class Bucket(Protocol):
         """What is there; None when nothing is."""
         ...
 
-    def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """Bytes from ``start`` up to but without ``end``, all of one object. Raises FileNotFoundError."""
         ...
 

@@ -31,7 +31,6 @@ from gateway.api.told_outside import teller
 from gateway.asset_links import AssetLinks
 from gateway.blobs.dialing import GuardedBackend, SystemResolver, dial, resolve_overrides
 from gateway.blobs.fetch import UrlFetcher, tls_context
-from gateway.blobs.local import LocalBlobs
 from gateway.clock import SystemClock
 from gateway.data_dir import (
     StartError,
@@ -59,13 +58,14 @@ from gateway.engine.webhook_secrets import WebhookSecrets
 from gateway.engine.webhooks import Webhooks
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
-from gateway.interfaces import Clock
+from gateway.interfaces import Blobs, Clock
 from gateway.job import RetryLimits
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
 from gateway.safety import Endpoint, SafeUrl, UrlMode, UrlPolicy, listener_endpoints
 from gateway.safety_builder import open_screening
 from gateway.settings import Settings
+from gateway.storage_builder import open_blobs
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.upstream_builder import UpstreamBuilder
@@ -239,10 +239,8 @@ async def _set_going(
 
 async def _open_files(
     stack: AsyncExitStack, settings: Settings, folder: Path, holding: Keeper
-) -> tuple[LocalBlobs, MediaWorkers]:
-    blobs = LocalBlobs(folder / "blobs", holds=holding.holds)
-    await blobs.prepare()
-    stack.push_async_callback(blobs.close)
+) -> tuple[Blobs, MediaWorkers]:
+    blobs = await open_blobs(stack, settings, folder, holds=holding.holds)
     media = MediaWorkers(Limits(video_frames=settings.max_frames), samples=settings.safety_policy != "off")
     await media.start()
     stack.push_async_callback(media.close)
@@ -289,7 +287,7 @@ class _Outside:
     overrides: Mapping[str, Sequence[str]]
     tls: ssl.SSLContext
 
-    def fetcher(self, stack: AsyncExitStack, blobs: LocalBlobs) -> UrlFetcher:
+    def fetcher(self, stack: AsyncExitStack, blobs: Blobs) -> UrlFetcher:
         """Fetches inputs."""
         return UrlFetcher(blobs, policy=self.policy, resolver=self._resolver(stack, 8), tls=self.tls)
 

@@ -21,6 +21,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.object_url import ObjectUrl, parse_object_url
+
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -87,6 +89,15 @@ class Settings(BaseSettings):
     )
     comfyui_args: str | None = Field(None, description="More arguments for each ComfyUI, written as for a shell.")
     data_dir: Path = Field(Path("data"), description="Where everything is kept; made with mode 0700.")
+    storage_url: str | None = Field(
+        None,
+        description="Object storage for inputs and results, s3://bucket/prefix?endpoint=…&region=…; else DATA_DIR.",
+    )
+    storage_cache: ByteSize = Field(
+        ByteSize(4 * 1024**3),
+        gt=0,
+        description="What of STORAGE_URL is kept on the local disk as well, besides what is in use.",
+    )
     workflows_dir: Path | None = Field(
         None, description="Folder of templates; ./workflows when it exists, else the shipped ones."
     )
@@ -166,6 +177,13 @@ class Settings(BaseSettings):
     safety_timeout: Seconds = Field(10.0, gt=0, description="How long the check of one picture may take; then 503.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     log_format: Literal["text", "json"] = Field("text", description="How log lines are written.")
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_is_a_place(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_object_url(value, setting="STORAGE_URL")
+        return value
 
     @field_validator("upstreams")
     @classmethod
@@ -274,6 +292,11 @@ class Settings(BaseSettings):
         if self.safety is not None:
             return self.safety
         return "off" if self.safety_model is None and self.safety_url is None else "reject"
+
+    @property
+    def storage_place(self) -> ObjectUrl | None:
+        """Where inputs and results are kept; None: in the data directory."""
+        return None if self.storage_url is None else parse_object_url(self.storage_url, setting="STORAGE_URL")
 
     @property
     def embedded_worker_count(self) -> int:

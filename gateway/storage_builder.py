@@ -1,12 +1,29 @@
-"""Makes buckets of what the settings say, where the extra for them is installed."""
+"""Makes the store of files, and buckets, of what the settings say, where the extra for them is installed.
+
+A data directory belongs to one place in object storage: what it is stands in it, and a gateway with another setting, or none,
+does not start on it, instead of finding none of its files.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
 
-from gateway.data_dir import StartError
-from gateway.interfaces import Bucket
+from gateway.blobs.bucket import BucketBlobs
+from gateway.blobs.local import LocalBlobs
+from gateway.data_dir import StartError, unusable
+from gateway.errors import StorageUnreachableError
+from gateway.interfaces import Blobs, Bucket
 from gateway.object_url import ObjectUrl
+from gateway.settings import Settings
+
+#: In the data directory: marks, cache and the place.
+STORAGE: Final = "storage"
+_PLACE: Final = "place"
 
 
 async def open_bucket(place: ObjectUrl, *, setting: str) -> Bucket:
@@ -31,3 +48,56 @@ async def open_bucket(place: ObjectUrl, *, setting: str) -> Bucket:
             f"{setting} is set, and {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever else boto3 "
             "reads them from."
         ) from error
+
+
+async def open_blobs(
+    stack: AsyncExitStack, settings: Settings, folder: Path, *, holds: Callable[[], bool] = lambda: True
+) -> Blobs:
+    """Where inputs and results are kept, ready to be used; while the data directory is held.
+
+    Args:
+        stack: lets go of it.
+        settings: say where.
+        folder: the data directory.
+        holds: whether it is still held; asked in threads.
+
+    Raises:
+        StartError: it cannot be used.
+    """
+    place = settings.storage_place
+    await asyncio.to_thread(_require_place, folder, place)
+    if place is None:
+        local = LocalBlobs(folder / "blobs", holds=holds)
+        await local.prepare()
+        stack.push_async_callback(local.close)
+        return local
+    bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL")
+    stack.push_async_callback(bucket.close)
+    blobs = BucketBlobs(bucket, folder / STORAGE, cache_bytes=settings.storage_cache, holds=holds)
+    stack.push_async_callback(blobs.close)
+    try:
+        await blobs.prepare(earlier=folder / "blobs")
+    except StorageUnreachableError as error:
+        raise StartError(
+            f"The files in {folder / 'blobs'} could not be moved to {place.location('')} ({error.reason}): "
+            "'comfygate doctor' tells what is wrong with the bucket."
+        ) from error
+    return blobs
+
+
+def _require_place(folder: Path, place: ObjectUrl | None) -> None:
+    """Have the data directory belong to this place; the first one that is configured is written down."""
+    file = folder / STORAGE / _PLACE
+    wanted = place.location("") if place is not None else None
+    try:
+        before = file.read_text(encoding="utf-8").strip() if file.is_file() else None
+        if before is None and wanted is not None:
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            file.write_text(f"{wanted}\n", encoding="utf-8")
+    except OSError as error:
+        raise unusable(folder, error) from error
+    if before is not None and before != wanted:
+        raise StartError(
+            f"The files of {folder} lie in {before}: let GATEWAY_STORAGE_URL name that place, or, if they are not wanted any "
+            f"more, take {file.parent} away."
+        )

@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import NotFoundError
+from gateway.errors import NotFoundError, StorageUnreachableError
 from gateway.naming import content_disposition
 
 #: More ranges than this are answered with the whole file: each costs a part with its own header.
@@ -229,7 +229,7 @@ class _Body:
                 async for chunk in self._blobs.stream(self.blob_hash, part.start, part.end):
                     at += len(chunk)
                     yield chunk
-            except FileNotFoundError as error:
+            except (FileNotFoundError, StorageUnreachableError) as error:
                 raise _BrokenFileError from error
             if at != part.end:
                 raise _BrokenFileError

@@ -181,6 +181,13 @@ class LocalBlobs:
         """
         return await self._run(self._untouched, since)
 
+    async def tidy(self) -> None:
+        """Nothing is ever left, but by a kill: ``prepare`` sees to that."""
+
+    async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:  # noqa: ARG002 - the protocol's
+        """Nowhere but here."""
+        return None
+
     # ------------------------------------------------------------------------------------------- inside the threads
 
     async def _run(self, work: Callable[..., R], *arguments: object) -> R:

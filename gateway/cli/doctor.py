@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from gateway.cli import checks_comfyui, checks_here, checks_pool, checks_safety
+from gateway.cli import checks_comfyui, checks_here, checks_pool, checks_safety, checks_storage
 from gateway.cli.configuration import read_settings, unknown_names
 from gateway.cli.findings import Finding, Level, fail, warn
 from gateway.data_dir import StartError
@@ -61,6 +61,8 @@ async def _examine_pool(settings: Settings) -> AsyncIterator[Finding]:
 
 async def _asked(settings: Settings, templates: Sequence[Template]) -> AsyncIterator[Finding]:
     """What others have to be asked for."""
+    async for finding in checks_storage.check_storage(settings):
+        yield finding
     async for finding in checks_safety.check_safety(settings):
         yield finding
     async for finding in checks_pool.check_upstreams(settings, templates):

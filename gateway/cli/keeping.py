@@ -6,19 +6,20 @@ import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import anyio
 from sqlalchemy.exc import DBAPIError
 
-from gateway.blobs.local import LocalBlobs
 from gateway.cli.client import ClientError, GatewayClient
+from gateway.cli.configuration import read_settings
 from gateway.cli.reaching import DATABASE, Held
 from gateway.engine.backup import DamagedBlobError, open_backup
 from gateway.engine.purging import Purge, purge_job, purge_owner
 from gateway.errors import GatewayError
+from gateway.storage_builder import open_blobs
 from gateway.store.copying import DatabaseFile
 from gateway.store.sql_store import SqlStore
 
@@ -53,8 +54,8 @@ async def purge(where: GatewayClient | Held, *, job: str | None, owner: str | No
 
 
 async def _purge_here(folder: Path, job: str | None, owner: str | None, *, consents: bool) -> Purge:
-    blobs = LocalBlobs(folder / "blobs")
-    try:
+    async with AsyncExitStack() as stack:
+        blobs = await open_blobs(stack, read_settings({"data_dir": folder}), folder)
         with our_sentences(folder):
             store = await SqlStore.open(folder / DATABASE, result_retention_seconds=0.0, asset_retention_seconds=0.0)
             try:
@@ -65,8 +66,6 @@ async def _purge_here(folder: Path, job: str | None, owner: str | None, *, conse
                 )
             finally:
                 await store.close()
-    finally:
-        await blobs.close()
 
 
 async def backup(where: GatewayClient | Held, into: Path) -> int:
@@ -80,14 +79,12 @@ async def backup(where: GatewayClient | Held, into: Path) -> int:
     if isinstance(where, GatewayClient):
         return await _save(where.admin_stream("/-/backup", read_seconds=COPY_SECONDS), into)
     folder = where.folder
-    blobs = LocalBlobs(folder / "blobs")
-    try:
+    async with AsyncExitStack() as stack:
+        blobs = await open_blobs(stack, read_settings({"data_dir": folder}), folder)
         with our_sentences(folder):
             copier = DatabaseFile(folder / DATABASE)
             async with open_backup(copier, blobs, folder / "scratch", now=time.time()) as chunks:
                 return await _save(chunks, into)
-    finally:
-        await blobs.close()
 
 
 async def _save(chunks: AsyncIterator[bytes], into: Path) -> int:

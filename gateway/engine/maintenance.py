@@ -7,7 +7,7 @@ import structlog
 from gateway.engine.recorder import Recorder
 from gateway.engine.service import Service
 from gateway.engine.timing import LearnedTimings
-from gateway.errors import ShuttingDownError
+from gateway.errors import ShuttingDownError, StorageUnreachableError
 from gateway.interfaces import Blobs, Clock, Store
 from gateway.template import WORKFLOW
 
@@ -59,6 +59,8 @@ class Maintenance:
                 await self.round(rounds)
             except ShuttingDownError:
                 return  # nothing can be stored any more
+            except StorageUnreachableError as error:
+                log.warning("maintenance_put_off", reason=error.reason)
             except Exception as error:
                 log.error("maintenance_failed", exc_info=error)
             rounds += 1
@@ -88,6 +90,7 @@ class Maintenance:
 
     async def sweep(self) -> None:
         """Forget what is past its retention, bytes last: a crash in between leaves bytes that nothing names."""
+        await self._blobs.tidy()
         await self._service.claims.sweep()
         await self._store.webhooks.sweep()
         await self._service.consents.sweep()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, replace
@@ -117,7 +117,10 @@ class S3Bucket:
         if size_bytes < self._pace.multipart_from_bytes:
             await self._asked(self._put_whole, key, span, headers, stopped, stopped=stopped)
         else:
-            await self._put_in_parts(key, span, headers, stopped, sha256)
+            try:
+                await self._put_in_parts(key, span, headers, threading.Event(), sha256)
+            except _UploadGoneError:  # somebody aborted it; whoever does that twice means it
+                await self._put_in_parts(key, span, headers, threading.Event(), sha256)
         found = await self.look(key)
         if found is None or found.size_bytes != size_bytes or found.sha256 not in {None, sha256}:
             raise StorageUnreachableError(SENTENCE, reason="what was stored is not what was sent")
@@ -254,7 +257,7 @@ class S3Bucket:
             key, found["ContentLength"], _seconds(found["LastModified"]), found.get("Metadata", {}).get(SHA256)
         )
 
-    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """Bytes from ``start`` up to but without ``end``, in chunks of at most half a MiB.
 
         A connection that breaks, or that the storage closes on a slow reader, is taken up where it ended, in the same object.

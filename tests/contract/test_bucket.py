@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hashlib
 import time
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -19,27 +19,12 @@ from gateway.objects.s3 import Pace, S3Bucket
 from gateway.objects.session import open_client
 from gateway.objects.spans import FileSpan
 from tests.fakes.bucket import MemoryBucket
-from tests.tools.object_servers import SECRET_KEY, SERVERS, know_us
+from tests.tools.object_servers import SECRET_KEY, SERVERS
 
 MIB = 1024**2
 #: In a hurry; parts as small as servers take them.
 PACE = Pace(part_bytes=5 * MIB, multipart_from_bytes=5 * MIB, wait_seconds=(0.01, 0.05), give_up_seconds=0.5)
 LARGE = hashlib.shake_128(b"large").digest(12 * MIB + 5)
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """Servers by name, each started when it is first asked for."""
-    with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
-        know_us(patch)
-        running = {}
-
-        def server(name):
-            if name not in running:
-                running[name] = stack.enter_context(SERVERS[name](tmp_path_factory.mktemp(name)))
-            return running[name]
-
-        yield server
 
 
 #: To make a client takes a third of a second, and it is the same for all prefixes.
@@ -264,6 +249,23 @@ async def test_an_upload_whose_parts_are_refused_leaves_nothing(served, tmp_path
         await served.put("k", file_of(tmp_path, LARGE))
     assert await served.look("k") is None
     assert served._unfinished("") == []
+
+
+async def test_an_upload_that_somebody_aborts_is_begun_anew(servers, tmp_path, monkeypatch):
+    # On rclone's: moto answers 500 to a part of an upload that is gone.
+    async with opened(servers, "rclone", "aborted") as bucket:
+        sending, aborted = bucket._client.upload_part, []
+
+        def upload_part(**wanted):
+            if not aborted:
+                aborted.append(wanted["UploadId"])
+                bucket._client.abort_multipart_upload(**bucket._at("k"), UploadId=wanted["UploadId"])
+            return sending(**wanted)
+
+        monkeypatch.setattr(bucket._client, "upload_part", upload_part)
+        await bucket.put("k", file_of(tmp_path, LARGE))
+        assert await read(bucket, "k") == LARGE
+        assert bucket._unfinished("") == []
 
 
 async def test_a_part_and_a_completion_whose_answers_are_lost_are_asked_again(served, tmp_path, monkeypatch):

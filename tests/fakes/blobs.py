@@ -51,6 +51,9 @@ class MemoryBlobs:
         self._touched: dict[str, float] = {}
         self._commits: dict[str, int] = {}
         self.is_full = False
+        #: Where some of them may be had elsewhere.
+        self.links: dict[str, str] = {}
+        self.tidied = 0
 
     def put(self, data: bytes) -> Blob:
         name = hashlib.sha256(data).hexdigest()
@@ -95,6 +98,12 @@ class MemoryBlobs:
 
     async def untouched(self, *, since: float) -> Sequence[str]:
         return [name for name, touched in self._touched.items() if touched < since]
+
+    async def tidy(self) -> None:
+        self.tidied += 1
+
+    async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:
+        return self.links.get(blob_hash)
 
     def _drop(self, name: str) -> bool:
         self._touched.pop(name, None)

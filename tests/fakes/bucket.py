@@ -7,7 +7,7 @@ whatever is asked next, again and again; ``asked`` has the name of each call wit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class MemoryBucket:
         kept = self.kept.get(key)
         return None if kept is None else StoredObject(key, len(kept.data), kept.modified_at, kept.sha256)
 
-    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+    async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         self._ask("stream", key)
         if key not in self.kept:
             raise FileNotFoundError(key)

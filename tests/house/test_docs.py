@@ -28,7 +28,15 @@ PAGES = sorted(
     ]
 )
 #: Folders and files that come into being when something runs.
-MADE_LATER = {"blobs/", "blobs/parts/", "scratch/", "input/gateway/", "output/gateway/"}
+MADE_LATER = {
+    "blobs/",
+    "blobs/parts/",
+    "storage/cache/",
+    "storage/marks/",
+    "scratch/",
+    "input/gateway/",
+    "output/gateway/",
+}
 #: Files of a template or of the operator's, media types.
 NO_PATHS = {
     "graph.json", "template.toml", "example.json", "gateway.toml", "./workflows",

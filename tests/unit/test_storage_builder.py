@@ -1,10 +1,17 @@
 import importlib.util
+from contextlib import AsyncExitStack
 
 import pytest
 
+from gateway import storage_builder
+from gateway.blobs.bucket import BucketBlobs
+from gateway.blobs.local import LocalBlobs
 from gateway.data_dir import StartError
+from gateway.errors import StorageUnreachableError
 from gateway.object_url import parse_object_url
-from gateway.storage_builder import open_bucket
+from gateway.settings import from_mapping
+from gateway.storage_builder import open_blobs, open_bucket
+from tests.fakes.bucket import MemoryBucket
 from tests.tools.object_servers import know_us
 
 PLACE = parse_object_url("s3://faces/p?endpoint=http://127.0.0.1:1", setting="X")
@@ -31,3 +38,51 @@ async def test_missing_credentials_are_told_with_the_names_to_set(monkeypatch):
         StartError, match="GATEWAY_STORAGE_URL is set, and there are no credentials: set AWS_ACCESS_KEY_ID"
     ):
         await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL")
+
+
+def settings(**values):
+    return from_mapping(values)
+
+
+URL = "s3://faces/p?endpoint=http://127.0.0.1:1"
+
+
+async def opened(folder, **values):
+    async with AsyncExitStack() as stack:
+        return type(await open_blobs(stack, settings(**values), folder))
+
+
+async def test_files_lie_on_the_disk_unless_a_bucket_is_named(tmp_path, monkeypatch):
+    know_us(monkeypatch)
+    assert await opened(tmp_path) is LocalBlobs
+    assert not (tmp_path / "storage").exists()
+    assert await opened(tmp_path, storage_url=URL) is BucketBlobs
+    assert (tmp_path / "storage" / "place").read_text() == "s3://faces/p/\n"
+
+
+@pytest.mark.parametrize("other", [None, "s3://faces/q?endpoint=http://127.0.0.1:1"])
+async def test_a_data_directory_belongs_to_one_place(tmp_path, monkeypatch, other):
+    know_us(monkeypatch)
+    await opened(tmp_path, storage_url=URL)
+    with pytest.raises(StartError, match=r"lie in s3://faces/p/: let GATEWAY_STORAGE_URL name that place"):
+        await opened(tmp_path, storage_url=other)
+    # The server may have another name by now.
+    assert await opened(tmp_path, storage_url=URL.replace("127.0.0.1", "localhost")) is BucketBlobs
+
+
+async def test_what_lay_on_the_disk_must_be_moved_first(tmp_path, monkeypatch):
+    know_us(monkeypatch)
+    bucket = MemoryBucket()
+    bucket.failure = StorageUnreachableError("away", reason="EndpointConnectionError")
+
+    async def open_memory(_place, *, setting):
+        return bucket
+
+    monkeypatch.setattr(storage_builder, "open_bucket", open_memory)
+    (tmp_path / "blobs" / "aa").mkdir(parents=True)
+    (tmp_path / "blobs" / "aa" / ("a" * 64)).write_bytes(b"x")
+    with pytest.raises(StartError, match=r"could not be moved to s3://faces/p/ \(EndpointConnectionError\)"):
+        await opened(tmp_path, storage_url=URL)
+    bucket.failure = None
+    await opened(tmp_path, storage_url=URL)
+    assert [kept.data for kept in bucket.kept.values()] == [b"x"]

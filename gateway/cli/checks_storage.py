@@ -1,0 +1,99 @@
+"""What can be wrong with object storage: its package, its credentials, the way there, the rights. A small object is written."""
+
+from __future__ import annotations
+
+import secrets
+import tempfile
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+
+from gateway.cli.findings import Finding, fail, ok
+from gateway.data_dir import StartError
+from gateway.errors import StorageUnreachableError
+from gateway.interfaces import Bucket
+from gateway.settings import Settings
+from gateway.storage_builder import open_bucket
+
+_SUBJECT = "storage"
+_BYTES = b"comfygate doctor"
+#: What is allowed by what, as Amazon calls it; others took the names over.
+_RIGHTS = {
+    "list": "s3:ListBucket on the bucket",
+    "write": "s3:PutObject on the prefix",
+    "read": "s3:GetObject on the prefix",
+    "see unfinished uploads": "s3:ListBucketMultipartUploads on the bucket",
+    "delete": "s3:DeleteObject on the prefix",
+}
+
+
+async def check_storage(settings: Settings) -> AsyncIterator[Finding]:
+    """Whether what a gateway does with its bucket can be done; nothing where there is none."""
+    place = settings.storage_place
+    if place is None:
+        return
+    try:
+        bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL")
+    except StartError as error:
+        sentence, _, remedy = str(error).partition(": ")
+        yield fail(_SUBJECT, sentence, remedy)
+        return
+    try:
+        yield await _try(bucket)
+    finally:
+        await bucket.close()
+
+
+async def _try(bucket: Bucket) -> Finding:
+    key = f"doctor/{secrets.token_hex(8)}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe"
+        path.write_bytes(_BYTES)
+        steps = (
+            ("list", _list(bucket)),
+            ("write", bucket.put(key, path)),
+            ("read", _read(bucket, key)),
+            ("see unfinished uploads", bucket.abort_unfinished(older_than=0.0, under="doctor/")),
+            ("delete", bucket.delete(key)),
+        )
+        wrong = [found for name, step in steps if (found := await _step(name, step)) is not None]
+    location = bucket.location("")
+    if wrong:
+        return fail(_SUBJECT, f"{location}: {wrong[0][0]}", wrong[0][1])
+    return ok(_SUBJECT, f"{location} can be written to, read, listed and deleted from")
+
+
+async def _step(name: str, step: Awaitable[object]) -> tuple[str, str] | None:
+    """(what is wrong, what to do), or None."""
+    try:
+        await step
+    except StorageUnreachableError as error:
+        return f"it is not possible to {name} ({error.reason})", _remedy(name, error)
+    except FileNotFoundError:
+        return f"it is not possible to {name} (nothing is there)", "see whether the bucket keeps what is written"
+    return None
+
+
+def _remedy(name: str, error: StorageUnreachableError) -> str:
+    if not error.is_refusal:
+        return "see whether the endpoint in GATEWAY_STORAGE_URL is right, runs, and can be reached from here"
+    for said, remedy in (
+        ("NoSuchBucket", "make the bucket, or mend its name in GATEWAY_STORAGE_URL"),
+        ("SignatureDoesNotMatch", "mend AWS_SECRET_ACCESS_KEY; a region that is wrong does it too"),
+        ("InvalidAccessKeyId", "mend AWS_ACCESS_KEY_ID"),
+        ("RequestTimeTooSkewed", "set this machine's clock"),
+        ("Redirect", "name the region of the bucket in GATEWAY_STORAGE_URL"),
+    ):
+        if said in error.reason:
+            return remedy
+    return f"allow {_RIGHTS[name]}; docs/storage.md lists all rights that are needed"
+
+
+async def _list(bucket: Bucket) -> None:
+    async for _ in bucket.listed("doctor/"):
+        return
+
+
+async def _read(bucket: Bucket, key: str) -> None:
+    data = b"".join([chunk async for chunk in bucket.stream(key, 1, 5)])
+    if data != _BYTES[1:5]:
+        raise StorageUnreachableError("", reason="a range of it is not what was written", is_refusal=True)

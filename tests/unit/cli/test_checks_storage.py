@@ -1,0 +1,79 @@
+"""Against a bucket in memory, and nobody; ``tests/system/test_storage.py`` asks servers."""
+
+import time
+
+import pytest
+
+from gateway.cli import checks_storage
+from gateway.cli.checks_storage import check_storage
+from gateway.cli.findings import Level
+from gateway.errors import StorageUnreachableError
+from gateway.settings import from_mapping
+from tests.fakes.bucket import MemoryBucket
+from tests.tools.object_servers import know_us
+
+URL = "s3://faces/p?endpoint=http://127.0.0.1:1"
+
+
+async def findings(**settings):
+    return [found async for found in check_storage(from_mapping({"storage_url": URL, **settings}))]
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    made = MemoryBucket(time.time)
+
+    async def open_bucket(_place, *, setting):
+        return made
+
+    monkeypatch.setattr(checks_storage, "open_bucket", open_bucket)
+    return made
+
+
+async def test_nothing_is_said_where_there_is_none():
+    assert await findings(storage_url=None) == []
+
+
+async def test_a_bucket_that_does_all_is_fine_and_is_left_as_it_was(bucket):
+    (found,) = await findings()
+    assert found.level is Level.OK
+    assert bucket.kept == {}
+
+
+@pytest.mark.parametrize(
+    ("what", "reason", "is_refusal", "says", "remedy"),
+    [
+        ("listed", "ListObjectsV2: AccessDenied (HTTP 403)", True, "list", "s3:ListBucket"),
+        ("put", "PutObject: AccessDenied (HTTP 403)", True, "write", "s3:PutObject"),
+        ("stream", "GetObject: AccessDenied (HTTP 403)", True, "read", "s3:GetObject"),
+        ("delete", "DeleteObject: AccessDenied (HTTP 403)", True, "delete", "s3:DeleteObject"),
+        ("abort_unfinished", "ListMultipartUploads: AccessDenied (HTTP 403)", True, "unfinished", "s3:ListBucketM"),
+        ("listed", "ListObjectsV2: NoSuchBucket (HTTP 404)", True, "list", "make the bucket"),
+        ("listed", "ListObjectsV2: SignatureDoesNotMatch (HTTP 403)", True, "list", "AWS_SECRET_ACCESS_KEY"),
+        ("listed", "ListObjectsV2: PermanentRedirect (HTTP 301)", True, "list", "region"),
+        ("listed", "EndpointConnectionError", False, "list", "endpoint"),
+    ],
+)
+async def test_what_cannot_be_done_is_told_with_the_remedy(bucket, what, reason, is_refusal, says, remedy):
+    asking = bucket._ask
+
+    def ask(name, key):
+        asking(name, key)
+        if name == what:
+            raise StorageUnreachableError("away", reason=reason, is_refusal=is_refusal)
+
+    bucket._ask = ask
+    (found,) = await findings()
+    assert found.level is Level.FAIL
+    assert says in found.sentence
+    assert reason in found.sentence
+    assert remedy in found.remedy
+
+
+async def test_missing_credentials_are_told(monkeypatch):
+    know_us(monkeypatch)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    (found,) = await findings()
+    assert found.level is Level.FAIL
+    assert "AWS_ACCESS_KEY_ID" in found.remedy
