@@ -105,6 +105,8 @@ class Key:
     nodes_deny: frozenset[str] | None = None
     #: Patterns of the only ones that they may use, of those that the gateway allows; None: all of these.
     nodes_allow: frozenset[str] | None = None
+    #: Name of the target that its jobs' files go to, and of the only one that they may name; None: none of its own.
+    deliver_to: str | None = None
 
     @property
     def node_rules(self) -> NodeRules | None:

@@ -42,9 +42,15 @@ class EventKind(StrEnum):
     FAILED = "failed"
     #: The end. Data: {}.
     CANCELED = "canceled"
+    #: After the end, where a job has deliveries: one of its outputs is where it was to be put. Data: delivery, asset_id,
+    #: name, target, place.
+    UPLOADED = "uploaded"
+    #: After the end: that was given up. The file is kept as any other. Data: delivery, asset_id, name, target, place, reason,
+    #: status.
+    UPLOAD_FAILED = "upload_failed"
 
 
-#: The last event of a job is one of these, and there is exactly one.
+#: A job ends with one of these, and there is exactly one. What comes after it tells of deliveries.
 TERMINAL_KINDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELED})
 
 
@@ -62,7 +68,7 @@ class Event:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it is the job's last."""
+        """Whether the job ends with it."""
         return self.kind in TERMINAL_KINDS
 
 

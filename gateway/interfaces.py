@@ -19,6 +19,9 @@ from gateway.accounts import Keyholder, User
 from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
 from gateway.comfy.messages import Message, OutputFile
 from gateway.consent import Attestation, ConsentRecord
+from gateway.delivering import Answer as UploadAnswer
+from gateway.delivering import Delivery as OutputDelivery
+from gateway.delivering import DeliveryState, Upload
 from gateway.events import Event, Passing, PreviewImage, Progress
 from gateway.idempotency import Answer, Claim, Standing, Wanted
 from gateway.job import Cause, Job, JobInput, JobResult, JobState, RetryLimits, Task, TaskEvent
@@ -738,6 +741,62 @@ class WebhookStore(Protocol):
         ...
 
 
+class DeliveryStore(Protocol):
+    """Outputs on their way. Made with their job's success, by ``Store.record``. Every method is one transaction."""
+
+    async def due(
+        self,
+        *,
+        now: float,
+        without_owners: Collection[str] = (),
+        without_hosts: Collection[str] = (),
+        without: Collection[str] = (),
+        limit: int,
+    ) -> Sequence[OutputDelivery]:
+        """What is due and none of these (``without``: by id), what has waited longest first."""
+        ...
+
+    async def next_due(
+        self,
+        *,
+        without_owners: Collection[str] = (),
+        without_hosts: Collection[str] = (),
+        without: Collection[str] = (),
+    ) -> float | None:
+        """When something is due that is none of these (Unix seconds); None when nothing will be."""
+        ...
+
+    async def record(
+        self, delivery: OutputDelivery, answer: UploadAnswer, verdict: Verdict, *, now: float
+    ) -> tuple[bool, Event | None]:
+        """Keep what came of an attempt, and tell of it in an event when the delivery is over.
+
+        False when the delivery has moved on since it was read: then no row changed.
+        """
+        ...
+
+    async def of_jobs(self, job_ids: Sequence[str]) -> Sequence[OutputDelivery]:
+        """Those of these jobs, each job's in the order of its outputs."""
+        ...
+
+    async def is_pending(self, job_id: str) -> bool:
+        """Whether one of a job's is not over."""
+        ...
+
+    async def listed(
+        self, owner: str | None, *, state: DeliveryState | None, before: str | None, limit: int
+    ) -> Sequence[OutputDelivery]:
+        """An owner's, or with None everybody's, newest first; ``before`` is the id of the last one already seen."""
+        ...
+
+    async def redeliver(self, delivery_id: str, owner: str | None, *, now: float) -> OutputDelivery | None:
+        """Have a delivery made again from the beginning of the schedule; None when there is none.
+
+        Raises ConflictError: it has been made, or its file is kept no longer.
+        """
+        ...
+
+
 class Store(Protocol):
     """The durable truth. Every method is one transaction; a write has been committed when it returns."""
 
@@ -769,6 +828,11 @@ class Store(Protocol):
     @property
     def consents(self) -> ConsentStore:
         """What was said of the people in the pictures."""
+        ...
+
+    @property
+    def deliveries(self) -> DeliveryStore:
+        """Outputs on their way."""
         ...
 
     async def create_job(self, new: NewJob, *, max_queue: int, now: float) -> Recorded:
@@ -969,6 +1033,26 @@ class WebhookSender(Protocol):
 
     async def send(self, delivery: Delivery) -> WebhookAnswer:
         """One signed POST; what came of it. Raises nothing that depends on the other side."""
+        ...
+
+
+class UrlUploader(Protocol):
+    """Puts one file to one URL, guarded."""
+
+    async def put(self, upload: Upload) -> UploadAnswer:
+        """One PUT; what came of it. Raises nothing that depends on the other side."""
+        ...
+
+
+class DeliveryTarget(Protocol):
+    """A place that the operator has named."""
+
+    async def put(self, key: str, blob_hash: str, *, content_type: str, file_name: str) -> UploadAnswer:
+        """Put a file there under a key, in place of whatever was there; what came of it, and where it is."""
+        ...
+
+    def location(self, key: str) -> str:
+        """Where a key is, fit to be shown."""
         ...
 
 

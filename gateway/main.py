@@ -11,14 +11,10 @@ import asyncio
 import importlib.util
 import os
 import signal
-import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from ipaddress import ip_network
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy.exc import DatabaseError
@@ -26,11 +22,7 @@ from starlette.applications import Starlette
 from uuid_utils.compat import uuid7
 
 from gateway.api.app import create_app
-from gateway.api.dialects import DIALECTS
-from gateway.api.told_outside import teller
 from gateway.asset_links import AssetLinks
-from gateway.blobs.dialing import GuardedBackend, SystemResolver, dial, resolve_overrides
-from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.clock import SystemClock
 from gateway.data_dir import (
     StartError,
@@ -42,7 +34,6 @@ from gateway.data_dir import (
 )
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
-from gateway.engine.courier import Courier
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.maintenance import Maintenance
 from gateway.engine.pool import Pool
@@ -54,15 +45,13 @@ from gateway.engine.template_files import workflows_folder
 from gateway.engine.tidying import Tidying
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
-from gateway.engine.webhook_secrets import WebhookSecrets
-from gateway.engine.webhooks import Webhooks
-from gateway.errors import GatewayError, InvalidInputError
+from gateway.errors import GatewayError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
 from gateway.interfaces import Blobs, Clock
 from gateway.job import RetryLimits
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
-from gateway.safety import Endpoint, SafeUrl, UrlMode, UrlPolicy, listener_endpoints
+from gateway.outgoing import Bell, Kept, Outside, PostOffice, open_outside, open_post_office
 from gateway.safety_builder import open_screening
 from gateway.settings import Settings
 from gateway.storage_builder import open_blobs
@@ -70,8 +59,6 @@ from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.upstream_builder import UpstreamBuilder
 from gateway.upstreams import checkout
-from gateway.webhooks.delivery import Deliverer
-from gateway.webhooks.sealing import KEY_FILE, FileSealer, KeyFileError
 
 log = structlog.get_logger(__name__)
 
@@ -133,22 +120,6 @@ async def open_gateway(
         yield Gateway(app, service, token, is_new, keeper)
 
 
-class _Bell:
-    """Rings for those who listen, who may be made after it."""
-
-    def __init__(self) -> None:
-        self._listeners: list[Callable[[], None]] = []
-
-    def add(self, listener: Callable[[], None]) -> None:
-        """Have it called from now on."""
-        self._listeners.append(listener)
-
-    def __call__(self) -> None:
-        """Ring."""
-        for listener in self._listeners:
-            listener()
-
-
 async def _build(
     stack: AsyncExitStack,
     settings: Settings,
@@ -163,7 +134,7 @@ async def _build(
     catalog = Catalog(workflows_folder(settings.workflows_dir), store, clock)
     await catalog.load()
 
-    wake, posted = _Bell(), _Bell()
+    wake, posted = Bell(), Bell()
     pool = Pool(clock, on_change=wake)
     recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake, on_message=posted)
     collector = Collector(
@@ -175,26 +146,19 @@ async def _build(
     )
     dispatcher = Dispatcher(store, pool, catalog, recorder, runner, clock, poison_after=settings.poison_after)
     wake.add(dispatcher.wake)
-    outside = await _outside(settings, listeners, pool)
+    outside = await open_outside(settings, listeners, pool)
     screening = await open_screening(stack, settings, outside.tls, media, blobs, folder / "scratch")
-    builder = UpstreamBuilder(
-        settings,
-        store,
-        clock,
-        folder,
-        on_change=wake,
-        live_prompts=runner.live_prompts,
-        tls=outside.tls,
-        may_act=holding.verified,
-    )
-    post = await _post_office(settings, folder, store, holding, clock, outside.deliverer(stack, clock), posted)
+    builder = _builder(settings, store, clock, folder, wake, runner, outside, holding)
+    fetcher = outside.fetcher(stack, blobs)
+    kept = Kept(store, blobs, holding, clock)
+    post = await open_post_office(stack, settings, folder, kept, bus, outside, fetcher, posted, _new_id)
     service = Service(
         settings=settings,
         store=store,
         blobs=blobs,
         media=media,
         screening=screening,
-        fetcher=outside.fetcher(stack, blobs),
+        fetcher=fetcher,
         catalog=catalog,
         pool=pool,
         recorder=recorder,
@@ -206,6 +170,7 @@ async def _build(
         is_at_work=dispatcher.is_at_work,
         make_upstream=builder.remember,
         webhooks=post.webhooks,
+        deliveries=post.deliveries,
         asset_links=AssetLinks(await asyncio.to_thread(read_asset_key, folder)),
         new_id=_new_id,
     )
@@ -214,10 +179,31 @@ async def _build(
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
     beside = (TemplateWatch(catalog, clock), Tidying(store, pool, bus, clock))
-    await _set_going(stack, pool, builder, dispatcher, keeper, *beside)
-    await _run_beside(stack, post.courier.run(), "webhooks", post.courier.stop)
+    await _set_going(stack, pool, builder, dispatcher, keeper, *beside, post)
     stack.callback(service.stopping.set)
     return service
+
+
+def _builder(
+    settings: Settings,
+    store: SqlStore,
+    clock: Clock,
+    folder: Path,
+    wake: Bell,
+    runner: Runner,
+    outside: Outside,
+    holding: Keeper,
+) -> UpstreamBuilder:
+    return UpstreamBuilder(
+        settings,
+        store,
+        clock,
+        folder,
+        on_change=wake,
+        live_prompts=runner.live_prompts,
+        tls=outside.tls,
+        may_act=holding.verified,
+    )
 
 
 async def _set_going(
@@ -228,6 +214,7 @@ async def _set_going(
     housekeeper: Maintenance,
     templates: TemplateWatch,
     tidying: Tidying,
+    post: PostOffice,
 ) -> None:
     for made in await builder.all():
         pool.add(made.upstream, draining=made.draining, embedded=made.embedded)
@@ -235,6 +222,8 @@ async def _set_going(
     await _run_beside(stack, templates.run(), "templates")
     await _run_beside(stack, tidying.run(), "tidying")
     await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
+    await _run_beside(stack, post.courier.run(), "webhooks", post.courier.stop)
+    await _run_beside(stack, post.carrier.run(), "deliveries", post.carrier.stop)
 
 
 async def _open_files(
@@ -270,90 +259,6 @@ async def _open_store(settings: Settings, folder: Path, claim: Claim) -> SqlStor
         ) from error
 
 
-async def _tls(settings: Settings) -> ssl.SSLContext:
-    """What certificates of upstreams and URL inputs are checked against. Raises StartError."""
-    try:
-        return await asyncio.to_thread(tls_context, settings.ca_file)
-    except OSError as error:
-        raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
-
-
-@dataclass(frozen=True, slots=True)
-class _Outside:
-    """How places are reached that clients name."""
-
-    policy: Callable[[], UrlPolicy]
-    #: GATEWAY_RESOLVE.
-    overrides: Mapping[str, Sequence[str]]
-    tls: ssl.SSLContext
-
-    def fetcher(self, stack: AsyncExitStack, blobs: Blobs) -> UrlFetcher:
-        """Fetches inputs."""
-        return UrlFetcher(blobs, policy=self.policy, resolver=self._resolver(stack, 8), tls=self.tls)
-
-    def deliverer(self, stack: AsyncExitStack, clock: Clock) -> Deliverer:
-        """Calls webhooks. Its look-ups are its own: names of receivers that nobody answers for hold up no input."""
-        resolver = self._resolver(stack, 64)
-
-        def backend(url: SafeUrl) -> GuardedBackend:
-            return GuardedBackend(url, self.policy(), resolver=resolver, dialer=dial)
-
-        return Deliverer(policy=self.policy, backend=backend, tls=self.tls, clock=clock)
-
-    def _resolver(self, stack: AsyncExitStack, threads: int) -> SystemResolver:
-        resolver = SystemResolver(self.overrides, threads=threads)
-        stack.callback(resolver.close)
-        return resolver
-
-
-async def _outside(settings: Settings, listeners: tuple[tuple[str, int], ...], pool: Pool) -> _Outside:
-    ours = tuple(endpoint for host, port in listeners for endpoint in listener_endpoints(host, port, local_addresses()))
-    try:
-        fixed = UrlPolicy.from_settings(UrlMode(settings.url_inputs), settings.url_allowlist, ours)
-        overrides = resolve_overrides(settings.resolve)
-    except InvalidInputError as error:
-        raise StartError(f"GATEWAY_{(error.field or '').upper()}: {error.message}") from error
-    except ValueError as error:
-        raise StartError(f"GATEWAY_RESOLVE takes name=address pairs, separated by commas: {error}") from error
-
-    def policy() -> UrlPolicy:
-        # Asked at every hop: upstreams come and go, and embedded workers change their port with each start.
-        theirs = tuple(_endpoint(view.status.address) for view in pool.views())
-        return replace(fixed, refused=(*fixed.refused, *theirs))
-
-    return _Outside(policy, overrides, await _tls(settings))
-
-
-@dataclass(frozen=True, slots=True)
-class _PostOffice:
-    courier: Courier
-    webhooks: Webhooks
-
-
-async def _post_office(
-    settings: Settings,
-    folder: Path,
-    store: SqlStore,
-    holding: Keeper,
-    clock: Clock,
-    sender: Deliverer,
-    posted: _Bell,
-) -> _PostOffice:
-    try:
-        sealer = await asyncio.to_thread(FileSealer.beside, folder)
-    except (KeyFileError, OSError) as error:
-        raise StartError(
-            f"The file {KEY_FILE} in {folder} cannot be used: see to its rights or restore it; without the file, which "
-            "may be removed, users need new webhook secrets."
-        ) from error
-    secrets = WebhookSecrets(store.webhooks, sealer, clock)
-    kept_seconds = min(settings.result_retention, settings.job_retention)
-    tell = teller(DIALECTS, settings.public_url or "", kept_seconds)
-    courier = Courier(store, sender, secrets, clock, tell=tell, may_act=holding.verified)
-    posted.add(courier.wake)
-    return _PostOffice(courier, Webhooks(store.webhooks, secrets, sender, clock, _new_id, on_message=courier.wake))
-
-
 def local_url(host: str, port: int, *, is_encrypted: bool) -> str:
     """Where a listener is reached from its own machine: a wildcard answers on loopback too."""
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
@@ -364,26 +269,6 @@ def base_url(host: str, port: int, *, is_encrypted: bool) -> str:
     """The URL of a listener by the address it is bound to."""
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if is_encrypted else 'http'}://{shown}:{port}"
-
-
-def local_addresses() -> tuple[str, ...]:
-    """Addresses that this machine's own name stands for: what a wildcard listener answers on, as far as one can ask."""
-    try:
-        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
-    except OSError:
-        return ()
-    return tuple({str(entry[4][0]).partition("%")[0] for entry in found})
-
-
-def _endpoint(address: str) -> Endpoint:
-    """The place of an upstream, from "scheme://host:port"."""
-    parts = urlsplit(address)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        return Endpoint(ip_network(host), port)
-    except ValueError:
-        return Endpoint(host.lower(), port)
 
 
 def _new_id() -> str:

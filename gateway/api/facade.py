@@ -15,6 +15,7 @@ from gateway.api.downloads import FileBytes
 from gateway.asset_links import AssetLink
 from gateway.audit import MediaKind
 from gateway.consent import Attestation, ConsentRecord
+from gateway.delivering import Delivery, DeliveryState, Destination
 from gateway.engine.accounts import NewKey, Told
 from gateway.engine.assets import Upload
 from gateway.engine.claims import Done
@@ -263,6 +264,35 @@ class Webhooks(Protocol):
         ...
 
 
+class Deliveries(Protocol):
+    """Where finished files are put."""
+
+    async def wish(self, destination: Destination, owner: str, *, field: str = ...) -> Mapping[str, object]:
+        """What a job's ``extra`` holds of where its client wants its files, under ``delivering.FIELD``.
+
+        Raises InvalidInputError on ``field``.
+        """
+        ...
+
+    async def of(self, jobs: Sequence[Job]) -> Mapping[str, Sequence[Delivery]]:
+        """Deliveries by job, of those jobs that have any."""
+        ...
+
+    async def is_pending(self, job_id: str) -> bool:
+        """Whether one of a job's is not over."""
+        ...
+
+    async def listed(
+        self, owner: str | None, *, state: DeliveryState | None = None, before: str | None = None, limit: int = 50
+    ) -> Sequence[Delivery]:
+        """An owner's, or with None everybody's, newest first."""
+        ...
+
+    async def redeliver(self, delivery_id: str, owner: str | None) -> Delivery:
+        """Have one made now, and by the schedule from its beginning. Raises NotFoundError, ConflictError."""
+        ...
+
+
 class Consents(Protocol):
     """What was said of the people in the pictures."""
 
@@ -320,6 +350,11 @@ class Service(Protocol):
     @property
     def webhooks(self) -> Webhooks:
         """What is told to webhooks."""
+        ...
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Where finished files are put."""
         ...
 
     @property

@@ -5,7 +5,7 @@ order and each once, whatever the bus dropped; progress is the newest snapshot a
 viewer misses some and piles up nothing. Previews come to those alone who ask, newest first seen, no faster than
 ``PREVIEW_SECONDS``. SSE and WebSocket both read from here.
 
-How a stream ends: with the job's last event; with ``Stopping`` when the process is told to stop; or because the viewer
+How a stream ends: with the job's end, or where its files are delivered, with what becomes of them (``Until``); with ``Stopping`` when the process is told to stop; or because the viewer
 left, which closes the generator and never touches the job.
 """
 
@@ -21,6 +21,7 @@ from enum import Enum
 from typing import TypeAlias
 
 from gateway.api.facade import Service
+from gateway.delivering import wish_of
 from gateway.events import Event, PreviewImage, Progress
 from gateway.interfaces import Subscription
 from gateway.job import Job, JobState
@@ -29,8 +30,21 @@ from gateway.job import Job, JobState
 HEARTBEAT_SECONDS = 15.0
 #: Between two previews to one viewer: two a second are a moving picture of the work, and a film to nobody.
 PREVIEW_SECONDS = 0.5
+#: How long a stream stays after the job's end for what becomes of its files: a delivery may take days.
+STAY_SECONDS = 60.0
 #: States in which an upstream works on a job, so that a fraction says something.
 _AT_WORK = frozenset({JobState.DISPATCHED, JobState.RUNNING, JobState.FINISHING})
+
+
+class Until(Enum):
+    """When a stream ends by itself."""
+
+    #: With the job's end: what has become of its files afterwards is not told.
+    END = "end"
+    #: That is told as far as it has happened; nobody waits for more.
+    TOLD = "told"
+    #: Those who watch wait for it, ``STAY_SECONDS`` at most; then they come back with their cursor.
+    DELIVERED = "delivered"
 
 
 class Signal(Enum):
@@ -136,11 +150,43 @@ class _Previews:
         return min(at_most, max(0.0, self._next_at - self._clock.monotonic()))
 
 
+class _Stay:
+    """How long one viewer stays after the job's end."""
+
+    def __init__(self, service: Service, job: Job, until: Until) -> None:
+        self._service = service
+        self._job_id = job.id
+        self._until = until
+        self.ends_at_once = until is Until.END or wish_of(job) is None
+        #: The job had ended before, or has by now.
+        self.has_ended = job.is_terminal
+        #: Monotonic seconds.
+        self._stays_until = math.inf
+
+    async def goes_on(self) -> bool:
+        """Whether there is something to stay for."""
+        if self.ends_at_once or self._until is not Until.DELIVERED:
+            return False
+        if self._stays_until == math.inf:
+            self._stays_until = self._service.clock.monotonic() + STAY_SECONDS
+        is_time = self._service.clock.monotonic() < self._stays_until
+        return is_time and await self._service.deliveries.is_pending(self._job_id)
+
+    def wait_seconds(self, at_most: float) -> float:
+        """How long to wait for news; after the end until it has to be seen whether to stay."""
+        if not self.has_ended:
+            return at_most
+        if self._stays_until == math.inf:
+            return 0.0
+        return min(at_most, max(0.0, self._stays_until - self._service.clock.monotonic()))
+
+
 async def follow(
     service: Service,
     job: Job,
     after: int,
     *,
+    until: Until = Until.END,
     previews: bool = False,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> AsyncGenerator[Item]:
@@ -153,15 +199,21 @@ async def follow(
     try:
         is_behind = True
         is_first = True
+        stay = _Stay(service, job, until)
         while True:
-            while is_behind and (events := await service.events_after(job.id, after)):
+            # Asked before the store is: what was written by then is told.
+            is_over = stay.has_ended and not await stay.goes_on()
+            while (is_behind or is_over) and (events := await service.events_after(job.id, after)):
                 for event in events:
                     after = event.number
                     yield event
-                    if event.is_terminal:
+                    if event.is_terminal and stay.ends_at_once:
                         return
+                    stay.has_ended |= event.is_terminal
                 # A long replay to a client that left never really waits; without this nobody could cancel it.
                 await asyncio.sleep(0)
+            if is_over:
+                return
             snapshot = subscription.take_progress() or (_remembered(job) if is_first else None)
             is_first = False
             if snapshot is not None:
@@ -171,7 +223,8 @@ async def follow(
             if service.stopping.is_set():
                 yield Signal.STOPPING
                 return
-            wait_seconds = heartbeat_seconds if pictures is None else pictures.wait_seconds(heartbeat_seconds)
+            at_most = stay.wait_seconds(heartbeat_seconds)
+            wait_seconds = at_most if pictures is None else pictures.wait_seconds(at_most)
             is_new = await subscription.wait(wait_seconds)
             is_silence = not is_new and wait_seconds == heartbeat_seconds
             if is_silence:
@@ -188,6 +241,7 @@ async def frames_of(
     after: int,
     translate: Translate,
     *,
+    until: Until = Until.END,
     show_preview: Callable[[PreviewImage], Frame] | None = None,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> AsyncGenerator[Frame | Signal]:
@@ -196,7 +250,8 @@ async def frames_of(
     ``show_preview`` makes a preview a frame; without it none are asked for. ``previews.py`` has two such functions.
     """
     previous: Progress | None = None
-    told = follow(service, job, after, previews=show_preview is not None, heartbeat_seconds=heartbeat_seconds)
+    wants_previews = show_preview is not None
+    told = follow(service, job, after, until=until, previews=wants_previews, heartbeat_seconds=heartbeat_seconds)
     async with aclosing(told) as items:
         async for item in items:
             if isinstance(item, Progress):

@@ -5,21 +5,23 @@ What belongs to an owner is shown to the owner; what changes the pool wants the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from gateway.api import tickets
+from gateway.api import deliveries, tickets
 from gateway.api.auth import Access
 from gateway.api.facade import Archive, Wait
-from gateway.api.following import Frame
+from gateway.api.following import Frame, Until
 from gateway.api.health import upstream_body
 from gateway.api.problems import json_response
-from gateway.api.shown import is_job_id, lookup_id, timestamp
+from gateway.api.shown import delivery_members, is_job_id, lookup_id, timestamp
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call, Endpoint, Holds
+from gateway.delivering import Delivery
 from gateway.errors import InvalidInputError, NotFoundError
 from gateway.events import Event, Progress
 from gateway.job import Job, JobState
@@ -41,14 +43,17 @@ async def get_jobs(request: Request, call: Call) -> Response:
     except InvalidInputError as error:
         raise InvalidInputError("before names no job of yours.", field="before") from error
     page = found[:limit]
-    bodies = [job_body(job, call.service.progress(job.id), call.window.link_prefix) for job in page]
+    delivered = await call.service.deliveries.of(page)
+    prefix = call.window.link_prefix
+    bodies = [job_body(job, call.service.progress(job.id), prefix, delivered.get(job.id, ())) for job in page]
     return json_response({"jobs": bodies, "next": page[-1].id if len(found) > limit else None})
 
 
 async def get_job(request: Request, call: Call) -> Response:
     """``GET /-/jobs/{id}``."""
     job = await _job(request, call)
-    body = job_body(job, call.service.progress(job.id), call.window.link_prefix)
+    told = await deliveries.told_of(call, job)
+    body = job_body(job, call.service.progress(job.id), call.window.link_prefix, told)
     if job.state is JobState.QUEUED and (wait := await call.service.why_waiting(job)) is not None:
         body |= wait_body(wait)
     return json_response(body)
@@ -63,8 +68,11 @@ async def cancel_job(request: Request, call: Call) -> Response:
 
 
 async def get_job_events(request: Request, call: Call) -> Response:
-    """``GET /-/jobs/{id}/events``: every durable event as it is, and progress; ``?previews=1``: and pictures of the work."""
-    return call.events(request, await _job(request, call), frames)
+    """``GET /-/jobs/{id}/events``: every durable event as it is, and progress; ``?previews=1``: and pictures of the work.
+
+    Of a job whose files are delivered, until that is over or a while has passed.
+    """
+    return await call.events(request, await _job(request, call), frames, Until.DELIVERED)
 
 
 async def _job(request: Request, call: Call) -> Job:
@@ -91,8 +99,15 @@ def _cursor(text: str | None) -> str | None:
     return lookup_id(text) if text else None
 
 
-def job_body(job: Job, snapshot: Progress | None, prefix: str) -> dict[str, object]:
-    """A job in our own words. Args: prefix: path before every link."""
+def job_body(job: Job, snapshot: Progress | None, prefix: str, delivered: Sequence[Delivery] = ()) -> dict[str, object]:
+    """A job in our own words.
+
+    Args:
+        job: of any dialect.
+        snapshot: the newest one, while it is at work.
+        prefix: path before every link.
+        delivered: its deliveries.
+    """
     live = snapshot if snapshot is not None and not job.is_terminal else None
     return {
         "id": job.id,
@@ -127,6 +142,7 @@ def job_body(job: Job, snapshot: Progress | None, prefix: str) -> dict[str, obje
         "started_at": timestamp(job.started_at) if job.started_at is not None else None,
         "finished_at": timestamp(job.finished_at) if job.finished_at is not None else None,
         "last_event": job.last_event,
+        **delivery_members(job, delivered),
     }
 
 

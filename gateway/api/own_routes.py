@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.api import consents, keys, ops, pages, webhooks
+from gateway.api import consents, deliveries, keys, ops, pages, webhooks
 from gateway.api import credits as credit_routes
 from gateway.api.openapi import publishing
 
@@ -13,6 +13,7 @@ OWN_ENDPOINTS: Final = (
     *keys.ENDPOINTS,
     *credit_routes.ENDPOINTS,
     *webhooks.ENDPOINTS,
+    *deliveries.ENDPOINTS,
     *consents.ENDPOINTS,
     *pages.ENDPOINTS,
     *publishing.ENDPOINTS,

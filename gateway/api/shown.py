@@ -1,11 +1,13 @@
-"""How values are shown wherever no dialect prescribes another way: times, ids, how far a job is."""
+"""How values are shown wherever no dialect prescribes another way: times, ids, how far a job is, where its files went."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from gateway.delivering import FIELD, Delivery, shown_wish
 from gateway.errors import NotFoundError
 from gateway.events import Progress
 from gateway.job import Job, JobState
@@ -51,3 +53,28 @@ def lookup_id(text: str) -> str:
 def no_such_job(field: str) -> NotFoundError:
     """The one answer to an id that leads to nothing."""
     return NotFoundError("There is no such job.", field=field)
+
+
+def delivery_members(job: Job, deliveries: Sequence[Delivery]) -> dict[str, object]:
+    """What the body of a job that has a destination says of it beside all else; nothing of any other."""
+    wish = shown_wish(job)
+    if wish is None:
+        return {}
+    return {FIELD: wish, "deliveries": [delivery_body(delivery) for delivery in deliveries]}
+
+
+def delivery_body(delivery: Delivery) -> dict[str, object]:
+    """A delivery, as its job's owner sees it."""
+    return {
+        "id": delivery.id,
+        "asset_id": delivery.asset_id,
+        "name": delivery.file_name,
+        "target": delivery.target,
+        "place": delivery.place,
+        "state": delivery.state.value,
+        "attempts": delivery.attempts,
+        "next_at": None if delivery.next_at is None else timestamp(delivery.next_at),
+        "last_at": None if delivery.last_at is None else timestamp(delivery.last_at),
+        "last_status": delivery.last_status,
+        "reason": delivery.reason.value if delivery.reason else None,
+    }

@@ -23,7 +23,7 @@ from gateway.api import sse
 from gateway.api.auth import Access, Caller, host_name
 from gateway.api.downloads import file_response
 from gateway.api.facade import InputBlobs, Service, Submission
-from gateway.api.following import Frame, Signal, ToldOnce, frames_of
+from gateway.api.following import Frame, Signal, ToldOnce, Until, frames_of
 from gateway.api.jpegs import JpegPreviews
 from gateway.api.limiting import Limits
 from gateway.api.openapi.documents import Documents
@@ -35,6 +35,7 @@ from gateway.api.uploads import Form, FormLimits, receive_form
 from gateway.audit import MediaKind
 from gateway.consent import HEADER as CONSENT_HEADER
 from gateway.consent import Attestation, by_header
+from gateway.delivering import wish_of
 from gateway.errors import BusyError, NotFoundError, UnauthorizedError
 from gateway.events import PreviewImage
 from gateway.job import Job, JobState
@@ -223,19 +224,37 @@ class Call:
         after: int,
         frames: Callable[..., tuple[Frame, ...]],
         show_preview: Callable[[PreviewImage], Frame] | None = None,
+        until: Until = Until.END,
     ) -> AsyncGenerator[Frame | Signal]:
         """A job's stream from a cursor on, in the words of a dialect's third function; previews where they are asked for."""
         show = None if show_preview is None else self.window.shown_once(show_preview)
-        return frames_of(self.service, job, after, self.window.told_once(frames), show_preview=show)
+        once = self.window.told_once(frames)
+        return frames_of(self.service, job, after, once, until=until, show_preview=show)
 
-    def events(self, request: Request, job: Job, frames: Callable[..., tuple[Frame, ...]]) -> Response:
+    async def events(
+        self, request: Request, job: Job, frames: Callable[..., tuple[Frame, ...]], until: Until = Until.END
+    ) -> Response:
         """``told`` as Server-Sent Events, from the beginning or where the client stopped; 204 after the last one.
 
         With ``?previews=1`` previews are among them.
         """
         show = as_json if wants_previews(request.query_params) else None
+        cursor = await self.cursor(request, job, until)
+        if cursor is None:
+            return sse.nothing_more()
+        return sse.event_stream(self.told(job, cursor, frames, show, until))
+
+    async def cursor(self, request: Request, job: Job, until: Until = Until.END) -> int | None:
+        """The number after which a client's stream goes on; None: there is nothing more to tell it."""
         cursor = sse.cursor_of(request, job)
-        return sse.nothing_more() if cursor is None else sse.event_stream(self.told(job, cursor, frames, show))
+        if wish_of(job) is None or not job.is_terminal:
+            return cursor
+        if until is Until.END and cursor is not None:
+            # What came after the end is no news here, and a client that has had the end would come back for ever.
+            return cursor if any(one.is_terminal for one in await self.service.events_after(job.id, cursor)) else None
+        if until is Until.DELIVERED and cursor is None and await self.service.deliveries.is_pending(job.id):
+            return job.last_event
+        return cursor
 
     async def file(self, request: Request, link: str) -> Response:
         """A finished file, to whoever knows its link: conditions, ranges and how long it may be kept included.

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import cyclopts
 
 from gateway import logs
-from gateway.cli import accounts, consents, operating, webhooks
+from gateway.cli import accounts, consents, deliveries, operating, webhooks
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.configuration import read_settings
 from gateway.cli.loading import loading
@@ -229,6 +229,7 @@ def install(comfyui_directory: Path) -> None:
 operating.register(app)
 accounts.register(app)
 webhooks.register(app)
+deliveries.register(app)
 consents.register(app)
 
 

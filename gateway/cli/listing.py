@@ -133,6 +133,17 @@ def show_webhooks(page: Any) -> None:
         print(f"    {message['url']}  attempts: {message['attempts']}{then}")
 
 
+def show_deliveries(page: Any) -> None:
+    """Print deliveries, two lines each."""
+    if not page["deliveries"]:
+        print("No deliveries.")
+    for delivery in page["deliveries"]:
+        print(f"{delivery['id']}  {delivery['state']}  {_last_attempt(delivery)}")
+        then = f"; next: {delivery['next_at']}" if delivery["next_at"] else ""
+        goal = delivery["place"] or (f"{delivery['target']}: {delivery['name']}" if delivery["target"] else "nowhere")
+        print(f"    {goal}  of {delivery['owner']}, attempts: {delivery['attempts']}{then}")
+
+
 def _last_attempt(message: Any) -> str:
     said = message["last_status"] or (message["reason"] or "").replace("_", " ")
     return f"last: {said} at {message['last_at']}" if message["last_at"] else str(said)

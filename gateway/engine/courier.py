@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import urlsplit
 
 import structlog
 
+from gateway.engine.errands import AGAIN_SECONDS, TICK_SECONDS, Hosts, Rounds
 from gateway.engine.webhook_secrets import WebhookSecrets
 from gateway.errors import BusyError, ShuttingDownError
 from gateway.interfaces import Clock, Store, WebhookSender
 from gateway.job import Job
-from gateway.outbox import Answer, Delivery, HostBreaker, Message, Reason, judge
+from gateway.outbox import Answer, Delivery, Message, Reason, judge
 
 log = structlog.get_logger(__name__)
 
@@ -35,12 +36,6 @@ MAX_PER_ENDPOINT: Final = 2
 WINDOW: Final = 64
 #: To hosts whose last attempt failed, all together.
 MAX_DOUBTED: Final = 64
-#: Nothing is known to need this tick; it bounds how long an event that we failed to foresee can hold up a message.
-TICK_SECONDS: Final = 60.0
-#: After a fault of our own, a full disk for example.
-AGAIN_SECONDS: Final = 5.0
-#: Hosts that are remembered; those that answer are not.
-MAX_HOSTS: Final = 4096
 
 Tell = Callable[[Job], bytes]
 """A job's message, as bytes."""
@@ -77,52 +72,26 @@ class Courier:
         self._tell = tell
         self._may_act = may_act
         self._chance = chance
-        self._wake = asyncio.Event()
+        self._rounds = Rounds(clock, "webhook", self._round)
         self._under_way: dict[str, tuple[Message, asyncio.Task[None]]] = {}
-        #: By host and port, those that did not answer of late.
-        self._hosts: OrderedDict[str, HostBreaker] = OrderedDict()
-        self._is_stopping = False
+        #: By host and port.
+        self._hosts = Hosts(clock)
 
     def wake(self) -> None:
         """There is something new in the outbox."""
-        self._wake.set()
+        self._rounds.wake()
 
     async def run(self) -> None:
         """Send what is due until stopped."""
-        while not self._is_stopping:
-            self._wake.clear()
-            try:
-                seconds = await self._round()
-            except ShuttingDownError:
-                return  # nothing can be stored any more
-            except Exception as error:  # the store is in trouble: the outbox waits, everything else goes on
-                log.error("webhook_round_failed", exc_info=error)
-                seconds = AGAIN_SECONDS
-            await self._pause(seconds)
+        await self._rounds.run()
 
     async def stop(self) -> None:
         """Break off what is under way; it is sent again by whoever comes next."""
-        self._is_stopping = True
-        self._wake.set()
+        self._rounds.stop()
         tasks = [task for _, task in self._under_way.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _pause(self, seconds: float) -> None:
-        if self._wake.is_set():
-            return
-        woken = asyncio.create_task(self._wake.wait(), name="courier: woken")
-        over = asyncio.create_task(self._sleep(seconds), name="courier: over")
-        try:
-            await asyncio.wait((woken, over), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            woken.cancel()
-            over.cancel()
-            await asyncio.gather(woken, over, return_exceptions=True)
-
-    async def _sleep(self, seconds: float) -> None:
-        await self._clock.sleep(seconds)
 
     # -------------------------------------------------------------------------------------------------------- one round
 
@@ -169,15 +138,11 @@ class Courier:
 
     def _resting_until(self, host: str) -> float | None:
         """Seconds for which a host gets nothing; None when it may be asked now."""
-        breaker = self._hosts.get(host)
-        if breaker is None or not breaker.is_doubted:
+        if host not in self._hosts:
             return None
-        now = self._clock.monotonic()
-        if (until := breaker.resting_until(now)) is not None:
-            return until - now
         asked = [host_of(message.url) for message, _ in self._under_way.values()]
-        if breaker.is_on_trial and host in asked:
-            return AGAIN_SECONDS
+        if (until := self._hosts.resting_until(host, asked)) is not None:
+            return until
         is_crowded = sum(other in self._hosts for other in asked) >= MAX_DOUBTED
         return AGAIN_SECONDS if is_crowded else None
 
@@ -190,7 +155,7 @@ class Courier:
                 self._note(host, answer)
                 await self._record(message, host, answer)
         except ShuttingDownError:
-            self._is_stopping = True  # taken over: whoever has the outbox now sends it
+            self._rounds.stop()  # taken over: whoever has the outbox now sends it
         except BusyError:
             await self._clock.sleep(AGAIN_SECONDS)
         except Exception as error:  # a task's edge: what is wrong with one message must not end the loop
@@ -198,7 +163,7 @@ class Courier:
             await self._clock.sleep(AGAIN_SECONDS)
         finally:
             self._under_way.pop(message.id, None)
-            self._wake.set()
+            self._rounds.wake()
 
     async def _send(self, message: Message) -> Answer | None:
         """What came of it; None when there is nothing to be told any more."""
@@ -216,13 +181,9 @@ class Courier:
 
     def _note(self, host: str, answer: Answer) -> None:
         if answer.is_fault:
-            breaker = self._hosts.setdefault(host, HostBreaker())
-            breaker.fault(self._clock.monotonic())
-            self._hosts.move_to_end(host)
-            if len(self._hosts) > MAX_HOSTS:
-                self._hosts.popitem(last=False)
+            self._hosts.fault(host)
         elif answer.status is not None:
-            self._hosts.pop(host, None)
+            self._hosts.answered(host)
 
     async def _record(self, message: Message, host: str, answer: Answer) -> None:
         now = self._clock.now()

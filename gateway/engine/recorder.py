@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from gateway.comfy.messages import OutputFile
+from gateway.delivering import FIELD as DELIVERY
 from gateway.engine.credentials import Credentials
 from gateway.interfaces import Bus, Clock, NewJob, Recorded, Report, Store
 from gateway.job import JobResult, JobState, RetryLimits
@@ -24,7 +25,7 @@ class Recorder:
 
     Args:
         on_queued: called when a task has become ready to run, new or anew.
-        on_message: called when a job's end has left a message in the outbox.
+        on_message: called when a job's end has left something to be sent: a message in the outbox, a delivery.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Recorder:
         if job.is_terminal:
             self._bus.forget(job.id)
             self.credentials.forget(job.id)
-            if WEBHOOK in job.extra:
+            if WEBHOOK in job.extra or DELIVERY in job.extra:
                 self._on_message()
         elif recorded.events and job.state is JobState.QUEUED:
             self._on_queued()

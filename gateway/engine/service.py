@@ -22,6 +22,7 @@ from gateway.engine.catalog import Catalog
 from gateway.engine.claims import Claims
 from gateway.engine.consents import Consents
 from gateway.engine.credits import Credits
+from gateway.engine.deliveries import Deliveries
 from gateway.engine.detection import detectors, read_faces
 from gateway.engine.dispatcher import Standing
 from gateway.engine.health import Health, judge
@@ -127,6 +128,7 @@ class Service:
         is_at_work: Callable[[str], bool],
         make_upstream: UpstreamFactory,
         webhooks: Webhooks,
+        deliveries: Deliveries,
         asset_links: AssetLinks,
         new_id: NewId,
     ) -> None:
@@ -139,6 +141,7 @@ class Service:
         self.claims = Claims(store.claims, clock, new_id)
         self.assets = Assets(store.assets, clock, new_id, asset_links, retention_seconds=settings.upload_retention)
         self.webhooks = webhooks
+        self.deliveries = deliveries
         self.archive = Archive(store, blobs, clock, settings.data_dir / "scratch", on_purge=bus.doubt_all)
         self.restarts = Restarts(pool, clock)
         self._store = store
@@ -161,6 +164,7 @@ class Service:
             catalog=catalog,
             pool=pool,
             recorder=recorder,
+            deliveries=deliveries,
             timings=timings,
             clock=clock,
             new_id=new_id,
@@ -174,6 +178,7 @@ class Service:
             screening=screening,
             pool=pool,
             recorder=recorder,
+            deliveries=deliveries,
             timings=timings,
             clock=clock,
             new_id=new_id,

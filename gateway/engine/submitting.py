@@ -17,6 +17,7 @@ from gateway.audit import MediaKind
 from gateway.binding import check_parameters
 from gateway.consent import Attestation, refuse_without
 from gateway.engine.catalog import Catalog
+from gateway.engine.deliveries import Deliveries
 from gateway.engine.needs import TARGET_ROLE, Need, requirement_of
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
@@ -93,6 +94,7 @@ class Intake:
         catalog: Catalog,
         pool: Pool,
         recorder: Recorder,
+        deliveries: Deliveries,
         timings: LearnedTimings,
         clock: Clock,
         new_id: NewId,
@@ -104,6 +106,7 @@ class Intake:
         self._catalog = catalog
         self._pool = pool
         self._recorder = recorder
+        self._deliveries = deliveries
         self._timings = timings
         self._clock = clock
         self._new_id = new_id
@@ -142,7 +145,7 @@ class Intake:
             price=price_of(template.pricing, facts.get(TARGET_ROLE), target.size_bytes if target else 0),
             promise=submission.promise,
             warnings=warnings,
-            extra=submission.extra,
+            extra=await self._deliveries.with_default(submission.extra, submission.owner, None),
             consent=submission.consent,
         )
         recorded = await self._recorder.create(new, max_queue=self._settings.max_queue)

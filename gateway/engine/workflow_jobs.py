@@ -15,6 +15,7 @@ from typing import Final
 from gateway.audit import PICTURES, MediaFacts
 from gateway.consent import Attestation, refuse_without
 from gateway.engine.credentials import FIELD as SECRETS
+from gateway.engine.deliveries import Deliveries
 from gateway.engine.outputs import MAX_FILES as MAX_MADE
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
@@ -87,6 +88,7 @@ class WorkflowIntake:
         screening: Screening,
         pool: Pool,
         recorder: Recorder,
+        deliveries: Deliveries,
         timings: LearnedTimings,
         clock: Clock,
         new_id: NewId,
@@ -100,6 +102,7 @@ class WorkflowIntake:
         self._screening = screening
         self._pool = pool
         self._recorder = recorder
+        self._deliveries = deliveries
         self._timings = timings
         self._clock = clock
         self._new_id = new_id
@@ -171,6 +174,7 @@ class WorkflowIntake:
         now = self._clock.now()
         template = await asyncio.to_thread(template_of, workflow, self._pricing)
         text = await asyncio.to_thread(workflow.to_json)
+        extra = await self._deliveries.with_default(submission.extra, submission.owner, None)
         secrets: Mapping[str, object] = {SECRETS: sorted(submission.secrets)} if submission.secrets else {}
         new = NewJob(
             id=self._new_id(),
@@ -192,7 +196,7 @@ class WorkflowIntake:
             promise=submission.promise,
             warnings=warnings,
             workflow=text,
-            extra={**submission.extra, **secrets},
+            extra={**extra, **secrets},
             consent=submission.consent,
         )
         # Before it is stored: it may be given to an upstream at once.

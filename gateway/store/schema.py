@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from gateway.events import TERMINAL_KINDS, EventKind
 from gateway.job import LIVE, TERMINAL, TERMINAL_JOB, Cause, JobState, TaskEvent, TaskState
-from gateway.store import schema_accounts, schema_consents, schema_credits, schema_webhooks  # noqa: F401 - their tables are of the same database
+from gateway.store import schema_accounts, schema_consents, schema_credits, schema_deliveries, schema_webhooks  # noqa: F401 - their tables are of the same database
 from gateway.store.metadata import among, metadata
 
 

@@ -51,6 +51,8 @@ api_keys = Table(
     # JSON lists; null without one. Checked at the column, as ``cause`` of attempts.
     Column("nodes_deny", Text, CheckConstraint("nodes_deny <> '[]'", name="nodes_deny")),
     Column("nodes_allow", Text, CheckConstraint("nodes_allow <> '[]'", name="nodes_allow")),
+    # Name of the target that its jobs' files go to.
+    Column("deliver_to", Text, CheckConstraint("deliver_to <> ''", name="deliver_to")),
     CheckConstraint("rate_limit > 0 AND concurrency > 0", name="limits"),
     CheckConstraint("name <> '' AND scopes <> '[]'", name="named"),
     # A whole key is longer: none gets in here by mistake.

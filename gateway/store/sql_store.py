@@ -34,6 +34,7 @@ from gateway.store.sql_accounts import SqlAccounts
 from gateway.store.sql_assets import SqlAssets
 from gateway.store.sql_consents import SqlConsents
 from gateway.store.sql_credits import SqlClaims, SqlCredits
+from gateway.store.sql_deliveries import SqlDeliveries
 from gateway.store.sql_webhooks import SqlWebhooks
 from gateway.timings import Key, Row
 
@@ -67,6 +68,7 @@ class SqlStore:
         self.claims = SqlClaims(executor)
         self.webhooks = SqlWebhooks(executor)
         self.consents = SqlConsents(executor)
+        self.deliveries = SqlDeliveries(executor)
         self._retention = recording.Retention(result_retention_seconds, asset_retention_seconds)
         self._new_client_id = new_client_id
         #: Where the window of candidates goes on; "" while all lanes fit into it.

@@ -56,7 +56,7 @@ async def look(request: Request, call: Call) -> Response:
 
 async def watch(request: Request, call: Call) -> Response:
     job = await call.job(request.path_params["id"], "id")
-    return call.events(request, job, frames)
+    return await call.events(request, job, frames)
 
 
 async def stop(request: Request, call: Call) -> Response:

@@ -108,6 +108,8 @@ def prepare(service: FakeService, step: dict[str, Any]) -> None:
             service.show(newest, value[0], **value[1])
         case "succeed":
             service.succeed(newest)
+        case "deliver":
+            service.deliver(newest, **value)
         case "script":
             service.script = [(EventKind(kind), data) for kind, data in value]
         case "refusal" | "fetch_refusal" | "vet_refusal":

@@ -15,8 +15,10 @@ from structlog.testing import capture_logs
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
 from gateway.engine.bus import LocalBus
+from gateway.engine.carrier import Carrier
 from gateway.engine.catalog import Catalog
 from gateway.engine.courier import Courier
+from gateway.engine.deliveries import Deliveries
 from gateway.engine.dispatcher import Dispatcher
 from gateway.engine.maintenance import Maintenance
 from gateway.engine.pool import Pool
@@ -40,6 +42,7 @@ from tests.fakes.check import FakeCheck
 from tests.fakes.clock import FrozenClock
 from tests.fakes.media import FakeMedia
 from tests.fakes.receivers import PlainSealer, Receivers
+from tests.fakes.storage import Storage
 from tests.fakes.upstream import FakeUpstream, capabilities_for
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +92,7 @@ class Engine:
         self.workflows = ROOT / "workflows"
         self.loop = None
         self.receivers = Receivers(self.clock)
+        self.storage = Storage(self.clock, self.blobs)
 
     def _read(self, path):
         return self.blobs.stored[path.name] if path.parent == FOLDER else path.read_bytes()
@@ -111,13 +115,14 @@ class Engine:
         self.pool = Pool(self.clock, on_change=self._wake, chance=lambda: 0.0)
         limits = RetryLimits(self.settings.max_attempts)
         self._build_webhooks()
+        self._build_deliveries()
         self.recorder = Recorder(
             self.store,
             self.bus,
             self.clock,
             limits=limits,
             on_queued=self._wake,
-            on_message=self.courier.wake,
+            on_message=self._post,
         )
         self.collector = Collector(
             self.store,
@@ -170,6 +175,7 @@ class Engine:
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             webhooks=self.webhooks,
+            deliveries=self.deliveries,
             asset_links=AssetLinks(bytes(32)),
             new_id=lambda: next(self.ids),
         )
@@ -202,6 +208,33 @@ class Engine:
             lambda: next(self.ids),
             on_message=self.courier.wake,
         )
+
+    def _build_deliveries(self):
+        self.carrier = Carrier(
+            self.store,
+            self.blobs,
+            self.bus,
+            self.storage,
+            self.storage.targets,
+            PlainSealer(),
+            self.clock,
+            may_act=self.receivers.may_act,
+            chance=lambda: 0.5,
+        )
+        self.deliveries = Deliveries(
+            self.store.deliveries,
+            self.store.accounts,
+            self.storage.targets,
+            PlainSealer(),
+            self.clock,
+            guard=self.storage,
+            on_delivery=self.carrier.wake,
+            on_change=self.bus.doubt_all,
+        )
+
+    def _post(self):
+        self.courier.wake()
+        self.carrier.wake()
 
     def _wake(self):
         if hasattr(self, "dispatcher"):

@@ -66,7 +66,7 @@ class Asked:
             self._raw.set_trace_callback(None)
             for statement in self._statements:
                 for value in values:
-                    statement = re.sub(f"'(msg_)?{re.escape(value)}'", "?", statement)  # noqa: PLW2901 - the same, made comparable
+                    statement = re.sub(f"'(msg_|dlv_)?{re.escape(value)}(_0)?'", "?", statement)  # noqa: PLW2901 - the same, made comparable
                 seen.append(statement)
 
 
@@ -114,7 +114,7 @@ async def test_an_id_that_is_not_the_callers_is_one_that_is_not_there(world, met
             continue
         seen[text] = (told(answer), statements)
     assert seen[MISSING][0][0] == 404
-    tables = {"jobs", "webhook_messages", "assets"}
+    tables = {"jobs", "webhook_messages", "assets", "deliveries"}
     assert any(table in statement for statement in seen[MISSING][1] for table in tables), "the store was asked"
     assert {text: found for text, found in seen.items() if found != seen[MISSING]} == {}
     assert {foreign, deleted, "x"} <= seen.keys()

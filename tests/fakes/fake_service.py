@@ -20,6 +20,7 @@ from typing import Any, Self
 from gateway.accounts import DEFAULT_SCOPES, RANDOM_BYTES, Key, KeyKind, User, hash_of, key_text, shown_prefix
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaFacts, MediaKind
+from gateway.delivering import DeliveryState, Reason, planned
 from gateway.engine.accounts import Accounts
 from gateway.engine.assets import Assets
 from gateway.engine.bus import LocalBus
@@ -44,6 +45,7 @@ from gateway.manifest import ParameterType
 from gateway.naming import safe_output_name
 from gateway.safety import UrlMode, UrlPolicy, parse_url
 from gateway.settings import Settings
+from gateway.store.queries.deliveries import told as told_of_delivery
 from gateway.template import Template, load_template
 from tests.fakes.accounts import MemoryAccounts
 from tests.fakes.assets import MemoryAssets
@@ -51,6 +53,7 @@ from tests.fakes.clock import FrozenClock as MovableClock
 from tests.fakes.consents import MemoryConsents
 from tests.fakes.credits import MemoryClaims, MemoryCredits
 from tests.fakes.receivers import FakeWebhooks
+from tests.fakes.storage import MemoryDeliveries, deliveries_in_memory
 
 NOW = 1_750_258_800.0
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
@@ -275,6 +278,8 @@ class FakeService:
             retention_seconds=settings.upload_retention,
         )
         self.webhooks = FakeWebhooks()
+        self.delivery_store = MemoryDeliveries()
+        self.deliveries = deliveries_in_memory(self.delivery_store, self.account_store, self.clock, LISTED)
         self.consent_store = MemoryConsents()
         self.consents = Consents(
             self.consent_store, self.clock, 86_400.0, lambda task: settings.require_consent and task == "face_swap"
@@ -328,6 +333,23 @@ class FakeService:
             warnings=[],
         )
         return link
+
+    def deliver(self, job_id: str, state: str = "delivered", *, reason: str = "answered", **changes: Any) -> None:
+        """The outputs of a job that has succeeded are where they were to be put, or are not; and an event says so."""
+        state_ = DeliveryState(state)
+        changes["reason"] = Reason(reason)
+        known = [one for one in self.delivery_store.stored if one.job_id != job_id]
+        made = [
+            replace(
+                one, state=state_, attempts=1, last_at=NOW, next_at=NOW + 5 if state == "pending" else None, **changes
+            )
+            for one in planned(self.stored[job_id], NOW)
+        ]
+        self.delivery_store.stored = [*known, *made]
+        for one in made:
+            if state_ is not DeliveryState.PENDING:
+                kind, data = told_of_delivery(one)
+                self.tell(job_id, kind, **data)
 
     def output(
         self, job_id: str, node_id: str = "9", content: bytes = b"the picture", name: str = "cat_00001_.png"

@@ -61,7 +61,6 @@ ELSEWHERE = {
         "image_type": "the same, in a binary message",
         "node_id": "the same",
         "comfyui": "an engine's name; the goldens' engine is the other one",
-        "id": "the line of SSE that carries an event's number",
         "image_path": "stands for all that end in _path, which the socket refuses",
         "video_path": "the same",
     },

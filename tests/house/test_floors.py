@@ -19,6 +19,7 @@ ROOF = frozenset(
         "upstream_builder",
         "safety_builder",
         "storage_builder",
+        "outgoing",
         "holding",
         "stopped_holder",
         "wire",

@@ -48,6 +48,8 @@ TESTED_ELSEWHERE = {
     "gateway/store/schema_credits.py": "tests/contract/test_sql_credits.py",
     "gateway/store/schema_consents.py": "tests/contract/test_sql_consents.py",
     "gateway/store/sql_consents.py": "tests/contract/test_sql_consents.py",
+    "gateway/store/schema_deliveries.py": "tests/contract/test_sql_deliveries.py",
+    "gateway/store/sql_deliveries.py": "tests/contract/test_sql_deliveries.py",
     "gateway/store/schema_webhooks.py": "tests/contract/test_sql_webhooks.py",
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
     "gateway/objects/s3.py": "tests/contract/test_bucket.py",

@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 
 from gateway.api import ops, tickets
 from gateway.api.openapi import samples
+from gateway.api.openapi.shapes import DeliveryShown
 from gateway.api.openapi.streams import LAST_EVENT_ID, PREVIEWS, Preview, event_answers
 from gateway.api.openapi.vocabulary import (
     BYTES,
@@ -83,6 +84,10 @@ class Job(Model):
     finished_at: Moment | None
     last_event: int
     """Number of its newest durable event."""
+    deliver_to: str | list[str] | None = None
+    """Where its files go, if anywhere: a target's name, or the hosts and paths of URLs."""
+    deliveries: list[DeliveryShown] | None = None
+    """One for each output, once it has succeeded."""
 
 
 class UpstreamVerdict(Model):

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import RootModel
 
-from gateway.api.openapi.vocabulary import JobId, Model
+from gateway.api.openapi.vocabulary import JobId, Model, Moment
+from gateway.delivering import DeliveryState, Reason
 
 
 class Upstream(Model):
@@ -36,6 +37,43 @@ class Upstream(Model):
     earlier one; it refuses the token; or it was not asked yet."""
     reason: str
     """Why it gets no work; empty when all is well."""
+
+
+class DeliveryShown(Model):
+    """An output on its way to where its owner wants it."""
+
+    id: str
+    asset_id: str
+    name: str
+    """What it is called there."""
+    target: str | None
+    """Of the operator's; null: it goes to a URL."""
+    place: str | None
+    """Host and path of the URL; of a target, where it is, once it is there."""
+    state: DeliveryState
+    attempts: int
+    next_at: Moment | None
+    last_at: Moment | None
+    last_status: int | None
+    reason: Reason | None
+    """What came of the last attempt, or why there was none."""
+
+
+class UploadedEvent(Model):
+    """A file is where it was to be put; after the end, where the job has deliveries."""
+
+    delivery: str
+    asset_id: str
+    name: str
+    target: str | None
+    place: str | None
+
+
+class UploadFailedEvent(UploadedEvent):
+    """That was given up; the file can be had as any other."""
+
+    reason: Reason | None
+    status: int | None
 
 
 class TemplateProblem(Model):

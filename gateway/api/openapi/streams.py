@@ -42,7 +42,7 @@ def event_answers(events: Mapping[str, type[BaseModel]]) -> tuple[Answer, ...]:
     return (
         Answer(
             200,
-            "Server-Sent Events until the job ends; `id` stands on those that can be gone on after.",
+            "Server-Sent Events until the job ends, or its files are delivered; `id` stands on those that can be gone on after.",
             {EVENT_STREAM: stream(events)},
         ),
         Answer(204, "The client has seen the last event: EventSource does not come back."),

@@ -144,6 +144,7 @@ def _key_row(key: Key) -> Values:
         "last_used_at": key.last_used_at,
         "nodes_deny": _list(key.nodes_deny),
         "nodes_allow": _list(key.nodes_allow),
+        "deliver_to": key.deliver_to,
     }
 
 
@@ -175,6 +176,7 @@ def _keyholder(row: AnyRow) -> Keyholder:
         last_used_at=row.last_used_at,
         nodes_deny=_patterns(row.nodes_deny),
         nodes_allow=_patterns(row.nodes_allow),
+        deliver_to=row.deliver_to,
     )
     user = User(row.user_id, row.user_name, row.user_tier, row.user_email_verified, row.user_created_at)
     return Keyholder(key, user)

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from gateway.comfy.messages import OutputFile
+from gateway.delivering import DeliveryState, planned
 from gateway.errors import ExpiredError, InternalJobError
 from gateway.events import Event, EventKind
 from gateway.interfaces import Recorded, Report
@@ -35,6 +36,8 @@ from gateway.job import (
 from gateway.store.queries import change
 from gateway.store.queries.assets import add_results, drop_results, end_results, forget_results, release_inputs
 from gateway.store.queries.consents import complete as complete_consent
+from gateway.store.queries.deliveries import add as add_deliveries
+from gateway.store.queries.deliveries import told as told_of_delivery
 from gateway.store.queries.jobs import SELECT_JOB
 from gateway.store.queries.ledger import close_hold
 from gateway.store.queries.outbox import post
@@ -305,6 +308,7 @@ def _end(connection: Connection, story: _Story, report: Report, decision: Decisi
     if job.state is JobState.SUCCEEDED:
         story.job = replace(job, fraction=1.0)
         story.say(EventKind.SUCCEEDED, _success(job))
+        _plan_deliveries(connection, story)
         return
     if job.results:
         # Another task of this job had results before this one failed, or this one had some before its end.
@@ -318,6 +322,15 @@ def _end(connection: Connection, story: _Story, report: Report, decision: Decisi
     node = (report.error_node_id, report.error_node_class) if decision.error_code is None else (None, None)
     story.job = replace(job, error_code=code, error_message=message, error_node_id=node[0], error_node_class=node[1])
     story.say(EventKind.FAILED, {"code": code, "message": message})
+
+
+def _plan_deliveries(connection: Connection, story: _Story) -> None:
+    """Have the outputs put where their owner wants them; those that have no place are told at once."""
+    made = planned(story.job, story.now)
+    add_deliveries(connection, made)
+    for delivery in made:
+        if delivery.state is DeliveryState.FAILED:
+            story.say(*told_of_delivery(delivery))
 
 
 def _success(job: Job) -> Mapping[str, object]:

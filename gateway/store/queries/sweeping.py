@@ -1,4 +1,7 @@
-"""Forgetting: expired assets, jobs past retention, blobs that nothing refers to, old outages."""
+"""Forgetting: expired assets, jobs past retention, blobs that nothing refers to, old outages.
+
+What is still being delivered waits until that is over, one way or the other: the schedule has an end.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from sqlalchemy import Connection, bindparam, delete, select
 from gateway.interfaces import Swept
 from gateway.store.queries import BATCH_ROWS, change
 from gateway.store.queries.assets import forget_assets, sweep_blobs
+from gateway.store.queries.deliveries import is_being_delivered
 from gateway.store.queries.trails import forget_outages
 from gateway.store.schema import assets, jobs
 
@@ -25,12 +29,15 @@ def sweep(connection: Connection, job_retention_seconds: float, blob_grace_secon
 
 _EXPIRED = (
     select(assets.c.id, assets.c.blob)
-    .where(assets.c.expires_at <= bindparam("now"))
+    .where(assets.c.expires_at <= bindparam("now"), ~is_being_delivered(assets.c.job_id))
     .order_by(assets.c.expires_at)
     .limit(BATCH_ROWS)
 )
 _OLD_JOBS = (
-    select(jobs.c.id).where(jobs.c.finished_at <= bindparam("before")).order_by(jobs.c.finished_at).limit(BATCH_ROWS)
+    select(jobs.c.id)
+    .where(jobs.c.finished_at <= bindparam("before"), ~is_being_delivered(jobs.c.id))
+    .order_by(jobs.c.finished_at)
+    .limit(BATCH_ROWS)
 )
 _RESULTS_OF_JOBS = select(assets.c.id, assets.c.blob).where(assets.c.job_id.in_(bindparam("old", expanding=True)))
 _DELETE_JOB = delete(jobs).where(jobs.c.id == bindparam("wanted"))

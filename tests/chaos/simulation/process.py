@@ -41,6 +41,7 @@ from gateway.template import Template, load_template
 from gateway.upstreams.remote import RemoteUpstream
 from tests.chaos.simulation.loop import OWNER, SimulatedTask, VirtualClock
 from tests.fakes.receivers import Receivers, webhooks_of
+from tests.fakes.storage import deliveries_of
 
 if TYPE_CHECKING:
     from tests.chaos.simulation.world import World
@@ -295,6 +296,7 @@ class Process:
             is_at_work=self.dispatcher.is_at_work,
             make_upstream=self._make_upstream,
             webhooks=webhooks_of(self.store, self.clock, Receivers(self.clock)),
+            deliveries=deliveries_of(self.store, self.clock),
             screening=Screening(None, Rules(Policy.OFF), world.media, world.blobs, world.scratch),
             asset_links=AssetLinks(bytes(32)),
             new_id=world.new_id,

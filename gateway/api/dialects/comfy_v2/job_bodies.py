@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.api.dialects.comfy_v2.words import STATE_WORDS
-from gateway.api.shown import timestamp
+from gateway.api.shown import delivery_members, timestamp
 from gateway.audit import MediaKind
+from gateway.delivering import Delivery
 from gateway.errors import ExpiredError, NodeFailedError
 from gateway.events import Progress
 from gateway.job import Job, JobResult, JobState
@@ -66,7 +67,14 @@ def word(job: Job) -> str:
     return STATE_WORDS[job.state]
 
 
-def job_body(job: Job, links: Links, *, snapshot: Progress | None, position: int | None) -> dict[str, object]:
+def job_body(
+    job: Job,
+    links: Links,
+    *,
+    snapshot: Progress | None,
+    position: int | None,
+    delivered: Sequence[Delivery] = (),
+) -> dict[str, object]:
     """A Job.
 
     Args:
@@ -74,6 +82,7 @@ def job_body(job: Job, links: Links, *, snapshot: Progress | None, position: int
         links: of the request.
         snapshot: the newest one, while it is at work.
         position: how many wait before it; None when it does not wait.
+        delivered: its deliveries.
     """
     body: dict[str, object] = {
         "id": job.id,
@@ -91,7 +100,7 @@ def job_body(job: Job, links: Links, *, snapshot: Progress | None, position: int
             "execution_ms": _milliseconds(job.started_at, job.finished_at),
         },
         "urls": _urls(job, links.base),
-        "gateway": _gateway_body(job),
+        "gateway": {**_gateway_body(job), **delivery_members(job, delivered)},
     }
     if METADATA in job.extra:
         body["metadata"] = job.extra[METADATA]

@@ -9,6 +9,7 @@ from gateway.api.dialects.comfy_v2.asset_description import IDEMPOTENCY
 from gateway.api.dialects.comfy_v2.job_refusals import NotReadyError, QueueFullHereError
 from gateway.api.openapi import samples
 from gateway.api.openapi.agreement import IN_HEADER, IN_JSON
+from gateway.api.openapi.shapes import DeliveryShown
 from gateway.api.openapi.streams import LAST_EVENT_ID, event_answers
 from gateway.api.openapi.vocabulary import (
     JSON,
@@ -27,6 +28,8 @@ from gateway.api.openapi.vocabulary import (
     opened,
 )
 from gateway.consent import FIELD as CONSENT
+from gateway.delivering import FIELD as DELIVERY
+from gateway.delivering import MAX_URLS
 from gateway.errors import (
     ApiDisabledError,
     ConcurrencyLimitedError,
@@ -112,6 +115,10 @@ class ComfyGateway(Model):
     template: str
     engine: str | None
     warnings: list[str]
+    deliver_to: str | list[str] | None = None
+    """Where its files go, if anywhere: a target's name, or the hosts and paths of URLs."""
+    deliveries: list[DeliveryShown] | None = None
+    """One for each output, once it has succeeded."""
 
 
 class ComfyJob(Model):
@@ -242,7 +249,14 @@ def wishes() -> dict[str, Schema]:
         "description": "Given back, and to be looked for by.",
     }
     url: Schema = {"type": "string", "format": "uri", "description": "Called when the job has ended."}
-    ours = closed({"priority": nullable(integer), "metadata": metadata, WEBHOOK: nullable(url)})
+    urls: Schema = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MAX_URLS}
+    destination: Schema = {
+        "anyOf": [{"type": "string"}, urls, {"type": "null"}],
+        "description": "Where the outputs are put: a target of the operator's by its name, an https URL that takes a PUT, or "
+        "one for each output in their order.",
+    }
+    known = {"priority": nullable(integer), "metadata": metadata, WEBHOOK: nullable(url), DELIVERY: destination}
+    ours = closed(known)
     return {"gateway": nullable(ours), "priority": nullable(integer), "metadata": metadata, CONSENT: IN_JSON}
 
 

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import health, sse
+from gateway.api.deliveries import told_of
 from gateway.api.dialects.comfy_v2 import assets, job_reading, single_use
 from gateway.api.dialects.comfy_v2.job_bodies import (
     METADATA,
@@ -31,6 +32,7 @@ from gateway.api.problems import json_response
 from gateway.api.ready import may_be_kept
 from gateway.api.uploads import receive_json
 from gateway.api.window import Call
+from gateway.delivering import FIELD as DELIVERY
 from gateway.errors import ConflictError, InvalidInputError
 from gateway.idempotency import Answer
 from gateway.interfaces import Promise
@@ -51,7 +53,7 @@ async def post_jobs(request: Request, call: Call) -> Response:
     """``POST /api/v2/jobs``: 201 once the job is stored."""
     with of_a_create():
         wanted = read_job(await body_of(request, call))
-        vet(wanted.wishes, call)
+        extra = await extra_of(wanted.wishes, call)
         consent = call.consent(wanted.wishes.consent, request.headers, WORKFLOW)
 
         async def make(promise: Promise | None) -> Job:
@@ -62,7 +64,7 @@ async def post_jobs(request: Request, call: Call) -> Response:
                 dialect=NAME,
                 workflow=wanted.workflow,
                 priority=wanted.wishes.priority,
-                extra=extra_of(wanted.wishes),
+                extra=extra,
                 promise=promise,
                 secrets=wanted.secrets,
                 consent=consent,
@@ -78,15 +80,14 @@ async def body_of(request: Request, call: Call) -> dict[str, JsonValue]:
     return await receive_json(request, call.window.form_limits, stopping=call.service.stopping)
 
 
-def vet(wishes: Wishes, call: Call) -> None:
-    """The verdict on a webhook that needs no network. Raises InvalidInputError."""
+async def extra_of(wishes: Wishes, call: Call) -> dict[str, object]:
+    """What is kept with the job. Raises InvalidInputError: a URL is refused, or there is no such target."""
     if wishes.webhook_url is not None:
         call.service.check_webhook(wishes.webhook_url, field=f"gateway.{WEBHOOK}")
-
-
-def extra_of(wishes: Wishes) -> dict[str, object]:
-    """What is kept with the job."""
-    extra = {METADATA: wishes.metadata, WEBHOOK: wishes.webhook_url}
+    extra: dict[str, object] = {METADATA: wishes.metadata, WEBHOOK: wishes.webhook_url}
+    if wishes.deliver_to is not None:
+        owner = call.known.owner
+        extra[DELIVERY] = await call.service.deliveries.wish(wishes.deliver_to, owner, field=f"gateway.{DELIVERY}")
     return {name: value for name, value in extra.items() if value is not None}
 
 
@@ -171,7 +172,7 @@ async def get_workflow(request: Request, call: Call) -> Response:
 async def get_events(request: Request, call: Call) -> Response:
     """``GET /api/v2/jobs/{id}/events``; 204 to a client that comes back and has had the terminal status."""
     job = await _job(request, call)
-    cursor = sse.cursor_of(request, job)
+    cursor = await call.cursor(request, job)
     if cursor is None:
         return sse.nothing_more()
     window = call.window
@@ -213,7 +214,9 @@ async def shown(request: Request, call: Call, job: Job) -> dict[str, object]:
     """A job's body."""
     service = call.service
     position = await service.queue_position(job.id) if job.state is JobState.QUEUED else None
-    return job_body(job, links_of(request, call), snapshot=service.progress(job.id), position=position)
+    delivered = await told_of(call, job)
+    links = links_of(request, call)
+    return job_body(job, links, snapshot=service.progress(job.id), position=position, delivered=delivered)
 
 
 def links_of(request: Request, call: Call) -> Links:

@@ -20,6 +20,8 @@ from gateway.api.members import Members
 from gateway.api.shown import is_job_id
 from gateway.consent import FIELD as CONSENT
 from gateway.consent import Attestation, by_field
+from gateway.delivering import FIELD as DELIVERY
+from gateway.delivering import Destination, read_destination
 from gateway.errors import InvalidInputError
 from gateway.job import JobState
 from gateway.strictjson import JsonValue
@@ -34,7 +36,7 @@ PRIORITIES: Final = range(-1_000_000, 1_000_001)
 DEFAULT_LIMIT: Final = 50
 MAX_LIMIT: Final = 100
 RESERVED: Final = ("webhook_url", "inputs")
-_OURS: Final = frozenset({"priority", "metadata", "webhook_url"})
+_OURS: Final = frozenset({"priority", "metadata", "webhook_url", DELIVERY})
 _LABEL: Final = re.compile(r"metadata\[(.{1,256})\]", re.DOTALL)
 
 #: A text, or labels by name.
@@ -48,6 +50,7 @@ class Wishes:
     priority: int = 0
     metadata: Metadata | None = None
     webhook_url: str | None = None
+    deliver_to: Destination | None = None
     #: What is said of the people in the pictures.
     consent: Attestation | None = None
 
@@ -120,7 +123,8 @@ def read_wishes(body: Mapping[str, JsonValue]) -> Wishes:
             raise InvalidInputError(f"{member} is said twice: here and in gateway.", field=member)
     priority = _priority(ours if ours.has("priority") else beside)
     metadata = _metadata(ours if ours.has("metadata") else beside)
-    return Wishes(priority, metadata, ours.text("webhook_url"), by_field(body.get(CONSENT)))
+    destination = read_destination(ours.value(DELIVERY), ours.name(DELIVERY))
+    return Wishes(priority, metadata, ours.text("webhook_url"), destination, by_field(body.get(CONSENT)))
 
 
 def _priority(members: Members) -> int:

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api.dialects.comfy_v2.job_bodies import PREFIX
-from gateway.api.dialects.comfy_v2.job_handlers import body_of, created, extra_of, vet
+from gateway.api.dialects.comfy_v2.job_handlers import body_of, created, extra_of
 from gateway.api.dialects.comfy_v2.job_reading import read_template_job
 from gateway.api.dialects.comfy_v2.job_refusals import of_a_create
 from gateway.api.dialects.comfy_v2.template_schemas import AssetName, described_body, read_inputs, template_body
@@ -38,7 +38,7 @@ async def post_template_jobs(request: Request, call: Call) -> Response:
     template = _view(request, call).template
     with of_a_create():
         inputs, wishes = read_template_job(await body_of(request, call))
-        vet(wishes, call)
+        extra = await extra_of(wishes, call)
         consent = call.consent(wishes.consent, request.headers, template.task)
         given = read_inputs(template, inputs)
 
@@ -54,7 +54,7 @@ async def post_template_jobs(request: Request, call: Call) -> Response:
                 template=template.name,
                 parameters=given.parameters,
                 priority=wishes.priority,
-                extra=extra_of(wishes),
+                extra=extra,
                 must_be_runnable=True,
                 consent=consent,
                 promise=promise,

@@ -11,7 +11,7 @@ from gateway.api.dialects.faceswap.translation import SOURCES, TRUTH
 from gateway.api.openapi import samples
 from gateway.api.openapi.agreement import IN_FORM, IN_HEADER, IN_JSON
 from gateway.api.openapi.files import FILE_ANSWERS, FILE_PARAMETERS, types_of
-from gateway.api.openapi.shapes import HealthAnswer, Readiness
+from gateway.api.openapi.shapes import DeliveryShown, HealthAnswer, Readiness, UploadedEvent, UploadFailedEvent
 from gateway.api.openapi.streams import LAST_EVENT_ID, PREVIEWS, Preview, event_answers, stream
 from gateway.api.openapi.vocabulary import (
     BYTES,
@@ -35,6 +35,7 @@ from gateway.api.openapi.vocabulary import (
     opened,
 )
 from gateway.consent import FIELD as CONSENT
+from gateway.delivering import FIELD as DELIVERY
 from gateway.errors import ConsentRequiredError, NotFoundError, SourceUnreachableError
 from gateway.outbox import FIELD as WEBHOOK
 
@@ -65,6 +66,10 @@ class FaceswapStatus(Model):
     engine: str | None
     """`comfyui`, or `preview` for the built-in CPU worker; null until an upstream took it."""
     warnings: list[str]
+    deliver_to: str | list[str] | None = None
+    """Where its file goes, if anywhere: a target's name, or the host and path of a URL."""
+    deliveries: list[DeliveryShown] | None = None
+    """One for each output, once it has succeeded."""
 
 
 class FaceswapAccepted(Model):
@@ -117,6 +122,18 @@ class FaceswapCompleted(Model):
     warnings: list[str]
 
 
+class FaceswapUploaded(UploadedEvent):
+    """After the end: the file is where it was to be put."""
+
+    prompt_id: JobId
+
+
+class FaceswapUploadFailed(UploadFailedEvent):
+    """After the end: that was given up. The file can be downloaded as ever."""
+
+    prompt_id: JobId
+
+
 class FaceswapFailure(Model):
     """The end: there is none."""
 
@@ -151,6 +168,8 @@ STREAM: Final[Mapping[str, type[Model]]] = {
     "progress": FaceswapTick,
     "completed": FaceswapCompleted,
     "error": FaceswapFailure,
+    "uploaded": FaceswapUploaded,
+    "upload_failed": FaceswapUploadFailed,
     "preview": Preview,
 }
 _STATUS_EXAMPLES: Final = {
@@ -179,6 +198,10 @@ def _texts() -> dict[str, Schema]:
         **urls,
         "output_name": {"type": "string", "description": "What the result is to be called; a random part is added."},
         WEBHOOK: {"type": "string", "format": "uri", "description": "Called when the job has ended."},
+        DELIVERY: {
+            "type": "string",
+            "description": "Where the result is put: an https URL that takes a PUT, or the name of a target of the operator's.",
+        },
         CONSENT: IN_FORM,
         "return_prompt_id_only": {
             "type": "string",

@@ -9,14 +9,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.api import health, pages, sse
+from gateway.api.deliveries import told_of
 from gateway.api.dialects.faceswap import translation
 from gateway.api.dialects.faceswap.obtaining import judged, obtain, obtain_in_stream
 from gateway.api.dialects.faceswap.translation import SwapRequest
-from gateway.api.following import Frame, Signal
+from gateway.api.following import Frame, Signal, Until
 from gateway.api.previews import as_json, wants_previews
 from gateway.api.problems import json_response
 from gateway.api.ready import may_be_kept
 from gateway.api.window import Call
+from gateway.delivering import DeliveryState, is_by_its_client
 from gateway.events import PreviewImage
 from gateway.job import Job, JobState
 
@@ -25,7 +27,7 @@ async def post_face_swap(request: Request, call: Call) -> Response:
     """``POST /face-swap``: a stream of events, or the job's id."""
     show = as_json if wants_previews(request.query_params) else None
     async with await call.form(request) as form:
-        wanted = judged(call, translation.read_request(form.fields, form.files), request.headers)
+        wanted = await judged(call, translation.read_request(form.fields, form.files), request.headers)
         form.keep()
     if wanted.urls and not wanted.wants_id_only:
         return sse.event_stream(_transferred(call, wanted, show))
@@ -37,7 +39,12 @@ async def post_face_swap(request: Request, call: Call) -> Response:
 
 def job_frames(call: Call, job: Job, show: Callable[[PreviewImage], Frame] | None) -> AsyncGenerator[Frame | Signal]:
     """A job's whole stream in this dialect's words. Args: show: how previews are shown, to those who asked."""
-    return call.told(job, 0, translation.frames, show)
+    return call.told(job, 0, translation.frames, show, until_of(job))
+
+
+def until_of(job: Job) -> Until:
+    """Who asked for a delivery waits for it; who had one by a key or a template may not know the word."""
+    return Until.DELIVERED if is_by_its_client(job) else Until.TOLD
 
 
 async def _transferred(
@@ -59,14 +66,17 @@ async def get_status(request: Request, call: Call) -> Response:
     service = call.service
     job = await call.job(request.path_params["prompt_id"], "prompt_id")
     position = await service.queue_position(job.id) if job.state is JobState.QUEUED else None
-    may_be_kept(request, job)
-    return json_response(translation.status_body(job, service.progress(job.id), position, call.window.link_prefix))
+    delivered = await told_of(call, job)
+    if not any(delivery.state is DeliveryState.PENDING for delivery in delivered):
+        may_be_kept(request, job)
+    prefix = call.window.link_prefix
+    return json_response(translation.status_body(job, service.progress(job.id), position, prefix, delivered))
 
 
 async def get_events(request: Request, call: Call) -> Response:
     """``GET /events/{prompt_id}``, for EventSource."""
     job = await call.job(request.path_params["prompt_id"], "prompt_id")
-    return call.events(request, job, translation.frames)
+    return await call.events(request, job, translation.frames, until_of(job))
 
 
 async def get_download(request: Request, call: Call) -> Response:
@@ -121,6 +131,7 @@ def description(prefix: str) -> dict[str, object]:
             "image": "file: the photo with the face to put in",
             "image_url": "URL instead of image",
             "webhook_url": "URL that is told when the job has ended",
+            "deliver_to": "URL that the result is put to, or the name of a target of the operator's",
             "output_name": "what the result is called",
             "return_prompt_id_only": "true: answer at once with a prompt_id",
         },

@@ -26,17 +26,21 @@ TRANSFER_COMMENT_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-def judged(call: Call, wanted: SwapRequest, headers: Headers) -> SwapRequest:
-    """The request after the verdicts that need no network, with what its headers say.
+async def judged(call: Call, wanted: SwapRequest, headers: Headers) -> SwapRequest:
+    """The request after the verdicts that need no connection, with what its headers say.
 
     Raises:
-        InvalidInputError: of its URLs, or its consent.
+        InvalidInputError: of its URLs, where its file is to be put, or its consent.
         ConsentRequiredError: it had to be said that the people in the pictures agreed.
     """
     check_urls(call.service, _url_inputs(wanted).values())
     if wanted.webhook_url is not None:
         call.service.check_webhook(wanted.webhook_url, field=WEBHOOK)
-    return replace(wanted, consent=call.consent(wanted.consent, headers))
+    wanted = replace(wanted, consent=call.consent(wanted.consent, headers))
+    if wanted.deliver_to is None:
+        return wanted
+    # Last of all: a URL has its name looked up.
+    return replace(wanted, wish=await call.service.deliveries.wish(wanted.deliver_to, call.known.owner))
 
 
 async def obtain(call: Call, wanted: SwapRequest) -> Job:

@@ -32,13 +32,14 @@ from gateway.api.problems import to_json_quickly
 from gateway.api.websocket import FIRST_MESSAGE_SECONDS, Close, HangUp, Peer
 from gateway.api.window import Call
 from gateway.consent import FIELD as CONSENT
+from gateway.delivering import FIELD as DELIVERY
 from gateway.errors import BusyError, ConflictError, GatewayError, InvalidInputError, NotFoundError
 from gateway.job import Job
 from gateway.outbox import FIELD as WEBHOOK
 from gateway.strictjson import JsonValue
 
 _FLAT = frozenset({"queued", "completed", "error"})
-_TEXTS = frozenset({"video_url", "image_url", "target_image_url", "output_name", WEBHOOK, CONSENT})
+_TEXTS = frozenset({"video_url", "image_url", "target_image_url", "output_name", WEBHOOK, DELIVERY, CONSENT})
 _PATHS_SENTENCE = (
     "The gateway does not read paths or files here: upload by POST /face-swap with return_prompt_id_only=true, "
     'then attach with {"prompt_id": "…"}.'
@@ -117,7 +118,7 @@ class _Conversation:
             self._shows_previews = wants_previews(self._websocket.query_params)
             opening = read_opening(await self._peer.receive(FIRST_MESSAGE_SECONDS))
             if isinstance(opening, SwapRequest):
-                opening = judged(self._call, opening, self._websocket.headers)
+                opening = await judged(self._call, opening, self._websocket.headers)
             else:
                 self._job = await self._call.job(opening.job_id, "prompt_id")
         except GatewayError as error:

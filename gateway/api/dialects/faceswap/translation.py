@@ -10,7 +10,7 @@ lists its fields and our deliberate differences.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -19,10 +19,12 @@ from gateway.api.facade import Submission, SubmittedFile
 from gateway.api.file_fields import MOVING, STILL, refuse_other_files, submitted_file
 from gateway.api.following import Frame
 from gateway.api.incoming import ReceivedFile
-from gateway.api.shown import percentage, percentage_of, timestamp
+from gateway.api.shown import delivery_members, percentage, percentage_of, timestamp
 from gateway.audit import MediaKind
 from gateway.consent import FIELD as CONSENT
 from gateway.consent import Attestation, by_field
+from gateway.delivering import FIELD as DELIVERY
+from gateway.delivering import Delivery, Destination, read_destination
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.events import Event, EventKind, Progress
 from gateway.job import Job, JobState
@@ -99,6 +101,10 @@ class SwapRequest:
     wants_id_only: bool = False
     #: Called when the job has ended.
     webhook_url: str | None = None
+    #: Where its file is put.
+    deliver_to: Destination | None = None
+    #: The same, judged, as it is kept with the job.
+    wish: Mapping[str, object] | None = None
     #: What is said of the people in the pictures.
     consent: Attestation | None = None
 
@@ -134,6 +140,7 @@ def read_request(fields: Mapping[str, str], files: Mapping[str, ReceivedFile]) -
         output_name=fields.get("output_name") or None,
         wants_id_only=_truth(fields.get("return_prompt_id_only", ""), "return_prompt_id_only"),
         webhook_url=fields.get(WEBHOOK, "").strip() or None,
+        deliver_to=read_destination(fields.get(DELIVERY, "").strip() or None, DELIVERY),
         consent=by_field(fields.get(CONSENT)),
     )
 
@@ -164,6 +171,7 @@ def _truth(text: str, name: str) -> bool:
 
 def submission(wanted: SwapRequest, inputs: Mapping[str, SubmittedFile], caller: Caller) -> Submission:
     """What the engine is asked for, once every input lies in the store."""
+    extra = {WEBHOOK: wanted.webhook_url, DELIVERY: wanted.wish}
     return Submission(
         owner=caller.owner,
         submitter=caller.submitter,
@@ -171,7 +179,7 @@ def submission(wanted: SwapRequest, inputs: Mapping[str, SubmittedFile], caller:
         inputs=inputs,
         accepts=wanted.kinds,
         output_name=wanted.output_name,
-        extra={} if wanted.webhook_url is None else {WEBHOOK: wanted.webhook_url},
+        extra={name: value for name, value in extra.items() if value is not None},
         consent=wanted.consent,
     )
 
@@ -190,8 +198,18 @@ def accepted_body(job: Job, prefix: str) -> dict[str, object]:
     }
 
 
-def status_body(job: Job, snapshot: Progress | None, position: int | None, prefix: str) -> dict[str, object]:
-    """The answer of ``/status``. Args: position: jobs ahead of it in the queue; prefix: as above."""
+def status_body(
+    job: Job, snapshot: Progress | None, position: int | None, prefix: str, delivered: Sequence[Delivery] = ()
+) -> dict[str, object]:
+    """The answer of ``/status``.
+
+    Args:
+        job: of any dialect.
+        snapshot: the newest one, while it is at work.
+        position: jobs ahead of it in the queue.
+        prefix: as above.
+        delivered: its deliveries.
+    """
     return {
         "prompt_id": job.id,
         "status": STATE_WORDS[job.state],
@@ -203,6 +221,7 @@ def status_body(job: Job, snapshot: Progress | None, position: int | None, prefi
         "code": CANCELED_CODE if job.state is JobState.CANCELED else job.error_code,
         "engine": job.engine,
         "warnings": list(job.warnings),
+        **delivery_members(job, delivered),
     }
 
 
@@ -269,6 +288,8 @@ def frames(item: Event | Progress, job: Job, previous: Progress | None, prefix: 
             told = (_error_frame(str(item.data.get("message", "")), str(item.data.get("code", "")), item.number),)
         case EventKind.CANCELED:
             told = (canceled_frame(item.number),)
+        case EventKind.UPLOADED | EventKind.UPLOAD_FAILED:
+            told = (_upload_frame(item),)
         case _:
             # dispatched, started, finishing, warning, cancel_requested: the document has no word for them.
             pass
@@ -333,6 +354,14 @@ def _completed_frame(event: Event, job: Job, prefix: str) -> Frame:
         "warnings": list(warnings) if isinstance(warnings, list | tuple) else [],
     }
     return Frame("completed", data, event.number)
+
+
+def _upload_frame(event: Event) -> Frame:
+    """What became of a delivery, after the end."""
+    names = ("delivery", "asset_id", "name", "target", "place")
+    more = ("reason", "status") if event.kind is EventKind.UPLOAD_FAILED else ()
+    told = {name: event.data.get(name) for name in (*names, *more)}
+    return Frame(event.kind.value, {"prompt_id": event.job_id, **told}, event.number)
 
 
 def _first_link(event: Event) -> str:

@@ -8,6 +8,7 @@ from gateway.api.dialects.faceswap import DIALECT, translation
 from gateway.api.previews import as_json
 from gateway.api.websocket import Close
 from gateway.api.window import SocketEndpoint
+from gateway.delivering import Chosen, planned, to_named
 from gateway.errors import GatewayError, JobError
 from gateway.events import Event, EventKind, PreviewImage, Progress
 from gateway.job import JobState
@@ -16,7 +17,10 @@ from tests.fakes.fake_service import FakeService
 
 TEXT = (Path(__file__).parents[4] / "docs" / "dialects.md").read_text(encoding="utf-8")
 FACESWAP = TEXT.partition("\n## faceswap\n")[2].partition("\n## ")[0]
-JOB = FakeService(from_mapping({})).put()
+SERVICE = FakeService(from_mapping({}))
+JOB = SERVICE.put(extra={"deliver_to": to_named("archive", Chosen.JOB)})
+SERVICE.succeed(JOB.id)
+DELIVERED = SERVICE.stored[JOB.id]
 
 
 def section(title: str) -> str:
@@ -41,7 +45,7 @@ def classes(kind: type[GatewayError]) -> set[type[GatewayError]]:
 def test_every_request_field_is_documented():
     rows = table(section("`POST /face-swap`").partition("**As a stream**")[0])
     documented = {key.strip("`") for key in rows}
-    others = {"output_name", "return_prompt_id_only", "webhook_url", "consent"}
+    others = {"output_name", "return_prompt_id_only", "webhook_url", "deliver_to", "consent"}
     assert documented == {source.name for source in translation.SOURCES} | others
 
 
@@ -61,8 +65,9 @@ def test_every_field_of_every_event_is_documented():
 
 
 def test_every_field_of_the_bodies_is_documented():
-    status = translation.status_body(JOB, None, None, "")
-    assert words(section("`GET /status/{prompt_id}`").partition("404 otherwise")[0]) == {*status, "percentage", "step"}
+    status = translation.status_body(DELIVERED, None, None, "", planned(DELIVERED, 0.0))
+    documented = words(section("`GET /status/{prompt_id}`").partition("404 otherwise")[0])
+    assert documented == {*status, *status["deliveries"][0], "percentage", "step"}
     accepted = translation.accepted_body(JOB, "")
     assert words(section("`POST /face-swap`").partition("**As JSON**")[2]) == set(accepted)
 
