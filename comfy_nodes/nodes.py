@@ -1,4 +1,4 @@
-"""The two nodes that users get: GatewayCpuFaceSwap and GatewayFaceDetect.
+"""The nodes that users get: GatewayCpuFaceSwap and GatewayFaceDetect here, GatewayUploadOutput from ``upload_node.py``.
 
 Thin registrations: tables here, work in ``swap.py`` and ``detectors.py``. ``run_cpu_face_swap`` and
 ``run_face_detect`` do the same on numpy arrays for a host that is not ComfyUI. Nothing heavy is imported before a
@@ -15,6 +15,7 @@ from .detectors import detectors, find
 from .host import interrupt_check, like_input, logger, never_interrupted, no_log, no_tick, progress_ticks, to_array
 from .options import DEFAULT_ORDER, FACES_ORDERS, PREVIEW_MODEL
 from .reactor_nodes import options_of
+from .upload_node import GatewayUploadOutput
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -140,10 +141,12 @@ class GatewayFaceDetect:
 NODE_CLASS_MAPPINGS: dict[str, type] = {
     "GatewayCpuFaceSwap": GatewayCpuFaceSwap,
     "GatewayFaceDetect": GatewayFaceDetect,
+    "GatewayUploadOutput": GatewayUploadOutput,
 }
 
 #: Class name → what the editor shows.
 NODE_DISPLAY_NAME_MAPPINGS: dict[str, str] = {
     "GatewayCpuFaceSwap": "Face Swap, CPU preview (comfygate)",
     "GatewayFaceDetect": "Face Detect (comfygate)",
+    "GatewayUploadOutput": "Upload Output (comfygate)",
 }

@@ -185,6 +185,9 @@ DENIED_BY_REASON: Final[dict[str, tuple[str, ...]]] = {
 #: Patterns, as ``fnmatch`` reads them, upper and lower case apart.
 DEFAULT_DENY: Final = frozenset(pattern for patterns in DENIED_BY_REASON.values() for pattern in patterns)
 
+#: Refused whatever the lists say: a URL that it calls may come from the gateway alone, by way of a template.
+NEVER: Final = frozenset({"GatewayUploadOutput"})
+
 
 def swaps_faces(classes: Iterable[str], patterns: Iterable[str]) -> bool:
     """Whether a class among these is one that swaps faces.
@@ -223,7 +226,7 @@ class NodeRules:
 
     def permits(self, class_type: str) -> bool:
         """Whether a graph may hold a node of this class."""
-        if _any_of(self.deny).fullmatch(class_type):
+        if class_type in NEVER or _any_of(self.deny).fullmatch(class_type):
             return False
         if self.allow is not None and _any_of(self.allow).fullmatch(class_type) is None:
             return False

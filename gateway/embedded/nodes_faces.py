@@ -1,4 +1,4 @@
-"""The face nodes: ReActor's names and the pack's own two, all over the preview swap of ``comfy_nodes``.
+"""The nodes of ``comfy_nodes``: ReActor's names and the pack's own.
 
 Thin: tables and functions are the pack's, this module only hands them the worker's tick, interrupt and log. OpenCV is
 imported by the pack when a node runs.
@@ -7,12 +7,14 @@ imported by the pack when a node runs.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from comfy_nodes import nodes as pack
 from comfy_nodes import reactor_nodes as reactor
+from comfy_nodes import upload_node
 from gateway.embedded.node import InputTable, NodeResult, NodeType, RunContext
 
 REACTOR_MODULE = "custom_nodes.ComfyUI-ReActor"
@@ -74,6 +76,22 @@ def _detect(context: RunContext, inputs: Mapping[str, Any]) -> NodeResult:
     return NodeResult((report,), {"text": [report]})
 
 
+def _upload(context: RunContext, inputs: Mapping[str, Any]) -> NodeResult:
+    def save_path(prefix: str, width: int, height: int) -> str:
+        del width, height
+        place = context.folders.save_path(prefix, "output")
+        return str(place.folder / f"{place.filename}_{place.counter:05}_")
+
+    report = upload_node.run_upload(
+        inputs,
+        upload_node.Places({kind: str(context.folders.root(kind)) for kind in ("output", "temp")}, save_path),
+        os.environ,
+        on_tick=context.tick,
+        check_interrupted=context.check_interrupted,
+    )
+    return NodeResult((), {upload_node.REPORT: [report]})
+
+
 def _swap_inputs(name: str) -> InputTable:
     """ReActor's table, and beside it what only this worker can do; the gateway asks for it where it is offered."""
     table = _as_lists(reactor.REACTOR_INPUTS[name])
@@ -102,7 +120,7 @@ def _pack_node(name: str, run: Callable[[RunContext, Mapping[str, Any]], NodeRes
         category=node.CATEGORY,
         inputs=lambda _: _as_lists(node.INPUT_TYPES()),
         run=run,
-        outputs=tuple(zip(node.RETURN_TYPES, node.RETURN_NAMES, strict=True)),
+        outputs=tuple(zip(node.RETURN_TYPES, getattr(node, "RETURN_NAMES", ()), strict=True)),
         is_output=is_output,
         python_module=PACK_MODULE,
         description=node.DESCRIPTION,
@@ -116,4 +134,5 @@ FACE_NODES = (
     _reactor_node("ReActorFaceBoost", _boost),
     _pack_node("GatewayCpuFaceSwap", _preview_swap, is_output=False),
     _pack_node("GatewayFaceDetect", _detect, is_output=True),
+    _pack_node("GatewayUploadOutput", _upload, is_output=True),
 )

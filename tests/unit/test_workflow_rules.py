@@ -106,6 +106,12 @@ def test_only_what_is_allowed_may_be_used_and_what_is_denied_not_even_then():
     ]
 
 
+def test_no_list_lets_a_client_say_where_results_are_uploaded():
+    for rules in (NodeRules(frozenset(), None), NodeRules(frozenset(), frozenset({"*"}))):
+        assert not rules.permits("GatewayUploadOutput")
+        assert rules.permits("GatewayFaceDetect")
+
+
 def test_rules_of_a_key_take_away_and_never_give():
     gateways = NodeRules(frozenset({"Shell*"}), frozenset({"KSampler*", "Save*", "Shell*"}))
     names = ("KSampler", "KSamplerAdvanced", "SaveImage", "LoadImage", "ShellCommand")

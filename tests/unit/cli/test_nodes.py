@@ -54,7 +54,7 @@ def test_copy_works_where_the_gateway_is_not(comfyui, place, tmp_path):
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", script, str(place)], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert done.stdout.strip() == "['GatewayCpuFaceSwap', 'GatewayFaceDetect']"
+    assert done.stdout.strip() == "['GatewayCpuFaceSwap', 'GatewayFaceDetect', 'GatewayUploadOutput']"
 
 
 def test_second_installation_changes_nothing(comfyui, place):

@@ -51,7 +51,7 @@ def test_importing_the_pack_needs_the_standard_library_only():
         blocked + "import comfy_nodes as p; print(*[n.INPUT_TYPES() and k for k, n in p.NODE_CLASS_MAPPINGS.items()])"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PACK.parent, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["GatewayCpuFaceSwap", "GatewayFaceDetect"]
+    assert done.stdout.split() == ["GatewayCpuFaceSwap", "GatewayFaceDetect", "GatewayUploadOutput"]
 
 
 def test_the_pack_loads_from_a_folder_of_any_name(clean_modules, tmp_path, portrait):
