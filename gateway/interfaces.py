@@ -7,6 +7,7 @@ are frozen dataclasses from here or from the ground modules.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -1152,7 +1153,7 @@ class Upstream(Protocol):
         """Ask anew what it can do, unless that was asked a moment ago; back when it has said so or did not answer."""
         ...
 
-    def staged(self) -> frozenset[str]:
+    def staged(self) -> AbstractSet[str]:
         """Hashes of blobs believed to lie there."""
         ...
 

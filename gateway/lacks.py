@@ -78,6 +78,7 @@ def missing_on(
 def missing_problems(template: Template, classes: Classes, parameters: Mapping[str, object]) -> Iterator[Problem]:
     """What ``missing_on`` says of a template on disk, before it is put in words."""
     by_place = {(place.node_id, place.input_name): item for item, place in template.placed_parameters}
+    placeholders = template.placeholders
     for node in template.nodes.values():
         known = classes.get(node.class_type)
         if known is None:
@@ -85,7 +86,7 @@ def missing_problems(template: Template, classes: Classes, parameters: Mapping[s
             continue
         for name, value in node.inputs.items():
             parameter = by_place.get((node.id, name))
-            is_ours = (node.id, name) in template.placeholders
+            is_ours = (node.id, name) in placeholders
             if name not in known:
                 # What is written or linked here must arrive. Other literals that it does not know, a class ignores.
                 if parameter is not None or is_ours or isinstance(value, Link):

@@ -10,6 +10,7 @@ Pure: the caller brings a bounded window of candidates and what it knows of the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from types import MappingProxyType
@@ -28,7 +29,7 @@ class Slot:
     #: Requirements that it fits.
     fits: frozenset[str]
     #: Hashes of blobs that lie there.
-    staged: frozenset[str]
+    staged: AbstractSet[str]
     #: Largest input it takes, None when it does not say.
     max_upload_bytes: int | None
 
@@ -143,7 +144,7 @@ def _place(candidate: Candidate, free: Sequence[Slot], refusals: Refusals) -> Sl
         (slot for slot in free if _may(candidate, slot, refusals)),
         key=lambda slot: (
             slot.upstream == candidate.avoid,
-            -len(candidate.blobs & slot.staged),
+            -sum(blob in slot.staged for blob in candidate.blobs),
             len(slot.fits),
             slot.upstream,
         ),

@@ -25,6 +25,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -102,10 +103,14 @@ class LocalBlobs:
             expected_bytes: announced size; twice as much must be free, since results are made from inputs.
 
         Raises:
-            StorageFullError: the disk has no room for it.
+            StorageFullError: the disk has no room for it; what is small is refused when it is committed.
         """
-        await self._run(self._require_room, 2 * (expected_bytes or 0))
-        return LocalBlobWriter(self, Part(self._new_part()))
+        needed_bytes = 2 * (expected_bytes or 0)
+        if expected_bytes is None or expected_bytes > WRITE_BATCH_BYTES:
+            await self._run(self._require_room, needed_bytes)
+            needed_bytes = 0
+        # What comes in one batch asks for room as it is written, in the same hop: nothing is spared by refusing it before.
+        return LocalBlobWriter(self, Part(self._new_part(), before=partial(self._require_room, needed_bytes)))
 
     async def adopt(self, path: Path) -> Blob:
         """Make a finished file a blob, durable under its hash as by a commit, in one go and in one thread.
@@ -341,25 +346,30 @@ class LocalBlobWriter:
         Raises:
             StorageFullError: the disk is full.
         """
-        await self._flush()
-        return await self._blobs._commit(self._part.commit, self._blobs._adopt)  # noqa: SLF001 - the two are one thing
+        chunks = self._take_waiting()
+        return await self._blobs._commit(self._part.commit, self._blobs._adopt, chunks)  # noqa: SLF001 - the two are one thing
 
     async def abort(self) -> None:
         """Drop what was written; harmless after ``commit``. Finishes even when the caller is being canceled."""
         self._waiting.clear()
+        if self._part.is_over:
+            return
         with anyio.CancelScope(shield=True):
             await self._blobs._run(self._part.discard)  # noqa: SLF001 - the two are one thing
 
     async def _flush(self) -> None:
         if not self._waiting:
             return
-        chunks, self._waiting = self._waiting, []
-        size_bytes, self._waiting_bytes = self._waiting_bytes, 0
-        self._unchecked_bytes += size_bytes
+        self._unchecked_bytes += self._waiting_bytes
+        chunks = self._take_waiting()
         if self._unchecked_bytes >= _RECHECK_BYTES:
             self._unchecked_bytes = 0
             await self._blobs._run(self._blobs._require_room, 0)  # noqa: SLF001 - the two are one thing
         await self._blobs._run(self._part.write, chunks)  # noqa: SLF001 - the two are one thing
+
+    def _take_waiting(self) -> list[bytes]:
+        chunks, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        return chunks
 
 
 def _read(path: Path, start: int, size_bytes: int) -> bytes:

@@ -80,27 +80,32 @@ def _synced(part: Path) -> Blob:
 
 
 class Part:
-    """The blocking side of a writer. Its lock orders a write that outlives its canceled caller before the discard."""
+    """The blocking side of a writer. Its lock orders a write that outlives its canceled caller before the discard.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the file.
+        before: called before the file is made; what it raises is what the first write raises.
+    """
+
+    def __init__(self, path: Path, *, before: Callable[[], None] = lambda: None) -> None:
         self._path = path
+        self._before = before
         self._lock = threading.Lock()
         self._hash = blake3()
         self._size_bytes = 0
         self._file: BinaryIO | None = None
-        self._is_over = False
+        #: Whether it was committed or dropped.
+        self.is_over = False
 
     def write(self, chunks: list[bytes]) -> None:
         """Append; raises StorageFullError, and ValueError after the end."""
-        data = b"".join(chunks)
         with self._lock, full_disk_as_ours():
-            write_all(self._open(), data)
-            self._hash.update(data)
-            self._size_bytes += len(data)
+            self._append(b"".join(chunks))
 
-    def commit(self, adopt: Callable[[Path, str], None]) -> Blob:
-        """Sync it and have it moved under its hash."""
+    def commit(self, adopt: Callable[[Path, str], None], chunks: list[bytes]) -> Blob:
+        """Append what is left, sync it and have it moved under its hash."""
         with self._lock, full_disk_as_ours():
+            self._append(b"".join(chunks))
             os.fsync(self._open().fileno())
             blob = Blob(hash=self._hash.hexdigest(), size_bytes=self._size_bytes)
             adopt(self._path, blob.hash)
@@ -110,21 +115,27 @@ class Part:
     def discard(self) -> None:
         """Drop it, unless it was committed."""
         with self._lock:
-            if not self._is_over:
+            if not self.is_over:
                 self._close()
                 self._path.unlink(missing_ok=True)
 
+    def _append(self, data: bytes) -> None:
+        write_all(self._open(), data)
+        self._hash.update(data)
+        self._size_bytes += len(data)
+
     def _open(self) -> BinaryIO:
         """The file, made at its first use: what was never begun leaves nothing."""
-        if self._is_over:
+        if self.is_over:
             raise ValueError("this blob was committed or dropped")
         if self._file is None:
+            self._before()
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._file = os.fdopen(os.open(self._path, flags, 0o600), "wb", buffering=0)
         return self._file
 
     def _close(self) -> None:
-        self._is_over = True
+        self.is_over = True
         if self._file is not None:
             self._file.close()
 

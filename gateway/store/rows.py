@@ -7,10 +7,9 @@ UTF-8. What a row holds was written by us; a row that cannot be read is a broken
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import Row
 
 from gateway.audit import MediaFacts
 from gateway.comfy.messages import OutputFile
@@ -18,7 +17,8 @@ from gateway.events import Event, EventKind
 from gateway.interfaces import Asset, Candidate, UpstreamRow
 from gateway.job import Job, JobInput, JobResult, JobState, Task, TaskState
 
-AnyRow = Row[Any]
+#: A row of SQLAlchemy's, or of ``queries.fetch``: its columns are attributes.
+AnyRow: TypeAlias = Any
 Values = dict[str, Any]
 
 

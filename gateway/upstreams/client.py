@@ -219,8 +219,8 @@ class UpstreamClient:
         """PATCH a JSON value, answered whole."""
         return await self._send_json("PATCH", path, value, ANSWER_SECONDS)
 
-    async def upload(self, path: str, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
-        """POST a body that comes in pieces; ``headers`` tell its type and length."""
+    async def upload(self, path: str, content: bytes | AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
+        """POST a body, whole or in pieces; ``headers`` tell its type and length."""
         await self._ask_leave()
         return await self._ask(
             "POST", path, content=content, headers=headers, timeout=_timeout(ANSWER_SECONDS, write=PIECE_SECONDS)

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -254,7 +255,7 @@ class ManagedUpstream:
         if self._remote:
             await self._remote.relearn()
 
-    def staged(self) -> frozenset[str]:
+    def staged(self) -> AbstractSet[str]:
         """The child's."""
         return self._remote.staged() if self._remote else frozenset()
 

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import structlog
@@ -202,7 +203,7 @@ class RemoteUpstream:
         with contextlib.suppress(ConnectionError):  # the next look at it says so
             await self._learn_if_older_than(RELEARN_SECONDS)
 
-    def staged(self) -> frozenset[str]:
+    def staged(self) -> AbstractSet[str]:
         """Hashes of blobs believed to lie there."""
         return self._staging.staged()
 

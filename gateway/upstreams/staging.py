@@ -14,7 +14,9 @@ import contextlib
 import hashlib
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import aiofiles
@@ -27,6 +29,8 @@ from gateway.upstreams.client import UpstreamClient
 #: Below an upstream's input, output and temp folders: of all gateways. The node pack cleans nothing that lies elsewhere.
 ROOT = "gateway"
 _READ_BYTES = 1024 * 1024
+#: Blobs that are known to be there, at most: some MB. What falls out is sent again when it is wanted again.
+MAX_STAGED = 20_000
 _SUFFIX = re.compile(r"\.[a-z0-9]{1,8}")
 
 
@@ -52,16 +56,17 @@ class Staging:
         self._folder = folder
         #: Hashes whose files are about to be deleted.
         self._withheld: dict[str, asyncio.Event] = {}
-        self._staged: dict[tuple[str, str], str] = {}
+        #: Hash -> suffix -> what a node must say. By hash, for what lies there is asked at every look at the queue.
+        self._staged: OrderedDict[str, dict[str, str]] = OrderedDict()
         self._uploads: dict[tuple[str, str], asyncio.Task[str]] = {}
         #: Counts doubts: an upload that was begun before one proves nothing after it.
         self._epoch = 0
         #: Largest body the upstream takes; None while unknown.
         self.max_upload_bytes: int | None = None
 
-    def staged(self) -> frozenset[str]:
-        """Hashes of what is believed to be there."""
-        return frozenset(blob_hash for blob_hash, _ in self._staged)
+    def staged(self) -> AbstractSet[str]:
+        """Hashes of what is believed to be there; a view that changes with it."""
+        return self._staged.keys()
 
     def doubt(self) -> None:
         """Believe nothing any more."""
@@ -81,8 +86,9 @@ class Staging:
         key = (blob.hash, suffix if _SUFFIX.fullmatch(suffix) else "")
         while (deleted := self._withheld.get(blob.hash)) is not None:
             await deleted.wait()
-        if key in self._staged:
-            return self._staged[key]
+        if (known := self._staged.get(key[0], {}).get(key[1])) is not None:
+            self._staged.move_to_end(key[0])
+            return known
         upload = self._uploads.get(key)
         if upload is None:
             upload = asyncio.create_task(self._upload(key, blob, path), name=f"upload {blob.hash[:12]}")
@@ -110,7 +116,8 @@ class Staging:
 
     def forget(self, hashes: Collection[str]) -> None:
         """Their files may be gone."""
-        self._staged = {key: name for key, name in self._staged.items() if key[0] not in hashes}
+        for blob_hash in hashes:
+            self._staged.pop(blob_hash, None)
 
     def _ended(self, key: tuple[str, str], upload: asyncio.Task[str]) -> None:
         self._uploads.pop(key, None)
@@ -132,9 +139,14 @@ class Staging:
         size_bytes = len(head) + blob.size_bytes + len(tail)
         if self.max_upload_bytes is not None and size_bytes > self.max_upload_bytes:
             raise _too_large(self.max_upload_bytes)
+        content: bytes | AsyncIterator[bytes]
+        if blob.size_bytes <= _READ_BYTES:  # most are: one step to read it, one to send it
+            content = b"".join((head, await asyncio.to_thread(path.read_bytes), tail))
+        else:
+            content = _body(head, path, tail)
         answer = await self._client.upload(
             "/upload/image",
-            _body(head, path, tail, blob.size_bytes),
+            content,
             {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(size_bytes)},
         )
         if answer.status == answers.PAYLOAD_TOO_LARGE:
@@ -143,7 +155,9 @@ class Staging:
         if uploaded is None:
             raise ConnectionError(f"the upstream did not take an upload (HTTP {answer.status})")
         if epoch == self._epoch:
-            self._staged[key] = uploaded.input_value
+            self._staged.setdefault(key[0], {})[key[1]] = uploaded.input_value
+            if len(self._staged) > MAX_STAGED:
+                self._staged.popitem(last=False)
         return uploaded.input_value
 
 
@@ -164,11 +178,8 @@ def _multipart(boundary: str, folder: str, filename: str) -> tuple[bytes, bytes]
     return head.encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
-async def _body(head: bytes, path: Path, tail: bytes, size_bytes: int) -> AsyncIterator[bytes]:
+async def _body(head: bytes, path: Path, tail: bytes) -> AsyncIterator[bytes]:
     yield head
-    if size_bytes <= _READ_BYTES:  # most are, and opening, reading and closing is one step then
-        yield await asyncio.to_thread(path.read_bytes) + tail
-        return
     async with aiofiles.open(path, "rb") as file:
         while piece := await file.read(_READ_BYTES):
             yield piece

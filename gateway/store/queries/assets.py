@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Executable, bindparam, delete, exists, insert
 from gateway.faces import DETECTION_TASK
 from gateway.interfaces import Blob
 from gateway.job import Job, JobResult
-from gateway.store.queries import BATCH_ROWS, by_dialect, change
+from gateway.store.queries import BATCH_ROWS, by_dialect, change, fetch_one
 from gateway.store.rows import Values, asset_result_from, job_from, to_json
 from gateway.store.schema import AssetKind, assets, blobs, job_inputs, jobs
 
@@ -83,8 +83,8 @@ def result_by_link(connection: Connection, link: str, now: float) -> tuple[Job, 
 
 def face_report(connection: Connection, owner: str, picture: str) -> str | None:
     """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
-    found = connection.execute(_FACE_REPORT, {"whose": owner, "picture": picture}).scalar_one_or_none()
-    return None if found is None else str(found)
+    found = fetch_one(connection, _FACE_REPORT, {"whose": owner, "picture": picture})
+    return None if found is None else str(found[0])
 
 
 def forget_assets(connection: Connection, which: Executable, values: Values) -> int:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Executable, Select, bindparam, case, func, li
 from gateway.errors import InvalidInputError
 from gateway.events import Event
 from gateway.job import Job, JobState
-from gateway.store.queries import change
+from gateway.store.queries import change, fetch, fetch_one
 from gateway.store.rows import event_from, job_from
 from gateway.store.schema import events, job_graphs, jobs
 
@@ -21,13 +21,13 @@ HIGHEST_UNFINISHED = 0.9999
 
 def job(connection: Connection, job_id: str) -> Job | None:
     """One job, whoever owns it."""
-    row = connection.execute(SELECT_JOB, {"wanted": job_id}).one_or_none()
+    row = fetch_one(connection, SELECT_JOB, {"wanted": job_id})
     return None if row is None else job_from(row)
 
 
 def job_of(connection: Connection, job_id: str, owner: str) -> Job | None:
     """One job, when it is this owner's."""
-    row = connection.execute(_JOB_OF, {"wanted": job_id, "owner": owner}).one_or_none()
+    row = fetch_one(connection, _JOB_OF, {"wanted": job_id, "owner": owner})
     return None if row is None else job_from(row)
 
 
@@ -60,8 +60,9 @@ def jobs_of(
 
 def events_after(connection: Connection, job_id: str, number: int, limit: int) -> Sequence[Event]:
     """Durable events with a higher number, in order."""
-    rows = connection.execute(_EVENTS_AFTER, {"wanted": job_id, "seen": number, "most": limit})
-    return [event_from(row) for row in rows]
+    return [
+        event_from(row) for row in fetch(connection, _EVENTS_AFTER, {"wanted": job_id, "seen": number, "most": limit})
+    ]
 
 
 def workflow(connection: Connection, job_id: str) -> str | None:

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from gateway.interfaces import Candidate, OpenTask
 from gateway.job import Job, Task
-from gateway.store.queries import BATCH_ROWS
+from gateway.store.queries import BATCH_ROWS, fetch, fetch_one
 from gateway.store.queries.jobs import job
 from gateway.store.rows import candidate_from, job_from, outputs_from_json, task_from
 from gateway.store.schema import IS_LIVE, attempts, jobs, tasks
@@ -47,11 +47,11 @@ def candidates(connection: Connection, limit: int, after_lane: str) -> tuple[lis
     Where there are more lanes than fit, the window moves on from call to call and wraps around, so that every lane
     comes into it; where all fit, the second value is "". The first heads of all lanes come before any second one.
     """
-    rows = list(connection.execute(_HEADS, {"after": after_lane, "most": limit}))
+    rows = fetch(connection, _HEADS, {"after": after_lane, "most": limit})
     lanes = list(dict.fromkeys(row.lane for row in sorted(rows, key=lambda row: int(row.turn))))
     if after_lane and len(lanes) < limit:
         seen = set(lanes)
-        wrapped = connection.execute(_HEADS, {"after": "", "most": limit - len(lanes)})
+        wrapped = fetch(connection, _HEADS, {"after": "", "most": limit - len(lanes)})
         more = [row for row in wrapped if row.lane not in seen]
         lanes += dict.fromkeys(row.lane for row in sorted(more, key=lambda row: int(row.turn)))
         rows += more
@@ -69,7 +69,7 @@ def candidates(connection: Connection, limit: int, after_lane: str) -> tuple[lis
 
 def queued_task(connection: Connection, task_id: str) -> tuple[Job, Task] | None:
     """A task and its job, when it is still queued."""
-    row = connection.execute(_QUEUED_TASK, {"wanted": task_id}).one_or_none()
+    row = fetch_one(connection, _QUEUED_TASK, {"wanted": task_id})
     if row is None:
         return None
     task = task_from(row)
@@ -95,7 +95,7 @@ def seconds_ahead(connection: Connection, job_id: str) -> float | None:
 
 
 def _ahead(connection: Connection, job_id: str) -> tuple[int, float] | None:
-    row = connection.execute(_PLACE, {"wanted": job_id}).one_or_none()
+    row = fetch_one(connection, _PLACE, {"wanted": job_id})
     if row is None:
         return None
     found = connection.execute(_AHEAD, {"queued_at": row.queued_at, "id": row.id}).one()
@@ -104,7 +104,7 @@ def _ahead(connection: Connection, job_id: str) -> tuple[int, float] | None:
 
 def is_full(connection: Connection, max_queue: int) -> bool:
     """Whether ``max_queue`` tasks wait: a walk over at most that many entries of a narrow index, no counter to drift."""
-    return max_queue <= 0 or connection.execute(_LAST_PLACE, {"skip": max_queue - 1}).first() is not None
+    return max_queue <= 0 or fetch_one(connection, _LAST_PLACE, {"skip": max_queue - 1}) is not None
 
 
 def overdue(connection: Connection, now: float) -> Sequence[str]:

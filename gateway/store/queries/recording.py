@@ -33,7 +33,7 @@ from gateway.job import (
     decide,
     job_state,
 )
-from gateway.store.queries import change
+from gateway.store.queries import change, fetch, fetch_one
 from gateway.store.queries.assets import add_results, drop_results, end_results, forget_results, release_inputs
 from gateway.store.queries.consents import complete as complete_consent
 from gateway.store.queries.deliveries import add as add_deliveries
@@ -150,7 +150,7 @@ def request_cancel(
     connection: Connection, job_id: str, from_states: frozenset[JobState], retention: Retention, now: float
 ) -> Recorded | None:
     """Cancel all of a job's tasks that have not ended. None when the job is in none of ``from_states``."""
-    story = _story(connection, connection.execute(_TASKS_OF_JOB, {"wanted": job_id}).all(), now)
+    story = _story(connection, fetch(connection, _TASKS_OF_JOB, {"wanted": job_id}), now)
     if story is None or story.job.state not in from_states:
         return None
     open_ = [task for task in story.tasks if task.state not in TERMINAL and not task.cancel_requested]
@@ -355,13 +355,13 @@ def _error(report: Report, decision: Decision) -> tuple[str, str]:
 
 
 def _load(connection: Connection, task_id: str, now: float) -> _Story | None:
-    return _story(connection, connection.execute(_SIBLINGS, {"wanted": task_id}).all(), now)
+    return _story(connection, fetch(connection, _SIBLINGS, {"wanted": task_id}), now)
 
 
 def _story(connection: Connection, rows: Sequence[Any], now: float) -> _Story | None:
     if not rows:
         return None
-    job = job_from(connection.execute(SELECT_JOB, {"wanted": rows[0].job_id}).one())
+    job = job_from(fetch_one(connection, SELECT_JOB, {"wanted": rows[0].job_id}))
     return _Story(job, [task_from(row) for row in rows], now)
 
 

@@ -153,7 +153,9 @@ async def test_the_local_disk_is_asked_for_room_first(tmp_path, bucket):
     blobs = BucketBlobs(bucket, tmp_path / "storage", cache_bytes=1, local=local)
     await blobs.prepare()
     with pytest.raises(StorageFullError):
-        await blobs.writer(expected_bytes=1)
+        await blobs.writer(expected_bytes=2**20)
+    with pytest.raises(StorageFullError):  # what is small asks as it is written
+        await put(blobs, b"x")
     await blobs.close()
 
 

@@ -304,7 +304,8 @@ async def test_untouched_lists_old_blobs_only(blobs):
 
 
 @pytest.mark.parametrize(
-    ("free", "expected", "fits"), [(999, None, False), (1000, None, True), (5000, 2500, True), (5000, 2501, False)]
+    ("free", "expected", "fits"),
+    [(999, None, False), (1000, None, True), (5_000_000, 2_500_000, True), (5_000_000, 2_500_001, False)],
 )
 async def test_room_is_asked_for_before_a_writer_is_given(tmp_path, free, expected, fits):
     blobs = LocalBlobs(tmp_path, floor_bytes=1000, free=lambda _folder: free)
@@ -315,6 +316,31 @@ async def test_room_is_asked_for_before_a_writer_is_given(tmp_path, free, expect
         with pytest.raises(StorageFullError) as caught:
             await blobs.writer(expected_bytes=expected)
         assert str(tmp_path) not in str(caught.value)
+
+
+@pytest.mark.parametrize(("free", "fits"), [(5000, True), (4999, False), (999, False)])
+async def test_room_for_what_is_small_is_asked_for_when_it_is_written(tmp_path, free, fits):
+    blobs = LocalBlobs(tmp_path / "blobs", floor_bytes=1000, free=lambda _folder: free)
+    await blobs.prepare()
+    async with await blobs.writer(expected_bytes=2500) as writer:
+        await writer.write(b"x")
+        if fits:
+            await writer.commit()
+        else:
+            with pytest.raises(StorageFullError):
+                await writer.commit()
+    assert len(everything(tmp_path)) == fits
+
+
+async def test_a_small_file_takes_one_step_in_the_threads(blobs, monkeypatch):
+    steps = []
+    submit = blobs._threads.submit
+    monkeypatch.setattr(blobs._threads, "submit", lambda *work: steps.append(work) or submit(*work))
+    async with await blobs.writer(expected_bytes=5) as writer:
+        await writer.write(b"he")
+        await writer.write(b"llo")
+        assert (await writer.commit()).size_bytes == 5
+    assert len(steps) == 1
 
 
 async def test_disk_that_fills_up_ends_the_write_and_leaves_nothing(tmp_path):
