@@ -236,6 +236,15 @@ class Comparison:
     frames_compared: int
 
 
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a copy of a result is."""
+
+    facts: MediaFacts
+    #: Whether its first frame alone shows that it is another picture than its target's; no says nothing.
+    is_changed: bool = False
+
+
 class Media(Protocol):
     """Decoding, in processes that may die of it."""
 
@@ -267,12 +276,20 @@ class Media(Protocol):
         ...
 
     async def clean(
-        self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
-    ) -> MediaFacts:
+        self,
+        path: Path,
+        out: Path,
+        *,
+        like: Path | None = None,
+        keeps: frozenset[Keeps] = KEEPS_ALL,
+        is_compared: bool = False,
+        crf: int | None = None,
+    ) -> Cleaned:
         """Write a copy without the upstream's private metadata, pixels untouched; its facts.
 
         ``like`` is the target: a video gets its timing and its sound, a GIF its delays and its loop, as far as
-        ``keeps`` names them; a PNG gets the colour profile of a still.
+        ``keeps`` names them; a PNG gets the colour profile of a still. With ``is_compared`` a first look is taken at
+        whether it is changed, for which ``crf`` is as in ``compare``.
         """
         ...
 

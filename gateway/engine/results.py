@@ -34,7 +34,7 @@ from gateway.faces import (
     audited_report,
     missing_faces,
 )
-from gateway.interfaces import Blob, Blobs, Clock, Media, Store, Upstream
+from gateway.interfaces import Blob, Blobs, Cleaned, Clock, Media, Store, Upstream
 from gateway.job import Job, JobInput, JobResult
 from gateway.quantities import promise_of
 from gateway.sniffing import ANY_FILE, HEAD_BYTES, sniff
@@ -230,13 +230,16 @@ class Collector:
             return await self._commit(job, report.facts(), cleaned)
         fetched_bytes = await self._fetch(upstream, file, fetched)
         async with self._like(job, spec) as like:
-            facts = await self._media.clean(fetched, cleaned, like=like, keeps=spec.keeps)
+            copy = await self._media.clean(
+                fetched, cleaned, like=like, keeps=spec.keeps, is_compared=spec.swaps_faces, crf=spec.crf
+            )
+        facts = copy.facts
         if fetched_bytes >= LARGE_BYTES:
             await finished(fetched.unlink)
         if wrong := audit.kept_all_the_same(bound.template.outputs[spec.name].keeps - spec.keeps, facts):
             raise ResultInvalidError(f"The result is not what was asked for: {wrong}.")
         sizes = {role: given.facts for role, given in job.inputs.items()}
-        await self._audit(job, promise_of(bound.template, spec, job.parameters, sizes), spec, facts, cleaned, lines)
+        await self._audit(job, promise_of(bound.template, spec, job.parameters, sizes), spec, copy, cleaned, lines)
         return await self._commit(job, facts, cleaned)
 
     def _like(self, job: Job, spec: OutputSpec) -> AbstractAsyncContextManager[Path | None]:
@@ -279,8 +282,9 @@ class Collector:
         return size
 
     async def _audit(
-        self, job: Job, promise: Promise, spec: OutputSpec, facts: MediaFacts, path: Path, lines: Iterable[str]
+        self, job: Job, promise: Promise, spec: OutputSpec, copy: Cleaned, path: Path, lines: Iterable[str]
     ) -> None:
+        facts = copy.facts
         if wrong := audit.broken_promise(promise, facts):
             raise ResultInvalidError(f"The result is not what was asked for: {wrong}.")
         target = job.inputs.get(spec.of or "")
@@ -293,7 +297,7 @@ class Collector:
         findings = audit.wrong_facts(target.facts, facts, spec.keeps)
         if findings:
             raise audit.held_back_error() if audit.says_held_back(lines) else findings[0].to_error()
-        if spec.swaps_faces and not await self._changed(target, facts, path, spec):
+        if spec.swaps_faces and not copy.is_changed and not await self._changed(target, facts, path, spec):
             raise audit.unchanged_error(lines)
 
     async def _look(self, path: Path, source: JobInput | None) -> None:

@@ -189,10 +189,27 @@ def _clean(task: Task) -> dict[str, Any]:
         if taken.fps is not None:
             # Frames at the same times have the same rate, whatever either header declares.
             facts = replace(facts, fps=taken.fps, duration_seconds=taken.duration_seconds)
-        return {"facts": facts.to_json(), "given_up": taken.given_up}
+        before, after = taken.firsts
+        is_changed = (
+            before is not None
+            and after is not None
+            and comparing.first_frames_differ(before, after, crf=task.get("compared_at_crf"))
+        )
+        return {"facts": facts.to_json(), "given_up": taken.given_up, "is_changed": is_changed}
     given_up = cleaning.clean_picture(path, kind, out, like, _profile(task))
     measure = stills.probe_gif if kind.kind is MediaKind.GIF else stills.result_facts
-    return {"facts": measure(out, kind, limits).to_json(), "given_up": given_up}
+    facts = measure(out, kind, limits)
+    return {"facts": facts.to_json(), "given_up": given_up, "is_changed": _is_other_still(task, out, kind)}
+
+
+def _is_other_still(task: Task, out: Path, kind: MediaType) -> bool:
+    if not task.get("is_compared") or kind.kind is not MediaKind.IMAGE:
+        return False
+    target = Path(task["like"])
+    target_kind = _sniff_file(target)
+    if target_kind.kind is not MediaKind.IMAGE:
+        return False
+    return comparing.compare_files((target, target_kind), (out, kind), crf=None, all_frames=False).changed
 
 
 def _like(task: Task) -> remuxing.Like | None:
@@ -203,7 +220,8 @@ def _like(task: Task) -> remuxing.Like | None:
     kind = _sniff_file(path)
     if kind.kind is MediaKind.IMAGE:
         return None
-    return remuxing.Like(path, kind, frozenset(Keeps(keep) for keep in task["keeps"]))
+    keeps = frozenset(Keeps(keep) for keep in task["keeps"])
+    return remuxing.Like(path, kind, keeps, is_compared=bool(task.get("is_compared")))
 
 
 def _profile(task: Task) -> bytes | None:

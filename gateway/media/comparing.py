@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from av.video.frame import VideoFrame
 from PIL import Image
 
 from gateway.audit import MediaKind, is_changed, movement_limit, sampled_frames
@@ -59,6 +60,13 @@ def compare_files(
     return Comparison(changed=compared == 0, largest_movement=furthest, frames_compared=compared)
 
 
+def first_frames_differ(before: VideoFrame, after: VideoFrame, *, crf: int | None) -> bool:
+    """Whether the first frames of two videos alone prove that one is not the other encoded anew."""
+    fitted = _crop_padding(movies.upright_rgb(before), movies.upright_rgb(after))
+    limit = movement_limit(crf, palette=False)
+    return fitted is None or is_changed(_movement(*fitted, limit=limit, palette=False), limit)
+
+
 def _compare_stills(before: Pixels, after: Pixels) -> Comparison:
     if before.shape != after.shape:
         return Comparison(changed=True, largest_movement=_FURTHEST, frames_compared=1)
@@ -89,7 +97,8 @@ def _read(file: tuple[Path, MediaType], wanted: range | tuple[int, ...]) -> Iter
         yield stills.read_upright(path, kind)
         return
     indices = set(wanted)
-    frames = islice(movies.read_frames(path, kind), max(indices, default=-1) + 1)
+    most = max(indices, default=-1) + 1
+    frames = islice(movies.read_frames(path, kind, only_first=most == 1), most)
     for index, frame in enumerate(frames):
         if index in indices:
             yield movies.upright_rgb(frame)

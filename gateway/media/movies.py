@@ -97,6 +97,13 @@ def probe_open(
     container: InputContainer, path: Path, kind: MediaType, limits: Limits, *, tally: Tally | None = None
 ) -> MediaFacts:
     """As ``probe_movie``, of a file that is open. Args: tally: of this very file, and of this container if it keeps packets."""
+    return examine(container, path, kind, limits, tally=tally)[0]
+
+
+def examine(
+    container: InputContainer, path: Path, kind: MediaType, limits: Limits, *, tally: Tally | None = None
+) -> tuple[MediaFacts, VideoFrame]:
+    """``probe_open``'s facts, and the first frame."""
     stream = only_video_stream(container)
     _check_stream(stream, limits)
     if is_cut_short(path, _DEMUXERS[kind.content_type]):
@@ -115,7 +122,7 @@ def probe_open(
     _check_sides(width, height, limits)
     if first.rotation % 180:
         width, height = height, width
-    return MediaFacts(
+    facts = MediaFacts(
         kind=kind.kind,
         content_type=kind.content_type,
         suffix=kind.suffix,
@@ -127,6 +134,7 @@ def probe_open(
         has_audio=tally.has_audio,
         video_codec=declared_codec,
     )
+    return facts, first
 
 
 def tally_movie(
@@ -147,10 +155,22 @@ def tally_open(container: InputContainer, path: Path, limits: Limits, *, see: Se
     return _demux(container, only_video_stream(container), limits, see, kept)
 
 
-def read_frames(path: Path, kind: MediaType) -> Iterator[VideoFrame]:
-    """All frames in the order they are shown, not yet converted; see ``upright_rgb``."""
+def read_frames(path: Path, kind: MediaType, *, only_first: bool = False) -> Iterator[VideoFrame]:
+    """All frames in the order they are shown, not yet converted; see ``upright_rgb``. Args: only_first: no more are wanted."""
     with open_movie(path, kind) as container:
-        yield from container.decode(threaded(only_video_stream(container)))
+        stream = only_video_stream(container)
+        yield from container.decode(_unthreaded(stream) if only_first else threaded(stream))
+
+
+def first_frame(container: InputContainer, tally: Tally) -> VideoFrame | None:
+    """The first of a file whose packets were kept, when nothing of it was decoded yet; else, or if it is broken, None."""
+    if tally.kept is None:
+        return None
+    _unthreaded(only_video_stream(container))
+    try:
+        return next(_decoded(tally.kept), None)
+    except av.error.FFmpegError:
+        return None
 
 
 def count_frames(path: Path, kind: MediaType) -> int:
@@ -308,6 +328,12 @@ def threaded(stream: VideoStream) -> VideoStream:
     return stream
 
 
+def _unthreaded(stream: VideoStream) -> VideoStream:
+    """Decode on one thread: the first frame comes out sooner than with more, which take in a few before they give one."""
+    stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+    return stream
+
+
 def rate(stream: VideoStream, tally: Tally) -> Fraction | None:
     """Frames per second on average: the declared rate where the packets agree, else theirs."""
     declared = stream.average_rate
@@ -339,7 +365,7 @@ def _decode_kept(stream: VideoStream, tally: Tally, packets: Sequence[Packet[Str
     if tally.frames * stream.codec_context.width * stream.codec_context.height > _ONE_THREAD_PIXELS:
         threaded(stream)
     else:
-        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        _unthreaded(stream)
     frames = _decoded(packets)
     first = next(frames, None)
     if first is None:

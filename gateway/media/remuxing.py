@@ -21,12 +21,13 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from blake3 import blake3
 
 from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind
 from gateway.errors import ResultInvalidError
 from gateway.media import movies
+from gateway.media.digests import Digests
 from gateway.media.limits import Limits
 from gateway.media.timing import Shown, Stamps, Times, first_moment, restamp
 from gateway.sniffing import MediaType
@@ -76,6 +77,8 @@ class Like:
     path: Path
     kind: MediaType
     keeps: frozenset[Keeps] = KEEPS_ALL
+    #: Whether its first frame is wanted, to be laid beside that of the copy.
+    is_compared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class Taken:
     given_up: str = ""
     #: of the copy, decoded as an input is; None of a copy that was only planned, or where nobody asked for them.
     facts: MediaFacts | None = None
+    #: the first frames of the target and of the copy, where they were decoded.
+    firsts: tuple[VideoFrame | None, VideoFrame | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +119,11 @@ class _Source:
     container: InputContainer
     #: the pictures'; empty when one of them is hidden by an edit list or has no time.
     packets: tuple[Shown, ...]
-    digests: _Digests
+    digests: Digests
     #: of a small file, pictures and sound, for the first copy only: they get its times. None: they must be read again.
     kept: list[Packet[Stream]] | None
+    #: the target's, where it was asked for.
+    target_first: VideoFrame | None = None
 
     def take_kept(self) -> list[Packet[Stream]] | None:
         """Those, once."""
@@ -177,8 +184,13 @@ def remux(
                         raise ResultInvalidError(_NOT_COPIED) from error
                     continue
                 _refuse_tags(copy)
-                facts = movies.probe_open(copy, out, kind, limits, tally=tally) if is_probed else None
-                return replace(plan.taken, given_up=plan.taken.given_up or given_up, facts=facts)
+                facts, first = movies.examine(copy, out, kind, limits, tally=tally) if is_probed else (None, None)
+                return replace(
+                    plan.taken,
+                    given_up=plan.taken.given_up or given_up,
+                    facts=facts,
+                    firsts=(source.target_first, first),
+                )
     raise ResultInvalidError(_NOT_COPIED)
 
 
@@ -204,11 +216,13 @@ def _plans(kind: MediaType, source: _Source, like: Like | None, limits: Limits) 
 
 def _plan(kind: MediaType, source: _Source, like: Like, limits: Limits) -> _Plan:
     """What to take from the target. Nothing when the numbers of frames differ: then no time of it means anything."""
-    digests = _Digests()
+    digests = Digests()
     with movies.open_movie(like.path, like.kind) as target:
         tally = movies.tally_open(target, like.path, limits, see=digests.take_sound)
         fps = movies.rate(movies.only_video_stream(target), tally)
         is_carried = _is_carried(target, kind)
+        if like.is_compared:
+            source.target_first = movies.first_frame(target, tally)
     starts = tuple(sorted(tally.pts))
     if not starts:
         return _Plan()
@@ -241,7 +255,7 @@ def _survey(container: InputContainer, path: Path) -> _Source:
     codec = stream.codec.canonical_name
     shown: list[Shown] = []
     kept: list[Packet[Stream]] | None = [] if path.stat().st_size <= movies.KEPT_BYTES else None
-    is_hiding, digests = False, _Digests()
+    is_hiding, digests = False, Digests()
     for packet in container.demux([stream, *container.streams.audio]):
         if not packet.size:
             continue
@@ -389,41 +403,13 @@ def _decoded_at(packet: Packet[Stream]) -> float:
 # ------------------------------------------------------------------------------------------------------------ checking
 
 
-class _Digests:
-    """Digests of a file's streams, over their packets' bytes in order."""
-
-    def __init__(self) -> None:
-        self._pictures = blake3()
-        self._sounds: dict[int, blake3] = {}
-
-    def take(self, packet: Packet[Stream]) -> None:
-        """The next packet, of the one picture stream or of a sound."""
-        if packet.stream.type == "audio":
-            self.take_sound(packet)
-        else:
-            self._pictures.update(memoryview(packet))
-
-    def take_sound(self, packet: Packet[Stream]) -> None:
-        """The same; pictures are passed over."""
-        if packet.stream.type == "audio":
-            self._sounds.setdefault(packet.stream_index, blake3()).update(memoryview(packet))
-
-    def pictures(self) -> bytes:
-        """Of the pictures."""
-        return self._pictures.digest()
-
-    def sounds(self) -> tuple[bytes, ...]:
-        """Of each track that has any sound, in their order."""
-        return tuple(found.digest() for _, found in sorted(self._sounds.items()))
-
-
 def _check(copy: InputContainer, out: Path, plan: _Plan, source: _Source, limits: Limits) -> movies.Tally:
     """Read the copy back, once; what its packets say.
 
     Raises:
         _NotAsPlannedError: other pictures, sound or times.
     """
-    found = _Digests()
+    found = Digests()
     written = movies.tally_open(copy, out, limits, see=found.take)
     sounds = source.digests.sounds() if plan.sound is None else plan.sound_digests
     if (found.pictures(), found.sounds()) != (source.digests.pictures(), sounds):

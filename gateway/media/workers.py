@@ -25,7 +25,7 @@ from gateway.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
-from gateway.interfaces import Comparison
+from gateway.interfaces import Cleaned, Comparison
 from gateway.media.limits import Limits
 from gateway.media.process import Child, ChildLostError
 
@@ -211,8 +211,15 @@ class MediaWorkers:
         return Survey(bool(done["is_flat"]), done["drift"], bool(done["source_is_flat"]), bool(done["is_black"]))
 
     async def clean(
-        self, path: Path, out: Path, *, like: Path | None = None, keeps: frozenset[Keeps] = KEEPS_ALL
-    ) -> MediaFacts:
+        self,
+        path: Path,
+        out: Path,
+        *,
+        like: Path | None = None,
+        keeps: frozenset[Keeps] = KEEPS_ALL,
+        is_compared: bool = False,
+        crf: int | None = None,
+    ) -> Cleaned:
         """Write a copy of a result without the upstream's private metadata, pictures untouched.
 
         Args:
@@ -222,6 +229,8 @@ class MediaWorkers:
                 where the container takes it; a GIF gets the delays and the loop of a GIF, a PNG the colour profile of a
                 still. Anything else stays as it came. None: as it came.
             keeps: what of it to take: ``FPS`` is the timing, ``AUDIO`` the sound.
+            is_compared: lay the first frame beside that of ``like``, as both are at hand; a still is compared whole.
+            crf: of the template's encoder; None for a lossless one.
 
         Returns:
             Facts of the copy, decoded as an input is. Nothing is left at ``out`` when it fails.
@@ -236,6 +245,8 @@ class MediaWorkers:
             "out": str(out),
             "like": None if like is None else str(like),
             "keeps": sorted(keeps),
+            "is_compared": is_compared and like is not None,
+            "compared_at_crf": crf,
             "limits": self._limits.for_results().to_json(),
         }
         try:
@@ -247,7 +258,7 @@ class MediaWorkers:
             raise
         if done["given_up"]:
             _LOG.info("media_result_not_matched", reason=done["given_up"])
-        return MediaFacts.from_json(done["facts"])
+        return Cleaned(MediaFacts.from_json(done["facts"]), bool(done["is_changed"]))
 
     async def measure(self, path: Path) -> MediaFacts | None:
         """What a picture or video is that an upstream made and that is passed on as it is.

@@ -125,6 +125,16 @@ async def test_all_frames_are_compared_before_a_video_is_called_unchanged(engine
     assert engine.media.compared == [False, True]
 
 
+async def test_a_result_that_is_plainly_another_picture_is_not_decoded_again_to_be_compared(engine):
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit(b"video:same")
+    gpu.prompt.start()
+    gpu.prompt.succeed(engine.result_node("faceswap_video"), b"video:plain swap", "out_00001-audio.mp4")
+    await engine.until("succeeded", job_id)
+    assert engine.media.compared == []
+
+
 async def test_a_lost_attempt_is_tried_on_another_upstream(engine):
     first, second = engine.new_upstream("gpu-1"), engine.new_upstream("gpu-2")
     await engine.start(first, second)

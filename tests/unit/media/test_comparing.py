@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
 from gateway.audit import movement_limit
-from gateway.media import comparing, movies
+from gateway.media import child, comparing, movies
+from gateway.media.limits import Limits
 from gateway.sniffing import GIF, JPEG, MP4, PNG
 
 
@@ -150,3 +152,68 @@ def test_a_gif_written_anew_from_a_gif_is_unchanged_and_a_faint_swap_in_it_is_se
     assert found.changed
     # What reducing a video's colours moves would have hidden it.
     assert found.largest_movement < movement_limit(None, palette=True)
+
+
+# ----------------------------------------------------------------------------------------- a first look, while cleaning
+
+
+@pytest.fixture
+def looked_at(studio):
+    """Whether a copy's first frame shows that it is changed, as the child says."""
+
+    def ask(target, result, *, is_compared=True):
+        task = {
+            "do": "clean",
+            "path": str(result),
+            "out": str(studio.folder / "copy"),
+            "like": str(target),
+            "keeps": ["audio", "fps"],
+            "limits": Limits().for_results().to_json(),
+            "is_compared": is_compared,
+            "compared_at_crf": 18,
+        }
+        return child.answer(task)["done"]["is_changed"]
+
+    return ask
+
+
+def test_a_first_look_tells_a_swap_from_what_was_only_encoded_anew(studio, target, looked_at):
+    pictures = reread(target)
+    swap = studio.video("swap.mp4", [swapped(picture) for picture in pictures])
+    again = studio.video("again.mp4", pictures)
+    assert looked_at(target, swap)
+    assert not looked_at(target, again)
+    assert not looked_at(target, swap, is_compared=False)
+
+
+def test_a_first_look_sees_the_first_frame_only(studio, target, looked_at):
+    first, *others = reread(target)
+    late = studio.video("late.mp4", [first, *map(swapped, others)])
+    assert not looked_at(target, late)
+    assert compare(target, late).changed
+
+
+def test_a_first_look_at_a_still_sees_all_of_it(studio, looked_at):
+    picture = studio.frames(1)[0]
+    target, same, other = (studio.folder / name for name in ("target.png", "same.png", "other.png"))
+    Image.fromarray(picture).save(target)
+    Image.fromarray(picture).save(same, compress_level=1)
+    Image.fromarray(swapped(picture)).save(other)
+    assert looked_at(target, other)
+    assert not looked_at(target, same)
+
+
+def test_a_first_look_agrees_with_a_second_one_of_large_files_it_takes_none(studio, target, looked_at, monkeypatch):
+    swap = studio.video("swap.mp4", [swapped(picture) for picture in reread(target)])
+    monkeypatch.setattr(movies, "KEPT_BYTES", 0)
+    assert not looked_at(target, swap)
+    assert compare(target, swap).changed
+
+
+def test_a_target_that_cannot_be_decoded_is_no_fault_of_its_result(studio, target, looked_at):
+    data = bytearray(target.read_bytes())
+    with av.open(str(target)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    for at, size in packets:
+        data[at : at + size] = b"\xff" * size
+    assert not looked_at(studio.write("broken.mp4", bytes(data)), studio.video("swap.mp4", reread(target)))

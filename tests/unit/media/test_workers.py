@@ -71,7 +71,7 @@ async def test_a_day_at_the_desk(studio):
             await media.sample(studio.folder / "cut.png", into, field="image", most=3, longest_side=48)
         assert refused.value.field == "image"
         out = studio.folder / "out.png"
-        assert (await media.clean(still, out)).width == 30
+        assert (await media.clean(still, out)).facts.width == 30
         assert b"private-name" not in out.read_bytes()
         moving = studio.folder / "moving.webp"
         Image.new("RGB", (30, 20)).save(moving, save_all=True, append_images=[Image.new("RGB", (30, 20), "red")])
