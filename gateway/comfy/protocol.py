@@ -282,7 +282,7 @@ class Session:
             there are no requests, and no earlier deadline.
         """
         parsed = frames.parse_text(frame)
-        self._frame_came(now)
+        self._last_frame_at, self._frame_due = now, None
         if isinstance(parsed, frames.ProgressTick):
             prompt = self._prompts.get(parsed.prompt_id)
             if prompt is not None and prompt.narrator.has_started:  # so it is known, and its silence counts already
@@ -312,7 +312,7 @@ class Session:
 
     def binary(self, frame: bytes, *, now: float) -> None:
         """A binary frame came."""
-        self._frame_came(now)
+        self._last_frame_at, self._frame_due = now, None
         picture = frames.parse_binary(frame)
         if picture is None:
             return
@@ -324,10 +324,6 @@ class Session:
         self._heard(prompt, now)
         node_id = prompt.narrator.display(picture.node_id) if picture.node_id is not None else None
         self._messages.append(Preview(prompt.id, node_id, picture.content_type, picture.data))
-
-    def _frame_came(self, now: float) -> None:
-        self._last_frame_at = now
-        self._frame_due = None
 
     def _expect_frame(self, prompt: _Prompt, now: float) -> None:
         """A frame about this prompt should have come on this socket by now; if none comes soon, it is mute."""
