@@ -15,6 +15,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
 
 from gateway.audit import Keeps, MediaKind
+from gateway.delivering import NAME as TARGET_NAME
 from gateway.pricing import PricePer
 
 #: Value of the key ``schema``; raised when a key changes its meaning.
@@ -262,6 +263,8 @@ class Manifest:
     free_below_bytes: Annotated[StrictInt, Field(ge=0)] = 0
     #: A running job of it that says nothing for so long is given up; None: as the gateway's setting says.
     stall_seconds: Annotated[Number, Field(gt=0, le=7 * 86_400)] | None = None
+    #: Name of the target that its jobs' outputs are put to, unless the job or its key says otherwise.
+    deliver_to: Annotated[StrictStr, Field(pattern=rf"^{TARGET_NAME.pattern}$")] | None = None
     #: Whether a pool that cannot run it lacks nothing: it wants models that few have.
     optional: StrictBool = False
     #: ``[stand_in]``: it is used only where no upstream that works can run another template for the task, and says so.

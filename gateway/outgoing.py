@@ -21,6 +21,7 @@ from gateway.blobs.dialing import GuardedBackend, SystemResolver, dial, resolve_
 from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.blobs.putting import UrlPutter
 from gateway.data_dir import StartError
+from gateway.engine.bucket_target import BucketTarget
 from gateway.engine.bus import LocalBus
 from gateway.engine.carrier import Carrier
 from gateway.engine.courier import Courier
@@ -33,6 +34,7 @@ from gateway.holding import Keeper
 from gateway.interfaces import Blobs, Clock, DeliveryTarget, Store
 from gateway.safety import Endpoint, SafeUrl, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
+from gateway.storage_builder import open_bucket
 from gateway.webhooks.delivery import Deliverer
 from gateway.webhooks.sealing import KEY_FILE, FileSealer, KeyFileError
 
@@ -153,6 +155,16 @@ class Kept:
     clock: Clock
 
 
+async def _targets(stack: AsyncExitStack, settings: Settings, blobs: Blobs) -> Mapping[str, DeliveryTarget]:
+    """Where results may be put by name. Nothing is asked of them. Raises StartError."""
+    targets: dict[str, DeliveryTarget] = {}
+    for name, place in settings.target_places.items():
+        bucket = await open_bucket(place, setting=f"GATEWAY_DELIVERY_TARGETS ({name})")
+        stack.push_async_callback(bucket.close)
+        targets[name] = BucketTarget(name, bucket, blobs)
+    return targets
+
+
 async def open_post_office(
     stack: AsyncExitStack,
     settings: Settings,
@@ -173,7 +185,7 @@ async def open_post_office(
     sender = outside.deliverer(stack, clock)
     courier = Courier(store, sender, secrets, clock, tell=tell, may_act=may_act)
     webhooks = Webhooks(store.webhooks, secrets, sender, clock, new_id, on_message=courier.wake)
-    targets: Mapping[str, DeliveryTarget] = {}
+    targets = await _targets(stack, settings, blobs)
     putter = outside.putter(stack, blobs, clock)
     carrier = Carrier(store, blobs, bus, putter, targets, sealer, clock, may_act=may_act)
     deliveries = Deliveries(

@@ -21,6 +21,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from gateway.delivering import NAME as TARGET_NAME
 from gateway.object_url import ObjectUrl, parse_object_url
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -50,6 +51,16 @@ OUR_COMFYUI_ARGUMENTS = frozenset(
     {"--listen", "--port", "--tls-keyfile", "--tls-certfile", "--cuda-device", "--database-url"}
     | {f"--{folder}-directory" for folder in ("input", "output", "temp", "user")}
 )
+
+
+def _target(entry: str) -> tuple[str, ObjectUrl]:
+    """A target and its name. Raises ValueError with a sentence for the operator."""
+    name, _, url = entry.partition("=")
+    if not TARGET_NAME.fullmatch(name.strip()):
+        # Not repeated: an entry that is cut wrongly may hold anything.
+        msg = "DELIVERY_TARGETS takes name=s3://bucket/prefix, the name a word of a to z, 0 to 9, - and _"
+        raise ValueError(msg)
+    return name.strip(), parse_object_url(url.strip(), setting=f"DELIVERY_TARGETS, {name.strip()}")
 
 
 class Settings(BaseSettings):
@@ -97,6 +108,11 @@ class Settings(BaseSettings):
         ByteSize(4 * 1024**3),
         gt=0,
         description="What of STORAGE_URL is kept on the local disk as well, besides what is in use.",
+    )
+    delivery_targets: Names = Field(
+        (),
+        max_length=32,
+        description="Where jobs, keys and templates may have results put by name: name=s3://bucket/prefix?endpoint=…&region=…",
     )
     workflows_dir: Path | None = Field(
         None, description="Folder of templates; ./workflows when it exists, else the shipped ones."
@@ -183,6 +199,15 @@ class Settings(BaseSettings):
     def _storage_is_a_place(cls, value: str | None) -> str | None:
         if value is not None:
             parse_object_url(value, setting="STORAGE_URL")
+        return value
+
+    @field_validator("delivery_targets")
+    @classmethod
+    def _targets_are_named_places(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [name for name, _ in map(_target, value)]
+        if len(set(names)) != len(names):
+            msg = "DELIVERY_TARGETS names one target twice"
+            raise ValueError(msg)
         return value
 
     @field_validator("upstreams")
@@ -297,6 +322,11 @@ class Settings(BaseSettings):
     def storage_place(self) -> ObjectUrl | None:
         """Where inputs and results are kept; None: in the data directory."""
         return None if self.storage_url is None else parse_object_url(self.storage_url, setting="STORAGE_URL")
+
+    @property
+    def target_places(self) -> dict[str, ObjectUrl]:
+        """Where results may be put, by name."""
+        return dict(map(_target, self.delivery_targets))
 
     @property
     def embedded_worker_count(self) -> int:

@@ -161,6 +161,8 @@ class Template:
     stand_in: WarningEntry | None
     #: Whether a pool that cannot run it lacks nothing.
     optional: bool
+    #: Name of the target that its jobs' outputs are put to; None: they stay with us.
+    deliver_to: str | None
     #: Ids of the nodes that do the work.
     swap_nodes: tuple[str, ...]
     #: Node id -> node, read.
@@ -255,6 +257,7 @@ def load_template(name: str, toml_text: str, graph_text: str) -> Template:
         licences=manifest.licences,
         stand_in=manifest.stand_in,
         optional=manifest.optional,
+        deliver_to=manifest.deliver_to,
         swap_nodes=_swap_nodes(manifest, places),
         nodes=nodes,
         graph=graph,

@@ -95,6 +95,7 @@ def template_of(workflow: Workflow, pricing: Pricing) -> Template:
         licences=(),
         stand_in=None,
         optional=False,
+        deliver_to=None,
         swap_nodes=(),
         nodes=nodes,
         graph=workflow.graph,

@@ -6,7 +6,7 @@ itself, so that both take and tell the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from starlette.requests import Request
@@ -48,6 +48,7 @@ KEY_FIELDS: Final = frozenset(
         "credits",
         "nodes_deny",
         "nodes_allow",
+        "deliver_to",
     }
 )
 
@@ -68,8 +69,17 @@ async def create_user(accounts: Accounts, body: Body) -> dict[str, object]:
     return user_body(user)
 
 
-async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: float) -> dict[str, object]:
+async def create_key(
+    accounts: Accounts, credits_of: Credits, body: Body, now: float, targets: Collection[str] | None = None
+) -> dict[str, object]:
     """Make the key that a body asks for, and tell it; ``credits`` go to its user's permanent purse.
+
+    Args:
+        accounts: where it is made.
+        credits_of: where its user's credits are.
+        body: what is asked for.
+        now: Unix seconds.
+        targets: those that ``deliver_to`` may name; None where nobody knows them.
 
     Raises:
         InvalidInputError: a field cannot be, or the user would have more credits than anybody may.
@@ -90,7 +100,11 @@ async def create_key(accounts: Accounts, credits_of: Credits, body: Body, now: f
         expires_at=None if lasts is None else now + lasts,
         nodes_deny=None if body.get("nodes_deny") is None else _words(body, "nodes_deny"),
         nodes_allow=None if body.get("nodes_allow") is None else _words(body, "nodes_allow"),
+        deliver_to=_text(body, "deliver_to"),
     )
+    if new.deliver_to is not None and targets is not None and new.deliver_to not in targets:
+        known = ", ".join(sorted(targets)) or "none: set GATEWAY_DELIVERY_TARGETS"
+        raise InvalidInputError(f"There is no target {new.deliver_to[:64]!r}; there are: {known}.", field="deliver_to")
     told = await accounts.create_key(new)
     if given:
         try:
@@ -148,6 +162,7 @@ def key_body(holder: Keyholder) -> dict[str, object]:
         "scopes": sorted(scope.value for scope in key.scopes),
         "nodes_deny": _sorted(key.nodes_deny),
         "nodes_allow": _sorted(key.nodes_allow),
+        "deliver_to": key.deliver_to,
         "created_at": timestamp(key.created_at),
         "expires_at": _moment(key.expires_at),
         "revoked_at": _moment(key.revoked_at),
@@ -191,9 +206,10 @@ async def get_keys(request: Request, call: Call) -> Response:
 
 
 async def post_key(request: Request, call: Call) -> Response:
-    """``POST /-/keys`` {name, user?, limits, scopes and lists?, is_test?, expires_in_seconds?, credits?}."""
+    """``POST /-/keys`` {name, user?, limits, scopes, lists and deliver_to?, is_test?, expires_in_seconds?, credits?}."""
     body, service = await _body(request, call), call.service
-    return json_response(await create_key(service.accounts, service.credits, body, service.clock.now()), 201)
+    targets, now = call.window.settings.target_places, service.clock.now()
+    return json_response(await create_key(service.accounts, service.credits, body, now, targets), 201)
 
 
 async def delete_key(request: Request, call: Call) -> Response:

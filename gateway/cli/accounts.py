@@ -73,6 +73,7 @@ def create_key(
     scopes: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
     nodes_deny: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
     nodes_allow: Annotated[list[str] | None, cyclopts.Parameter(consume_multiple=True, negative=())] = None,
+    deliver_to: str | None = None,
     expires_in_days: float | None = None,
     test: Annotated[bool, cyclopts.Parameter(negative=())] = False,
     url: Url = None,
@@ -90,6 +91,7 @@ def create_key(
         scopes: what it may do: jobs (the default), admin.
         nodes_deny: patterns of node classes that its own workflows may not use, beside those that the gateway denies.
         nodes_allow: patterns of the only node classes that they may use, of those that the gateway allows.
+        deliver_to: one of GATEWAY_DELIVERY_TARGETS, where the outputs of its jobs are put.
         expires_in_days: when it ends by itself; never when not given.
         test: make it begin with cfg_test_, for scanners of secrets; it opens the same.
         url: base URL of the gateway.
@@ -106,6 +108,7 @@ def create_key(
         "scopes": _listed(scopes) if scopes else None,
         "nodes_deny": None if nodes_deny is None else _listed(nodes_deny),
         "nodes_allow": None if nodes_allow is None else _listed(nodes_allow),
+        "deliver_to": deliver_to,
         "expires_in_seconds": None
         if expires_in_days is None
         else _seconds(expires_in_days, _DAY_SECONDS, "--expires-in-days"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import tempfile
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
 from gateway.cli.findings import Finding, fail, ok
@@ -13,8 +13,10 @@ from gateway.errors import StorageUnreachableError
 from gateway.interfaces import Bucket
 from gateway.settings import Settings
 from gateway.storage_builder import open_bucket
+from gateway.template import Template
 
 _SUBJECT = "storage"
+_DELIVERY = "delivery"
 _BYTES = b"comfygate doctor"
 #: What is allowed by what, as Amazon calls it; others took the names over.
 _RIGHTS = {
@@ -43,6 +45,41 @@ async def check_storage(settings: Settings) -> AsyncIterator[Finding]:
         await bucket.close()
 
 
+async def check_targets(settings: Settings, templates: Sequence[Template]) -> AsyncIterator[Finding]:
+    """Whether results can be put to each target, and whether those that templates name are there."""
+    for name, place in settings.target_places.items():
+        setting = f"GATEWAY_DELIVERY_TARGETS ({name})"
+        try:
+            bucket = await open_bucket(place, setting=setting)
+        except StartError as error:
+            sentence, _, remedy = str(error).partition(": ")
+            yield fail(_DELIVERY, sentence, remedy)
+            continue
+        try:
+            yield await _try_target(bucket, name, setting)
+        finally:
+            await bucket.close()
+    for template in templates:
+        if template.deliver_to not in {None, *settings.target_places}:
+            sentence = f"template {template.name} delivers to {template.deliver_to}, and there is no such target"
+            yield fail(_DELIVERY, sentence, "name it in GATEWAY_DELIVERY_TARGETS, or mend deliver_to in template.toml")
+
+
+async def _try_target(bucket: Bucket, name: str, setting: str) -> Finding:
+    """A small object is put there and looked at, as with each delivery, and taken away; that it may be is not needed."""
+    key = f"doctor/{secrets.token_hex(8)}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe"
+        path.write_bytes(_BYTES)
+        wrong = await _step("write", bucket.put(key, path), setting)
+        left = None if wrong else await _step("delete", bucket.delete(key), setting)
+    location = bucket.location("")
+    if wrong:
+        return fail(_DELIVERY, f"{name}, {location}: {wrong[0]}", wrong[1])
+    more = f"; it may not delete, so {key} stays there" if left else ""
+    return ok(_DELIVERY, f"{name}, {location} can be written to{more}")
+
+
 async def _try(bucket: Bucket) -> Finding:
     key = f"doctor/{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory() as folder:
@@ -62,26 +99,26 @@ async def _try(bucket: Bucket) -> Finding:
     return ok(_SUBJECT, f"{location} can be written to, read, listed and deleted from")
 
 
-async def _step(name: str, step: Awaitable[object]) -> tuple[str, str] | None:
+async def _step(name: str, step: Awaitable[object], setting: str = "GATEWAY_STORAGE_URL") -> tuple[str, str] | None:
     """(what is wrong, what to do), or None."""
     try:
         await step
     except StorageUnreachableError as error:
-        return f"it is not possible to {name} ({error.reason})", _remedy(name, error)
+        return f"it is not possible to {name} ({error.reason})", _remedy(name, error, setting)
     except FileNotFoundError:
         return f"it is not possible to {name} (nothing is there)", "see whether the bucket keeps what is written"
     return None
 
 
-def _remedy(name: str, error: StorageUnreachableError) -> str:
+def _remedy(name: str, error: StorageUnreachableError, setting: str) -> str:
     if not error.is_refusal:
-        return "see whether the endpoint in GATEWAY_STORAGE_URL is right, runs, and can be reached from here"
+        return f"see whether the endpoint in {setting} is right, runs, and can be reached from here"
     for said, remedy in (
-        ("NoSuchBucket", "make the bucket, or mend its name in GATEWAY_STORAGE_URL"),
+        ("NoSuchBucket", f"make the bucket, or mend its name in {setting}"),
         ("SignatureDoesNotMatch", "mend AWS_SECRET_ACCESS_KEY; a region that is wrong does it too"),
         ("InvalidAccessKeyId", "mend AWS_ACCESS_KEY_ID"),
         ("RequestTimeTooSkewed", "set this machine's clock"),
-        ("Redirect", "name the region of the bucket in GATEWAY_STORAGE_URL"),
+        ("Redirect", f"name the region of the bucket in {setting}"),
     ):
         if said in error.reason:
             return remedy

@@ -63,6 +63,8 @@ async def _asked(settings: Settings, templates: Sequence[Template]) -> AsyncIter
     """What others have to be asked for."""
     async for finding in checks_storage.check_storage(settings):
         yield finding
+    async for finding in checks_storage.check_targets(settings, templates):
+        yield finding
     async for finding in checks_safety.check_safety(settings):
         yield finding
     async for finding in checks_pool.check_upstreams(settings, templates):

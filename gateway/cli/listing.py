@@ -112,9 +112,10 @@ def show_keys(rows: list[Any]) -> None:
 
 
 def rules_of(key: Any) -> list[str]:
-    """A line for each list of node classes that a key has."""
+    """A line for each list of node classes that a key has, and for where its outputs go."""
     lists = (("nodes_deny", "no node class like"), ("nodes_allow", "only node classes like"))
-    return [f"its own workflows: {how} {', '.join(key[name])}" for name, how in lists if key.get(name)]
+    rules = [f"its own workflows: {how} {', '.join(key[name])}" for name, how in lists if key.get(name)]
+    return [*rules, f"outputs are put to {key['deliver_to']}"] if key.get("deliver_to") else rules
 
 
 def _key_state(key: Any) -> str:

@@ -37,6 +37,7 @@ from gateway.accounts import (
     key_text,
     shown_prefix,
 )
+from gateway.delivering import checked_name as checked_name_of_target
 from gateway.errors import GatewayError, InvalidInputError, NotFoundError
 from gateway.interfaces import AccountStore, Clock
 
@@ -66,6 +67,8 @@ class NewKey:
     #: Patterns of node classes, as ``Key`` has them; None: no list of its own.
     nodes_deny: Sequence[str] | None = None
     nodes_allow: Sequence[str] | None = None
+    #: Name of a target.
+    deliver_to: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,7 @@ class Accounts:
             expires_at=new.expires_at,
             nodes_deny=_patterns(new.nodes_deny, "nodes_deny"),
             nodes_allow=_patterns(new.nodes_allow, "nodes_allow"),
+            deliver_to=None if new.deliver_to is None else checked_name_of_target(new.deliver_to, "deliver_to"),
         )
         made = self._new_user(new.name, DEFAULT_TIER, email_verified=False) if user is None else None
         return Told(await self._store.create_key(key, hash_of(text), new_user=made), text)

@@ -145,7 +145,7 @@ class Intake:
             price=price_of(template.pricing, facts.get(TARGET_ROLE), target.size_bytes if target else 0),
             promise=submission.promise,
             warnings=warnings,
-            extra=await self._deliveries.with_default(submission.extra, submission.owner, None),
+            extra=await self._deliveries.with_default(submission.extra, submission.owner, template.deliver_to),
             consent=submission.consent,
         )
         recorded = await self._recorder.create(new, max_queue=self._settings.max_queue)

@@ -84,8 +84,8 @@ async def test_a_key_is_found_by_its_hash_with_its_user(book):
     assert await book.keys(after="", limit=9) == [made]
 
 
-async def test_lists_of_node_classes_are_kept_with_the_key(book):
-    limited = replace(KEY, nodes_deny=frozenset({"B*", "A é"}), nodes_allow=frozenset({"Save*"}))
+async def test_lists_of_node_classes_and_a_target_are_kept_with_the_key(book):
+    limited = replace(KEY, nodes_deny=frozenset({"B*", "A é"}), nodes_allow=frozenset({"Save*"}), deliver_to="archive")
     half = replace(KEY, id="k-2", name="phone", nodes_allow=frozenset({"*"}))
     made = [await book.create_key(limited, FIRST), await book.create_key(half, SECOND)]
     assert [holder.key for holder in made] == [limited, half]

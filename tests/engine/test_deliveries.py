@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,22 @@ from gateway.accounts import Key, Scope, User, hash_of
 from gateway.blobs.fetch import UrlFetcher
 from gateway.blobs.putting import UrlPutter
 from gateway.delivering import MAX_REFUSALS, Answer, DeliveryState, Named, Reason, Urls
+from gateway.engine.bucket_target import BucketTarget
 from gateway.engine.carrier import MAX_PER_HOST, MAX_PER_OWNER
-from gateway.errors import ConflictError, InvalidInputError, LeaseLostError, NotFoundError
+from gateway.engine.deliveries import TIDY_SECONDS, UNFINISHED_SECONDS
+from gateway.engine.errands import AGAIN_SECONDS
+from gateway.errors import (
+    ConflictError,
+    InvalidInputError,
+    LeaseLostError,
+    NotFoundError,
+    StorageFullError,
+    StorageUnreachableError,
+)
 from gateway.ledger import Purse
 from gateway.outbox import REST_SECONDS, SCHEDULE_SECONDS
 from gateway.safety import UrlMode, UrlPolicy
+from tests.fakes.bucket import MemoryBucket
 from tests.fakes.storage import CREATED, DOWN
 
 URL = "https://store.example.net/results/one.png?X-Amz-Signature=secret"
@@ -307,6 +319,109 @@ async def test_a_key_with_a_target_names_no_other(carrying):
         await carrying.deliveries.wish(Named("other"), "k-1")
     assert await carrying.deliveries.wish(Named("archive"), "k-1")
     assert await carrying.deliveries.wish(Named("other"), "k-2")
+
+
+async def test_a_template_s_target_is_where_its_files_go_unless_job_or_key_say_otherwise(workflows, carrying):
+    for name in ("archive", "other"):
+        carrying.storage.add_target(name)
+    for path in workflows.glob("faceswap_image*/template.toml"):
+        path.write_text(f'deliver_to = "other"\n{path.read_text()}')
+    await carrying.catalog.load()
+    await give_key(carrying, "k-1", "archive")
+    assert (await the(carrying, await job_to(carrying, None))).target == "other"
+    assert (await the(carrying, await job_to(carrying, None, owner="k-1"))).target == "archive"
+    assert (await the(carrying, await job_to(carrying, Named("archive")))).target == "archive"
+    assert (await the(carrying, await job_to(carrying, Urls((URL,))))).target is None
+
+
+async def test_a_template_that_names_a_target_that_nobody_has_costs_no_result(workflows, carrying):
+    for path in workflows.glob("faceswap_image*/template.toml"):
+        path.write_text(f'deliver_to = "other"\n{path.read_text()}')
+    await carrying.catalog.load()
+    job_id = await job_to(carrying, None)
+    assert (await the(carrying, job_id)).reason is Reason.NO_TARGET
+    assert len((await carrying.job(job_id)).results) == 1
+
+
+async def test_what_killed_puts_left_in_targets_is_taken_away_when_it_is_old(carrying):
+    carrying.storage.add_target("archive")
+    tidying = asyncio.create_task(carrying.deliveries.keep_tidy())
+    await carrying.settle()
+    await carrying.pass_time(TIDY_SECONDS)
+    tidying.cancel()
+    now = carrying.clock.now()
+    kept = [now - TIDY_SECONDS - UNFINISHED_SECONDS, now - UNFINISHED_SECONDS]
+    assert carrying.storage.tidied == [("archive", moment) for moment in kept]
+
+
+# ---- a bucket
+
+
+class Files:
+    """``held`` of a blob store, over the bytes of a fake, which lie in memory; raises ``failure``, when there is one."""
+
+    def __init__(self, engine, folder):
+        self._engine = engine
+        self._path = folder / "held"
+        self.failure = None
+
+    @asynccontextmanager
+    async def held(self, blob_hash):
+        if self.failure is not None:
+            raise self.failure
+        self._path.write_bytes(self._engine.blobs.stored[blob_hash])
+        yield self._path
+
+
+@pytest.fixture
+def bucket(carrying, tmp_path):
+    made = MemoryBucket(carrying.clock.now)
+    carrying.files = Files(carrying, tmp_path)
+    carrying.storage.targets["archive"] = BucketTarget("archive", made, carrying.files)
+    return made
+
+
+async def test_a_bucket_has_the_file_under_its_job_with_type_and_name(carrying, bucket):
+    job_id = await job_to(carrying, Named("archive"))
+    delivery = await the(carrying, job_id)
+    (key,) = bucket.kept
+    assert key == f"{job_id}/{delivery.file_name}"
+    kept = bucket.kept[key]
+    assert (kept.data, kept.content_type, kept.filename) == (b"image:swapped", "image/png", delivery.file_name)
+    assert delivery.place == f"s3://memory/{key}"
+
+
+async def test_a_bucket_that_does_not_answer_gets_it_later_and_its_sentence_is_for_the_log_alone(
+    carrying, bucket, logged
+):
+    bucket.failure = StorageUnreachableError("away", reason="PutObject: AccessDenied", is_refusal=True)
+    job_id = await job_to(carrying, Named("archive"))
+    delivery = await the(carrying, job_id)
+    assert (delivery.state, delivery.reason, delivery.last_status) == (
+        DeliveryState.PENDING,
+        Reason.UNREACHABLE,
+        None,
+    )
+    assert "AccessDenied" in str(logged)
+    bucket.failure = None
+    await carrying.pass_time(SCHEDULE_SECONDS[1])
+    assert (await the(carrying, job_id)).state is DeliveryState.DELIVERED
+
+
+async def test_a_disk_that_is_full_costs_no_attempt(carrying, bucket):
+    carrying.files.failure = StorageFullError("There is no room left.")
+    job_id = await job_to(carrying, Named("archive"))
+    assert (await the(carrying, job_id)).attempts == 0
+    carrying.files.failure = None
+    await carrying.pass_time(AGAIN_SECONDS)
+    assert (await the(carrying, job_id)).state is DeliveryState.DELIVERED
+
+
+async def test_a_file_that_is_gone_is_not_put_into_a_bucket(carrying, bucket):
+    carrying.files.failure = FileNotFoundError()
+    job_id = await job_to(carrying, Named("archive"))
+    assert (await the(carrying, job_id)).reason is Reason.EXPIRED
+    assert bucket.kept == {}
 
 
 # ---- the dead and the living

@@ -1,4 +1,4 @@
-"""Results of a whole gateway put to a place over TLS on loopback: one that fails at first, and a gateway that is killed."""
+"""Results of a whole gateway put to places on loopback that fail or are away at first, and a gateway that is killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import hashlib
 import pytest
 
 from tests.tools import faceswap_client
-from tests.tools.gateway_process import GatewayProcess
+from tests.tools.gateway_process import GatewayProcess, free_port
+from tests.tools.object_servers import BUCKET, SECRET_KEY, ObjectServer, know_us, program, rclone
 from tests.tools.put_receiver import HOST, PutReceiver
 from tests.tools.waiting import wait_until
 
@@ -58,3 +59,27 @@ async def test_a_place_that_failed_three_times_and_a_gateway_that_was_killed_lea
         assert "of-mine" not in log
         assert "one.png" not in log
         assert not [path for path in gateway.data_dir.glob("gateway.db*") if b"of-mine" in path.read_bytes()]
+
+
+@pytest.mark.long
+async def test_a_bucket_that_was_away_when_the_gateway_was_killed_has_the_file_once(tmp_path, material, monkeypatch):
+    know_us(monkeypatch)
+    port, buckets = free_port(), tmp_path / "rclone"
+    program("rclone")
+    url = ObjectServer("rclone", f"http://127.0.0.1:{port}").url("results")
+    with GatewayProcess(tmp_path / "gateway", {"DELIVERY_TARGETS": f"archive={url}"}, first=QUICK) as gateway:
+        async with gateway.client() as client:
+            fields = {"deliver_to": "archive", "output_name": "holiday"}
+            job_id = await faceswap_client.submit(client, fields, target_image=material.still, image=material.face())
+            await faceswap_client.ended(client, job_id)
+        await asyncio.to_thread(gateway.kill)
+        with rclone(buckets, port):
+            await asyncio.to_thread(gateway.start, wait_for_workers=False)
+            await wait_until(lambda: gateway.rows("SELECT 1 FROM deliveries WHERE state = 'delivered'"))
+            async with gateway.client() as client:
+                status = await faceswap_client.status(client, job_id)
+                content = (await client.get(status["result"])).content
+        there = {path: path.read_bytes() for path in (buckets / "buckets").rglob("*") if path.is_file()}
+        assert there == {buckets / "buckets" / BUCKET / "results" / job_id / "holiday.png": content}
+        assert status["deliveries"][0]["place"] == f"s3://{BUCKET}/results/{job_id}/holiday.png"
+        assert SECRET_KEY not in gateway.log.read_text()

@@ -112,3 +112,33 @@ def test_a_checkout_is_run_on_gpu_0_unless_others_are_named_and_no_worker_stands
 def test_what_no_comfyui_could_be_started_with_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         from_mapping(wrong)
+
+
+def test_targets_are_places_by_name():
+    settings = from_mapping(
+        {"delivery_targets": "archive=s3://bucket/results?endpoint=http://10.0.0.9:9000, eu=s3://other"}
+    )
+    places = settings.target_places
+    assert [(name, place.bucket, place.prefix) for name, place in places.items()] == [
+        ("archive", "bucket", "results"),
+        ("eu", "other", ""),
+    ]
+    assert places["archive"].endpoint == "http://10.0.0.9:9000"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "s3://bucket/x",
+        "Archive=s3://bucket",
+        "a b=s3://bucket",
+        "a=https://bucket",
+        "a=s3://k:secret@bucket",
+        "a=s3://b1b,a=s3://b2b",
+    ],
+)
+def test_a_target_that_cannot_be_is_refused_without_repeating_credentials(value):
+    with pytest.raises(ValidationError) as refused:
+        from_mapping({"delivery_targets": value})
+    assert "DELIVERY_TARGETS" in str(refused.value.errors(include_input=False))
+    assert "secret" not in str([error["msg"] for error in refused.value.errors()])

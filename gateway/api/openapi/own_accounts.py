@@ -32,6 +32,7 @@ from gateway.api.openapi.vocabulary import (
     json_answer,
     nullable,
 )
+from gateway.delivering import NAME as TARGET_NAME
 from gateway.errors import ConflictError, NotFoundError
 from gateway.ledger import MAX_CREDITS, EntryKind, Purse
 
@@ -73,6 +74,8 @@ class Key(Model):
     """Node classes that its own workflows may not use, beside those that the gateway denies; null: no more."""
     nodes_allow: list[str] | None
     """The only node classes that they may use, of those that the gateway allows; null: all of these."""
+    deliver_to: str | None
+    """Name of the target that the outputs of its jobs are put to, and of the only one that they may name."""
     created_at: Moment
     expires_at: Moment | None
     revoked_at: Moment | None
@@ -138,6 +141,7 @@ _KEY: Final = {
     "scopes": sorted(DEFAULT_SCOPES),
     "nodes_deny": ["KSampler*"],
     "nodes_allow": None,
+    "deliver_to": "archive",
     "created_at": _MOMENT,
     "expires_at": None,
     "revoked_at": None,
@@ -209,6 +213,14 @@ def key_fields() -> Mapping[str, Schema]:
         "nodes_allow": _patterns(
             "Patterns of the only node classes that the key's own workflows may use; they must be allowed by "
             "GATEWAY_NODES_ALLOW too."
+        ),
+        "deliver_to": nullable(
+            {
+                "type": "string",
+                "pattern": f"^{TARGET_NAME.pattern}$",
+                "description": "One of GATEWAY_DELIVERY_TARGETS: where the outputs of the key's jobs are put, unless a job says "
+                "a URL.",
+            }
         ),
     }
 

@@ -64,6 +64,18 @@ async def test_lists_of_node_classes_are_shown_as_they_were_given_and_outlast_a_
     assert (plain["nodes_deny"], plain["nodes_allow"]) == (None, None)
 
 
+async def test_a_key_s_target_is_one_that_there_is_and_outlasts_a_rotation():
+    app, _ = make(auth="keys", delivery_targets="archive=s3://bucket/a, eu=s3://bucket/b")
+    made = await call(app, "POST", "/-/keys", {"name": "laptop", "deliver_to": "archive"})
+    assert (made.status, made.json["deliver_to"]) == (201, "archive")
+    rotated = (await call(app, "POST", f"/-/keys/{made.json['id']}/rotate")).json
+    assert rotated["deliver_to"] == "archive"
+    for name in ("nowhere", "Not a name", "x" * 33):
+        refused = await call(app, "POST", "/-/keys", {"name": "other", "deliver_to": name})
+        assert (refused.status, refused.json["field"]) == (400, "deliver_to")
+    assert [key["deliver_to"] for key in (await call(app, "GET", "/-/keys")).json["keys"]] == ["archive"]
+
+
 async def test_a_key_whose_credits_are_too_many_is_not_left_behind():
     app, _ = make(auth="keys")
     most = {"name": "rich", "credits": MAX_CREDITS}

@@ -1,11 +1,12 @@
 """Against a bucket in memory, and nobody; ``tests/system/test_storage.py`` asks servers."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from gateway.cli import checks_storage
-from gateway.cli.checks_storage import check_storage
+from gateway.cli.checks_storage import check_storage, check_targets
 from gateway.cli.findings import Level
 from gateway.errors import StorageUnreachableError
 from gateway.settings import from_mapping
@@ -68,6 +69,47 @@ async def test_what_cannot_be_done_is_told_with_the_remedy(bucket, what, reason,
     assert says in found.sentence
     assert reason in found.sentence
     assert remedy in found.remedy
+
+
+async def targets(*templates, **settings):
+    settings = from_mapping({"delivery_targets": "archive=s3://bucket/results", **settings})
+    return [found async for found in check_targets(settings, templates)]
+
+
+async def test_a_target_that_takes_what_is_put_is_fine_and_is_left_as_it_was(bucket):
+    (found,) = await targets()
+    assert (found.level, bucket.kept) == (Level.OK, {})
+    assert "archive" in found.sentence
+
+
+@pytest.mark.parametrize(("what", "level"), [("put", Level.FAIL), ("delete", Level.OK)])
+async def test_a_target_need_not_let_anything_be_deleted(bucket, what, level):
+    asking = bucket._ask
+
+    def ask(name, key):
+        asking(name, key)
+        if name == what:
+            raise StorageUnreachableError("away", reason="AccessDenied (HTTP 403)", is_refusal=True)
+
+    bucket._ask = ask
+    (found,) = await targets()
+    assert found.level is level
+    assert ("s3:PutObject" in found.remedy) == (what == "put")
+
+
+async def test_a_target_that_does_not_answer_is_named_with_its_setting(bucket):
+    bucket.failure = StorageUnreachableError("away", reason="EndpointConnectionError")
+    (found,) = await targets()
+    assert found.level is Level.FAIL
+    assert "GATEWAY_DELIVERY_TARGETS (archive)" in found.remedy
+
+
+async def test_a_template_that_names_a_target_that_is_not_there_is_told(bucket):
+    astray = SimpleNamespace(name="mine", deliver_to="elsewhere")
+    known, plain = SimpleNamespace(name="a", deliver_to="archive"), SimpleNamespace(name="b", deliver_to=None)
+    _, found = await targets(known, astray, plain)
+    assert (found.level, "mine" in found.sentence, "elsewhere" in found.sentence) == (Level.FAIL, True, True)
+    assert await targets(plain, delivery_targets="") == []
 
 
 async def test_missing_credentials_are_told(monkeypatch):
