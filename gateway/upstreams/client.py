@@ -30,6 +30,8 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 #: Validating a large graph loads and hashes its input files.
 SUBMIT_SECONDS = 60.0
+#: A body no longer than this is sent as one: each piece is a step of its own in the HTTP library.
+WHOLE_BYTES = 1024 * 1024
 #: Between two pieces of a file, either way.
 PIECE_SECONDS = 60.0
 #: Per upstream: a socket's requests, uploads and a result or two; those kept stay open for the next.
@@ -219,8 +221,8 @@ class UpstreamClient:
         """PATCH a JSON value, answered whole."""
         return await self._send_json("PATCH", path, value, ANSWER_SECONDS)
 
-    async def upload(self, path: str, content: bytes | AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
-        """POST a body, whole or in pieces; ``headers`` tell its type and length."""
+    async def upload(self, path: str, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
+        """POST a body that comes in pieces; ``headers`` tell its type and length."""
         await self._ask_leave()
         return await self._ask(
             "POST", path, content=content, headers=headers, timeout=_timeout(ANSWER_SECONDS, write=PIECE_SECONDS)
@@ -260,6 +262,9 @@ class UpstreamClient:
 
     async def _ask(self, method: str, path: str, **options: Any) -> Answer:
         with _sorted():
+            content = options.get("content")
+            if isinstance(content, AsyncIterator) and int(options["headers"]["Content-Length"]) <= WHOLE_BYTES:
+                options["content"] = b"".join([piece async for piece in content])
             async with self._exchange(method, path, **options) as response:
                 return Answer(response.status, await _read(response))
 

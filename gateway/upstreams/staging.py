@@ -139,14 +139,9 @@ class Staging:
         size_bytes = len(head) + blob.size_bytes + len(tail)
         if self.max_upload_bytes is not None and size_bytes > self.max_upload_bytes:
             raise _too_large(self.max_upload_bytes)
-        content: bytes | AsyncIterator[bytes]
-        if blob.size_bytes <= _READ_BYTES:  # most are: one step to read it, one to send it
-            content = b"".join((head, await asyncio.to_thread(path.read_bytes), tail))
-        else:
-            content = _body(head, path, tail)
         answer = await self._client.upload(
             "/upload/image",
-            content,
+            _body(head, path, tail, blob.size_bytes),
             {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(size_bytes)},
         )
         if answer.status == answers.PAYLOAD_TOO_LARGE:
@@ -178,8 +173,11 @@ def _multipart(boundary: str, folder: str, filename: str) -> tuple[bytes, bytes]
     return head.encode(), f"\r\n--{boundary}--\r\n".encode()
 
 
-async def _body(head: bytes, path: Path, tail: bytes) -> AsyncIterator[bytes]:
+async def _body(head: bytes, path: Path, tail: bytes, size_bytes: int) -> AsyncIterator[bytes]:
     yield head
+    if size_bytes <= _READ_BYTES:  # most are, and opening, reading and closing is one step then
+        yield await asyncio.to_thread(path.read_bytes) + tail
+        return
     async with aiofiles.open(path, "rb") as file:
         while piece := await file.read(_READ_BYTES):
             yield piece

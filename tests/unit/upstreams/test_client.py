@@ -138,6 +138,26 @@ async def answer_all(reader, writer):
     writer.close()
 
 
+@pytest.mark.parametrize(("size_bytes", "sent_as"), [(100, "one"), (2**20 + 1, "pieces")])
+async def test_a_short_body_is_sent_as_one(monkeypatch, size_bytes, sent_as):
+    seen = []
+
+    def exchange(client, method, path, *, content, **options):
+        seen.append(content)
+        raise httpcore2.ConnectError
+
+    async def pieces():
+        yield b"x" * (size_bytes - 1)
+        yield b"y"
+
+    monkeypatch.setattr(UpstreamClient, "_exchange", exchange)
+    client, content = UpstreamClient(parse_address("http://127.0.0.1:1"), {}), pieces()
+    with pytest.raises(NotSentError):
+        await client.upload("/upload/image", content, {"Content-Length": str(size_bytes)})
+    assert seen == [b"x" * 99 + b"y" if sent_as == "one" else content]
+    await content.aclose()
+
+
 async def test_faults_of_whoever_reads_a_file_stay_what_they_are():
     async with await asyncio.start_server(answer_all, "127.0.0.1", 0) as server:
         client = UpstreamClient(parse_address(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), {})

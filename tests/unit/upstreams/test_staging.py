@@ -57,7 +57,7 @@ class ClientThatTakes:
 
     async def upload(self, path, content, headers):
         self.uploads += 1
-        body = content if isinstance(content, bytes) else b"".join([piece async for piece in content])
+        body = b"".join([piece async for piece in content])
         name = body.split(b'filename="')[1].split(b'"')[0].decode()
         subfolder = body.split(b'name="subfolder"\r\n\r\n')[1].split(b"\r\n")[0].decode()
         return Answer(200, json.dumps({"name": name, "subfolder": subfolder, "type": "input"}).encode())
@@ -120,7 +120,7 @@ class Client:
         self.bodies = []
 
     async def upload(self, path, content, headers):
-        body = content if isinstance(content, bytes) else b"".join([piece async for piece in content])
+        body = b"".join([piece async for piece in content])
         assert int(headers["Content-Length"]) == len(body)
         self.bodies.append(body)
         name = body.partition(b'filename="')[2].partition(b'"')[0].decode()
