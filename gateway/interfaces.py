@@ -1073,10 +1073,6 @@ class DeliveryTarget(Protocol):
         """Where a key is, fit to be shown."""
         ...
 
-    async def tidy(self, *, older_than: float) -> None:
-        """Take away what puts left that were killed before then (Unix seconds); it may be in vain."""
-        ...
-
 
 class Sealer(Protocol):
     """Makes secrets unreadable for whoever has the database alone."""

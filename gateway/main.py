@@ -224,7 +224,6 @@ async def _set_going(
     await _run_beside(stack, dispatcher.run(), "dispatcher", dispatcher.stop)
     await _run_beside(stack, post.courier.run(), "webhooks", post.courier.stop)
     await _run_beside(stack, post.carrier.run(), "deliveries", post.carrier.stop)
-    await _run_beside(stack, post.deliveries.keep_tidy(), "delivery targets")
 
 
 async def _open_files(

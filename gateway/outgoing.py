@@ -155,13 +155,15 @@ class Kept:
     clock: Clock
 
 
-async def _targets(stack: AsyncExitStack, settings: Settings, blobs: Blobs) -> Mapping[str, DeliveryTarget]:
+async def _targets(
+    stack: AsyncExitStack, settings: Settings, blobs: Blobs, clock: Clock
+) -> Mapping[str, DeliveryTarget]:
     """Where results may be put by name. Nothing is asked of them. Raises StartError."""
     targets: dict[str, DeliveryTarget] = {}
     for name, place in settings.target_places.items():
         bucket = await open_bucket(place, setting=f"GATEWAY_DELIVERY_TARGETS ({name})")
         stack.push_async_callback(bucket.close)
-        targets[name] = BucketTarget(name, bucket, blobs)
+        targets[name] = BucketTarget(name, bucket, blobs, clock)
     return targets
 
 
@@ -185,7 +187,7 @@ async def open_post_office(
     sender = outside.deliverer(stack, clock)
     courier = Courier(store, sender, secrets, clock, tell=tell, may_act=may_act)
     webhooks = Webhooks(store.webhooks, secrets, sender, clock, new_id, on_message=courier.wake)
-    targets = await _targets(stack, settings, blobs)
+    targets = await _targets(stack, settings, blobs, clock)
     putter = outside.putter(stack, blobs, clock)
     carrier = Carrier(store, blobs, bus, putter, targets, sealer, clock, may_act=may_act)
     deliveries = Deliveries(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.delivering import (
@@ -41,11 +41,6 @@ class UrlGuard(Protocol[U]):
     async def require_public(self, url: U, *, field: str) -> None:
         """Resolve its host and judge every address. Raises SourceUnreachableError."""
         ...
-
-
-#: Age at which an upload in parts is nobody's: a put that lives has been given up by then.
-UNFINISHED_SECONDS: Final = 86_400.0
-TIDY_SECONDS: Final = 3600.0
 
 
 class Deliveries:
@@ -140,13 +135,6 @@ class Deliveries:
             return None
         holder = await self._accounts.key(owner)
         return None if holder is None else holder.key.deliver_to
-
-    async def keep_tidy(self) -> None:
-        """Take away what puts left in targets that were killed long ago, now and then until canceled."""
-        while self._targets:
-            for target in self._targets.values():
-                await target.tidy(older_than=self._clock.now() - UNFINISHED_SECONDS)
-            await self._clock.sleep(TIDY_SECONDS)
 
     # --------------------------------------------------------------------------------------------------------- looking
 

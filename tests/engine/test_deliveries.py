@@ -13,9 +13,9 @@ from gateway.accounts import Key, Scope, User, hash_of
 from gateway.blobs.fetch import UrlFetcher
 from gateway.blobs.putting import UrlPutter
 from gateway.delivering import MAX_REFUSALS, Answer, DeliveryState, Named, Reason, Urls
+from gateway.engine import bucket_target
 from gateway.engine.bucket_target import BucketTarget
 from gateway.engine.carrier import MAX_PER_HOST, MAX_PER_OWNER
-from gateway.engine.deliveries import TIDY_SECONDS, UNFINISHED_SECONDS
 from gateway.engine.errands import AGAIN_SECONDS
 from gateway.errors import (
     ConflictError,
@@ -343,17 +343,6 @@ async def test_a_template_that_names_a_target_that_nobody_has_costs_no_result(wo
     assert len((await carrying.job(job_id)).results) == 1
 
 
-async def test_what_killed_puts_left_in_targets_is_taken_away_when_it_is_old(carrying):
-    carrying.storage.add_target("archive")
-    tidying = asyncio.create_task(carrying.deliveries.keep_tidy())
-    await carrying.settle()
-    await carrying.pass_time(TIDY_SECONDS)
-    tidying.cancel()
-    now = carrying.clock.now()
-    kept = [now - TIDY_SECONDS - UNFINISHED_SECONDS, now - UNFINISHED_SECONDS]
-    assert carrying.storage.tidied == [("archive", moment) for moment in kept]
-
-
 # ---- a bucket
 
 
@@ -377,7 +366,7 @@ class Files:
 def bucket(carrying, tmp_path):
     made = MemoryBucket(carrying.clock.now)
     carrying.files = Files(carrying, tmp_path)
-    carrying.storage.targets["archive"] = BucketTarget("archive", made, carrying.files)
+    carrying.storage.targets["archive"] = BucketTarget("archive", made, carrying.files, carrying.clock)
     return made
 
 
@@ -406,6 +395,34 @@ async def test_a_bucket_that_does_not_answer_gets_it_later_and_its_sentence_is_f
     bucket.failure = None
     await carrying.pass_time(SCHEDULE_SECONDS[1])
     assert (await the(carrying, job_id)).state is DeliveryState.DELIVERED
+
+
+async def test_parts_that_a_killed_put_of_the_same_file_left_are_dropped_and_nobody_else_s(
+    carrying, bucket, monkeypatch
+):
+    monkeypatch.setattr(bucket_target, "LEAST_IN_PARTS_BYTES", 5)
+    bucket.failure = StorageUnreachableError("away", reason="EndpointConnectionError")
+    job_id = await job_to(carrying, Named("archive"))
+    key = (await the(carrying, job_id)).key
+    bucket.failure = None
+    bucket.unfinished = {key: carrying.clock.now(), "others/file.bin": 0.0}
+    await carrying.pass_time(SCHEDULE_SECONDS[1])
+    assert bucket.unfinished == {"others/file.bin": 0.0}
+
+
+async def test_a_bucket_in_which_parts_cannot_be_seen_has_the_file_all_the_same(carrying, bucket, monkeypatch):
+    monkeypatch.setattr(bucket_target, "LEAST_IN_PARTS_BYTES", 5)
+    asking = bucket._ask
+
+    def ask(name, key):
+        asking(name, key)
+        if name == "abort_unfinished":
+            raise StorageUnreachableError("away", reason="AccessDenied", is_refusal=True)
+
+    bucket._ask = ask
+    job_id = await job_to(carrying, Named("archive"))
+    assert (await the(carrying, job_id)).state is DeliveryState.DELIVERED
+    assert ("abort_unfinished", (await the(carrying, job_id)).key) in bucket.asked
 
 
 async def test_a_disk_that_is_full_costs_no_attempt(carrying, bucket):

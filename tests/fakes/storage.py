@@ -52,7 +52,6 @@ class Storage:
         #: What lies there: place -> bytes.
         self.there: dict[str, bytes] = {}
         self.targets: dict[str, FakeTarget] = {}
-        self.tidied: list[tuple[str, float]] = []
         self.most_under_way = 0
         self._under_way = 0
 
@@ -110,9 +109,6 @@ class FakeTarget:
         if not answer.is_success:
             return answer
         return Answer(answer.reason, answer.status, place=self.location(key))
-
-    async def tidy(self, *, older_than: float) -> None:
-        self._storage.tidied.append((self._name, older_than))
 
     def location(self, key: str) -> str:
         return f"s3://{self._name}-bucket/results/{key}"

@@ -7,7 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from gateway.cli.listing import show_jobs, show_upstreams
+from gateway.cli.listing import show_deliveries, show_jobs, show_upstreams
+from gateway.delivering import Chosen, to_named, to_urls
 from gateway.events import EventKind
 from tests.tools.asgi import ask, make
 
@@ -57,3 +58,23 @@ async def test_an_upstream_shows_what_it_does(changes, state):
     page = (await ask(app, "GET", "/-/upstreams")).json
     page["upstreams"][0] |= changes
     assert state in shown(show_upstreams, page)
+
+
+async def test_deliveries_show_where_they_went_and_what_came_of_it(capsys):
+    app, service = make()
+    to_url = to_urls(["00"], ["https://store.example.net/one.mp4"], ["store.example.net:443"])
+    for wish, state, reason in (
+        (to_named("archive", Chosen.KEY), "pending", "timed_out"),
+        (to_url, "delivered", "answered"),
+    ):
+        job = service.put(extra={"deliver_to": wish}, output_name="holiday")
+        service.succeed(job.id)
+        service.deliver(job.id, state, reason=reason, last_status=201 if state == "delivered" else None)
+    show_deliveries((await ask(app, "GET", "/-/deliveries")).json)
+    told = capsys.readouterr().out
+    assert "pending  last: timed out at 2025-06-18T15:00:00.000Z" in told
+    assert "archive: holiday.mp4  of local, attempts: 1; next: 2025-06-18T15:00:05.000Z" in told
+    assert "delivered  last: 201" in told
+    assert "    https://store.example.net/one.mp4  of local, attempts: 1\n" in told
+    show_deliveries({"deliveries": []})
+    assert capsys.readouterr().out == "No deliveries.\n"
