@@ -129,10 +129,26 @@ def clean(roots: Mapping[str, str], gateway: str, files: Sequence[Reference]) ->
 def _clean(roots: Mapping[str, str], gateway: str, reference: Reference) -> str:
     try:
         parts = parts_of(gateway, reference)
-        root = os.path.realpath(roots[reference[0]])
-        return _by_descriptor(root, parts) if _HAS_DESCRIPTORS else by_path(root, parts)
-    except (FileNotFoundError, NotOursError) as error:
-        return REFUSED if isinstance(error, NotOursError) else WAS_NOT_THERE
+    except NotOursError:
+        return REFUSED
+    return _delete_below(roots[reference[0]], parts)
+
+
+def delete_preview(roots: Mapping[str, str], reference: Reference) -> str:
+    """Delete a file that ComfyUI itself has named as a temporary one; what came of it."""
+    kind, subfolder, name = reference
+    parts = (*filter(None, subfolder.split("/")), name)
+    if kind != "temp" or len(parts) > MAX_DEPTH or not all(_is_plain(part) for part in parts):
+        return REFUSED
+    return _delete_below(roots[kind], parts)
+
+
+def _delete_below(root: str, parts: Sequence[str]) -> str:
+    try:
+        real = os.path.realpath(root)
+        return _by_descriptor(real, parts) if _HAS_DESCRIPTORS else by_path(real, parts)
+    except FileNotFoundError:
+        return WAS_NOT_THERE
     except OSError as error:
         # A link or a file where a folder was expected.
         is_none = isinstance(error, NotADirectoryError) or error.errno in _LOOPS

@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from .cleaning import MAX_FILES, NotOursError, as_json, check_gateway, clean, own_files, parts_of, reference_from
+from .prompts import MAX_PROMPTS, History, forget, own_prompts
 
 TOKEN_VARIABLE = "COMFYGATE_WORKER_TOKEN"  # noqa: S105 - the name of the variable, not a token
 TOKEN_HEADER = "Comfygate-Token"  # noqa: S105 - the name of the header
@@ -45,18 +46,20 @@ def refusal(token: str | None, environment: Mapping[str, str] | None = None) -> 
     return None
 
 
-def answer(path: str, body: bytes, roots: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
+def answer(path: str, body: bytes, roots: Mapping[str, str], history: History) -> tuple[int, dict[str, Any]]:
     """Status and body for one who has the token. Blocking.
 
     Args:
         path: one of ``PATHS``.
-        body: ``{"gateway": id}``, and for the list ``after``, the last file already told, for cleaning ``files``.
+        body: ``{"gateway": id}``, and for the list ``after``, the last file already told; for cleaning ``files`` and ``prompts``.
         roots: "input", "output" and "temp" -> folder.
+        history: of this ComfyUI.
     """
     try:
         asked = _object(body)
         gateway = check_gateway(asked.get("gateway"))
-        return 200, _list(roots, gateway, asked) if path == LIST_PATH else _clean(roots, gateway, asked)
+        work = _list if path == LIST_PATH else _clean
+        return 200, work(roots, history, gateway, asked)
     except NotOursError as error:
         return 400, {"error": f"{error}"}
     except (ValueError, RecursionError):
@@ -70,22 +73,28 @@ def _object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _list(roots: Mapping[str, str], gateway: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _list(roots: Mapping[str, str], history: History, gateway: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     after = None
     if asked.get("after") is not None:
         after = reference_from(asked["after"])
         parts_of(gateway, after)
     files, has_more = own_files(roots, gateway, after)
-    return {"files": [as_json(file) for file in files], "has_more": has_more}
+    prompts = own_prompts(history, gateway) if after is None else []
+    return {"files": [as_json(file) for file in files], "has_more": has_more, "prompts": prompts}
 
 
-def _clean(roots: Mapping[str, str], gateway: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    named = asked.get("files")
+def _clean(roots: Mapping[str, str], history: History, gateway: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    named, prompts = asked.get("files"), asked.get("prompts", [])
     if not isinstance(named, list) or len(named) > MAX_FILES:
         raise NotOursError(f"files is a list of {MAX_FILES} at most")
+    if not isinstance(prompts, list) or len(prompts) > MAX_PROMPTS or not all(isinstance(one, str) for one in prompts):
+        raise NotOursError(f"prompts is a list of {MAX_PROMPTS} ids at most")
     files = [reference_from(value) for value in named]
     results = clean(roots, gateway, files)
-    return {"files": [{**as_json(file), "result": result} for file, result in zip(files, results, strict=True)]}
+    return {
+        "files": [{**as_json(file), "result": result} for file, result in zip(files, results, strict=True)],
+        "prompts": [{"id": one, "result": forget(history, roots, gateway, one)} for one in prompts],
+    }
 
 
 # ---------------------------------------------------------------------------------------------------- on a real ComfyUI
@@ -96,22 +105,31 @@ def register() -> bool:
 
     ComfyUI imports its ``server`` long before custom nodes; nobody else's module of that name is imported here.
     """
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server: Any = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     routes = getattr(server, "routes", None)
-    if routes is None or any(getattr(route, "path", None) in PATHS for route in routes):
+    if server is None or routes is None or any(getattr(route, "path", None) in PATHS for route in routes):
         return False  # two copies of the pack: a route that is there twice would keep ComfyUI from starting
+    history = _history_of(server.prompt_queue)
     for path in PATHS:
-        routes.post(path)(_handler(path))
+        routes.post(path)(_handler(path, history))
     return True
 
 
-def _handler(path: str) -> Any:
+def _history_of(queue: Any) -> History:
+    def entries() -> Mapping[str, Any]:
+        with queue.mutex:
+            return dict(queue.history)
+
+    return History(entries, queue.delete_history_item)
+
+
+def _handler(path: str, history: History) -> Any:
     web = import_module("aiohttp.web")
 
     async def handle(request: Any) -> Any:
         refused = refusal(request.headers.get(TOKEN_HEADER))
         if refused is None:
-            status, said = await _answer(path, request)
+            status, said = await _answer(path, request, history)
         else:
             status, said = refused
         return web.json_response(said, status=status)
@@ -119,13 +137,13 @@ def _handler(path: str) -> Any:
     return handle
 
 
-async def _answer(path: str, request: Any) -> tuple[int, dict[str, Any]]:
+async def _answer(path: str, request: Any, history: History) -> tuple[int, dict[str, Any]]:
     body = bytearray()
     async for piece in request.content.iter_chunked(65_536):
         body += piece
         if len(body) > MAX_BODY_BYTES:
             return 413, {"error": f"the body is larger than {MAX_BODY_BYTES} bytes"}
-    return await asyncio.get_running_loop().run_in_executor(None, answer, path, bytes(body), _roots())
+    return await asyncio.get_running_loop().run_in_executor(None, answer, path, bytes(body), _roots(), history)
 
 
 def _roots() -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from gateway.comfy.graph import Link, Node
 from gateway.interfaces import Capabilities
@@ -17,6 +17,12 @@ from gateway.workflow_classes import Classes
 from gateway.workflow_judging import MAX_SENTENCES, Finding, findings_on
 from gateway.workflow_reading import is_asset
 from gateway.workflow_values import At, Workflow
+
+#: Classes of ComfyUI a125cd84 that write into its temp folder, under names that nobody chooses.
+PREVIEWS: Final = frozenset({"PreviewImage", "MaskPreview", "PreviewAudio"})
+#: An input that none of them has, and that ComfyUI passes over but for its cache: with the attempt in it, no later prompt is
+#: shown a file that was deleted. The node pack deletes those files alone that nodes with this mark have made.
+MARK: Final = "gateway_attempt"
 
 
 def workflow_findings(workflow: Workflow, nodes: Mapping[str, Node], capabilities: Capabilities) -> Iterator[Finding]:
@@ -59,6 +65,9 @@ def fill(
     for number, node_id in enumerate(nodes, 1):
         if node_id in graph and node_id in workflow.prefixes:
             graph[node_id]["inputs"][workflow.prefixes[node_id][0]] = f"{output_prefix}/{number}"
+    for node in graph.values():
+        if node["class_type"] in PREVIEWS:
+            node["inputs"][MARK] = output_prefix
     return graph
 
 

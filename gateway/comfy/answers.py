@@ -23,6 +23,8 @@ PAYLOAD_TOO_LARGE = 413
 #: ``extra_data`` keys under which a prompt of ours names its job, so that it is known again after any restart.
 JOB_KEY = "gateway_job"
 ATTEMPT_KEY = "gateway_attempt"
+#: Another: our folder there. By it the node pack knows which prompts are ours.
+FOLDER_KEY = "gateway_folder"
 
 # What upstreams say word for word is kept for the log only, and not endlessly.
 _MAX_DETAIL_CHARACTERS = 2000

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from comfy_nodes import routes as pack
+from comfy_nodes.prompts import History
 from gateway.embedded.files import FOLDER_TYPES
 from gateway.embedded.replies import JSONReply
 from gateway.embedded.worker import Worker
@@ -36,6 +37,7 @@ async def _answer(worker_of: Callable[[], Worker], path: str, request: Request) 
         body += piece
         if len(body) > pack.MAX_BODY_BYTES:
             return 413, {"error": f"the body is larger than {pack.MAX_BODY_BYTES} bytes"}
-    folders = worker_of().folders
-    roots = {kind: str(folders.root(kind)) for kind in FOLDER_TYPES}
-    return await to_thread.run_sync(pack.answer, path, bytes(body), roots)
+    worker = worker_of()
+    roots = {kind: str(worker.folders.root(kind)) for kind in FOLDER_TYPES}
+    history = History(worker.queue.history, worker.queue.forget)
+    return await to_thread.run_sync(pack.answer, path, bytes(body), roots, history)

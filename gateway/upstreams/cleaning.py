@@ -84,7 +84,8 @@ class Cleaner:
             if page is None:
                 break
             files = [left for entry in _list(page.get("files")) if (left := self._left(entry)) is not None]
-            deleted += await self._clean(files, in_use)
+            prompts = [one for one in page.get("prompts") or () if isinstance(one, str)]
+            deleted += await self._clean(files, prompts, in_use)
             if not files or page.get("has_more") is not True:
                 break
             after = files[-1].as_json()
@@ -92,19 +93,21 @@ class Cleaner:
             log.info("upstream_cleaned", upstream=self._name, files=deleted)
         return deleted
 
-    async def _clean(self, files: Sequence[_Left], in_use: AskInUse) -> int:
+    async def _clean(self, files: Sequence[_Left], told: Sequence[str], in_use: AskInUse) -> int:
+        """Args: files: that lie there; told: prompts of which its history tells."""
         hashes = {left.of for left in files if left.is_input and left.of}
-        prompts = {left.of for left in files if not left.is_input and left.of}
+        prompts = {left.of for left in files if not left.is_input and left.of} | set(told)
         with self._staging.withheld(hashes) as ours:
             used = await in_use(ours, prompts)
             doomed = [left for left in files if left.of not in used and not (left.of in hashes and left.of not in ours)]
-            if not doomed:
+            ended = [prompt for prompt in told if prompt not in used]
+            if not doomed and not ended:
                 return 0
             # Before it is asked: an answer that is lost proves nothing.
             self._staging.forget({left.of for left in doomed if left.is_input})
-            asked = {"gateway": self._gateway, "files": [left.as_json() for left in doomed]}
-            told = await self._ask(CLEAN_PATH, asked)
-        results = [entry.get("result") for entry in _list((told or {}).get("files"))]
+            named = [left.as_json() for left in doomed]
+            answer = await self._ask(CLEAN_PATH, {"gateway": self._gateway, "files": named, "prompts": ended})
+        results = [entry.get("result") for entry in _list((answer or {}).get("files"))]
         if kept := sum(result not in _GONE for result in results):
             log.warning("upstream_keeps_files", upstream=self._name, files=kept)
         return results.count("gone")

@@ -248,6 +248,7 @@ class RemoteUpstream:
                 **(secrets or {}),
                 answers.JOB_KEY: job_id,
                 answers.ATTEMPT_KEY: attempt,
+                answers.FOLDER_KEY: self.folder,
                 "extra_pnginfo": _EXTRA_PNGINFO,
             },
         }

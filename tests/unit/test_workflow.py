@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 REAL = json.loads((ROOT / "tests/data/object_info/real.json").read_text(encoding="utf-8"))
 FACESWAP = json.loads((ROOT / "workflows/faceswap_video/graph.json").read_text(encoding="utf-8"))
 PREFIX = "gateway/8d6f/out"
+PREVIEW_INPUT = {"required": {"images": ["IMAGE"]}, "hidden": {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}}
 
 
 def upstream(change=None):
@@ -93,6 +94,19 @@ def test_what_the_client_calls_its_files_is_kept_and_each_node_writes_to_its_own
     assert workflow.prefixes == {"2": ("filename_prefix", "mine"), "9": ("filename_prefix", "../../x")}
     sent = bound(workflow).graph
     assert [sent[each]["inputs"]["filename_prefix"] for each in ("2", "9")] == [f"{PREFIX}/2", f"{PREFIX}/3"]
+
+
+def test_previews_are_never_those_of_an_earlier_attempt_and_no_client_says_which_are():
+    """ComfyUI would show it the same file from its cache, and that file may be deleted by then."""
+    preview = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0], "gateway_attempt": "gateway/theirs/out"}}
+    with_preview = upstream(lambda info: info.setdefault("PreviewImage", info["SaveImage"] | {"input": PREVIEW_INPUT}))
+    workflow = accepted(still() | {"3": preview}, (with_preview,))
+    sent = [bound(workflow, with_preview, output_prefix=f"gateway/{number}/out").graph for number in (1, 2)]
+    assert [graph["3"]["inputs"] for graph in sent] == [
+        {"images": ["1", 0], "gateway_attempt": "gateway/1/out"},
+        {"images": ["1", 0], "gateway_attempt": "gateway/2/out"},
+    ]
+    assert "gateway_attempt" not in {**sent[0]["1"]["inputs"], **sent[0]["2"]["inputs"]}
 
 
 def test_prefix_that_is_left_out_is_ours_too():

@@ -20,6 +20,7 @@ from gateway.errors import WorkflowError
 from gateway.interfaces import Capabilities
 from gateway.pricing import Pricing
 from gateway.workflow import NodeRules, file_references, judge, read_workflow, resolved, template_of
+from gateway.workflow_binding import MARK
 from gateway.workflow_classes import Classes
 from gateway.workflow_places import Place
 
@@ -194,7 +195,7 @@ def test_minimal_graph_of_every_class_is_accepted_and_sent_as_it_is_but_for_file
             assert node["inputs"].keys() >= raw[node_id]["inputs"].keys()
             for each, value in node["inputs"].items():
                 was = raw[node_id]["inputs"].get(each)
-                is_ours = was == ASSET or each in {"filename_prefix", "prefix"}
+                is_ours = was == ASSET or each in {"filename_prefix", "prefix", MARK}
                 assert value.startswith("gateway/") if is_ours else value == was, (name, each, value)
     assert refused == NEVER
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ import pytest
 
 from comfy_nodes import routes
 from comfy_nodes.cleaning import MAX_FILES
+from comfy_nodes.prompts import FOLDER_KEY, History
 
 OURS = "a1b2c3d4e5f60718"
 TOKEN = "s3cret token"
@@ -21,8 +23,11 @@ def roots(tmp_path):
     return {kind: str(tmp_path / kind) for kind in ("input", "output", "temp")}
 
 
-def ask(path, roots, **asked):
-    return routes.answer(path, json.dumps({"gateway": OURS, **asked}).encode(), roots)
+NO_HISTORY = History(dict, lambda _: None)
+
+
+def ask(path, roots, history=NO_HISTORY, **asked):
+    return routes.answer(path, json.dumps({"gateway": OURS, **asked}).encode(), roots, history)
 
 
 def test_the_token_opens_and_nothing_else_does():
@@ -48,9 +53,9 @@ def test_what_is_listed_can_be_cleaned_as_it_was_told(roots):
     (folder / "out.png").write_bytes(b"x")
     status, told = ask(routes.LIST_PATH, roots)
     file = {"type": "output", "subfolder": f"gateway/{OURS}/p", "filename": "out.png"}
-    assert (status, told) == (200, {"files": [file], "has_more": False})
-    assert ask(routes.LIST_PATH, roots, after=file) == (200, {"files": [], "has_more": False})
-    assert ask(routes.CLEAN_PATH, roots, files=[file]) == (200, {"files": [{**file, "result": "gone"}]})
+    assert (status, told) == (200, {"files": [file], "has_more": False, "prompts": []})
+    assert ask(routes.LIST_PATH, roots, after=file) == (200, {"files": [], "has_more": False, "prompts": []})
+    assert ask(routes.CLEAN_PATH, roots, files=[file]) == (200, {"files": [{**file, "result": "gone"}], "prompts": []})
     assert not folder.exists()
 
 
@@ -63,10 +68,13 @@ def test_what_is_listed_can_be_cleaned_as_it_was_told(roots):
         json.dumps({"gateway": OURS, "files": ["x"]}).encode(),
         json.dumps({"gateway": OURS, "files": [{}] * (MAX_FILES + 1)}).encode(),
         json.dumps({"gateway": OURS}).encode(),
+        json.dumps({"gateway": OURS, "files": [], "prompts": "all"}).encode(),
+        json.dumps({"gateway": OURS, "files": [], "prompts": [7]}).encode(),
+        json.dumps({"gateway": OURS, "files": [], "prompts": ["x"] * 1001}).encode(),
     ],
 )
 def test_what_is_no_question_is_answered_with_a_sentence(roots, body):
-    status, said = routes.answer(routes.CLEAN_PATH, body, roots)
+    status, said = routes.answer(routes.CLEAN_PATH, body, roots, NO_HISTORY)
     assert status == 400
     assert said["error"]
 
@@ -109,7 +117,11 @@ class Pieces:
 @pytest.fixture
 def comfyui(monkeypatch, roots):
     """The modules of a ComfyUI that a pack sees when it is loaded."""
-    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=SimpleNamespace(routes=Table())))
+    extra = {FOLDER_KEY: f"gateway/{OURS}"}
+    history = {"ours": {"prompt": (0, "ours", {}, extra, []), "outputs": {}}, "theirs": {"prompt": (0, "", {}, {}, [])}}
+    queue = SimpleNamespace(mutex=threading.RLock(), history=history, delete_history_item=history.pop)
+    instance = SimpleNamespace(routes=Table(), prompt_queue=queue)
+    server = SimpleNamespace(PromptServer=SimpleNamespace(instance=instance))
     folders = SimpleNamespace(**{f"get_{kind}_directory": lambda kind=kind: roots[kind] for kind in roots})
     web = SimpleNamespace(json_response=lambda said, status: (status, said))
     for name, module in (("server", server), ("folder_paths", folders), ("aiohttp.web", web)):
@@ -132,7 +144,11 @@ async def test_a_comfyui_that_loads_the_pack_serves_both_once(comfyui):
     assert len(comfyui.made) == 2
     listing = comfyui.made[0].handler
     asked = json.dumps({"gateway": OURS}).encode()
-    assert await listing(request_of(asked)) == (200, {"files": [], "has_more": False})
+    assert await listing(request_of(asked)) == (200, {"files": [], "has_more": False, "prompts": ["ours"]})
+    asked = json.dumps({"gateway": OURS, "files": [], "prompts": ["ours", "theirs"]}).encode()
+    told = [{"id": "ours", "result": "gone"}, {"id": "theirs", "result": "refused"}]
+    assert await comfyui.made[1].handler(request_of(asked)) == (200, {"files": [], "prompts": told})
+    assert list(sys.modules["server"].PromptServer.instance.prompt_queue.history) == ["theirs"]
 
 
 async def test_it_reads_nothing_of_a_stranger_and_not_too_much_of_anybody(comfyui):

@@ -10,6 +10,8 @@ import pytest
 
 from comfy_nodes import routes as pack
 from comfy_nodes.cleaning import own_files
+from comfy_nodes.prompts import History
+from gateway.comfy import answers
 from gateway.interfaces import Blob, Cleaning
 from gateway.upstreams import cleaning
 from gateway.upstreams.cleaning import Cleaner
@@ -28,9 +30,17 @@ class Box:
     def __init__(self, folder: Path, token=TOKEN):
         self.roots = {kind: str(folder / kind) for kind in ("input", "output", "temp")}
         self.environment = {pack.TOKEN_VARIABLE: token}
+        self.history = {}
         self.asked = []
         #: Answers in place of the pack's, in order.
         self.answers = []
+
+    @property
+    def _history(self):
+        return History(lambda: dict(self.history), self.history.pop)
+
+    def remember(self, prompt_id, folder=OURS):
+        self.history[prompt_id] = {"prompt": (0, prompt_id, {}, {answers.FOLDER_KEY: folder}, []), "outputs": {}}
 
     def put(self, kind, subfolder, name):
         path = Path(self.roots[kind]) / subfolder / name
@@ -50,7 +60,7 @@ class Box:
                 raise answer
             return answer
         refused = pack.refusal(headers[pack.TOKEN_HEADER], self.environment)
-        status, said = refused or pack.answer(path, json.dumps(value).encode(), self.roots)
+        status, said = refused or pack.answer(path, json.dumps(value).encode(), self.roots, self._history)
         return Answer(status, json.dumps(said).encode())
 
     async def upload(self, path, content, headers):
@@ -113,6 +123,20 @@ async def test_the_store_is_asked_for_no_more_than_lies_there(box, staging):
     assert await cleaner_of(box, staging).tidy(in_use) == 0
     assert asked == [({ONE}, {PROMPT})]
     assert [path for path, _ in box.asked] == [cleaning.LIST_PATH], "there was nothing to delete"
+
+
+async def test_its_history_tells_no_more_of_prompts_that_nothing_needs(box, staging):
+    box.remember(PROMPT)
+    box.remember(ENDED)
+    box.remember("theirs", "gateway/ffffffffffffffff")
+    cleaner = cleaner_of(box, staging)
+    assert await cleaner.tidy(needing(PROMPT)) == 0
+    assert list(box.history) == [PROMPT, "theirs"]
+    await cleaner.tidy(needing())
+    assert list(box.history) == ["theirs"]
+    asked = len(box.asked)
+    await cleaner.tidy(needing())
+    assert [path for path, _ in box.asked[asked:]] == [cleaning.LIST_PATH]
 
 
 async def test_an_input_that_somebody_wants_meanwhile_is_there_for_whoever_wants_it(box, staging, tmp_path):
