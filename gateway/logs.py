@@ -17,6 +17,8 @@ from structlog.typing import Processor
 #: Libraries that tell at INFO what we tell ourselves, or tell URLs with their queries. uvicorn.error tells the query of each
 #: WebSocket at INFO, and all its headers at DEBUG: tickets and keys.
 QUIET = ("httpx", "httpcore", "httpcore2", "websockets", "alembic", "uvicorn.access", "uvicorn.error", "asyncio")
+#: They would log requests with their signatures and session tokens.
+TELLTALES = ("boto3", "botocore", "s3transfer", "urllib3")
 
 
 def configure(level: str, style: Literal["text", "json"]) -> None:
@@ -60,7 +62,7 @@ def configure(level: str, style: Literal["text", "json"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in QUIET:
+    for name in (*QUIET, *TELLTALES):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_no_false_alarm)
 

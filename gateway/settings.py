@@ -109,6 +109,10 @@ class Settings(BaseSettings):
         gt=0,
         description="What of STORAGE_URL is kept on the local disk as well, besides what is in use.",
     )
+    storage_downloads: Literal["proxy", "redirect"] = Field(
+        "proxy",
+        description="With STORAGE_URL: downloads pass through the gateway, or are sent on to links to the bucket.",
+    )
     delivery_targets: Names = Field(
         (),
         max_length=32,

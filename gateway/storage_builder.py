@@ -73,7 +73,13 @@ async def open_blobs(
         return local
     bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL")
     stack.push_async_callback(bucket.close)
-    blobs = BucketBlobs(bucket, folder / STORAGE, cache_bytes=settings.storage_cache, holds=holds)
+    blobs = BucketBlobs(
+        bucket,
+        folder / STORAGE,
+        cache_bytes=settings.storage_cache,
+        holds=holds,
+        links=settings.storage_downloads == "redirect",
+    )
     stack.push_async_callback(blobs.close)
     try:
         await blobs.prepare(earlier=folder / "blobs")

@@ -28,6 +28,8 @@ from gateway.naming import content_disposition
 
 #: More ranges than this are answered with the whole file: each costs a part with its own header.
 MAX_RANGES: Final = 10
+#: Fields of requests that are not sent on.
+_STAYING: Final = ("if-match", "if-unmodified-since", "if-range", "x-api-key")
 _RANGE: Final = re.compile(r"([0-9]{0,19})\s*-\s*([0-9]{0,19})")
 _TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
 
@@ -43,6 +45,10 @@ class FileBytes(Protocol):
 
     async def exists(self, blob_hash: str) -> bool:
         """Whether it is there."""
+        ...
+
+    async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:
+        """Where it may be fetched without us, for a while, to be saved under that name; None: nowhere."""
         ...
 
 
@@ -110,7 +116,24 @@ def file_response(
             headers=headers | {"Content-Range": f"bytes */{size_bytes}"},
         )
     body = _Body(blobs, blob_hash, size_bytes, content_type, ranges)
-    return _FileResponse(body, headers)
+    goes_elsewhere = disposition == "attachment" and may_go_elsewhere(request, ranges)
+    return _FileResponse(body, headers, filename if goes_elsewhere else None)
+
+
+def may_go_elsewhere(request: Request, ranges: Sequence[ByteRange] | None) -> bool:
+    """Whether this request may be sent on to object storage, where that is wanted at all.
+
+    What stays here: HEAD, since a link is good for one method; conditions that the storage would hold against tags and times
+    of its own; several ranges, which it does not know; our own pages, whose policy lets them fetch from us alone; and
+    requests with a key in a header that clients take along to wherever they are sent.
+    """
+    fields = request.headers
+    return (
+        request.method == "GET"
+        and not any(name in fields for name in _STAYING)
+        and fields.get("sec-fetch-site") != "same-origin"
+        and (ranges is None or len(ranges) == 1)
+    )
 
 
 def precondition_status(headers: Headers, etag: str, last_modified: int) -> HTTPStatus | None:
@@ -193,6 +216,7 @@ class _Body:
         self.blob_hash = blob_hash
         self._size_bytes = size_bytes
         self.status = HTTPStatus.OK if ranges is None else HTTPStatus.PARTIAL_CONTENT
+        self._content_type = content_type
         self.headers = {"Content-Type": content_type}
         #: Bytes to say before a range, and the range.
         self._pieces: list[tuple[bytes, ByteRange]] = [(b"", ByteRange(0, size_bytes))]
@@ -220,6 +244,10 @@ class _Body:
         if not await self._blobs.exists(self.blob_hash):
             raise NotFoundError("This file is not here (any more).")
 
+    async def link(self, filename: str) -> str | None:
+        """Where else it is to be had."""
+        return await self._blobs.link(self.blob_hash, filename=filename, content_type=self._content_type)
+
     async def chunks(self) -> AsyncIterator[bytes]:
         for prefix, part in self._pieces:
             if prefix:
@@ -238,14 +266,24 @@ class _Body:
 
 
 class _FileResponse(Response):
-    """Sends a ``_Body``; breaks off rather than pretend that a part is the whole."""
+    """Sends a ``_Body``, or to where it is; breaks off rather than pretend that a part is the whole.
 
-    def __init__(self, body: _Body, headers: dict[str, str]) -> None:
+    Args:
+        body: what is asked for.
+        headers: that come with it.
+        filename: what it is to be called elsewhere; None: it is sent from here.
+    """
+
+    def __init__(self, body: _Body, headers: dict[str, str], filename: str | None) -> None:
         self._body = body
+        self._filename = filename
         super().__init__(status_code=int(body.status), headers=headers | body.headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the file."""
+        if self._filename is not None and (place := await self._body.link(self._filename)) is not None:
+            await _elsewhere(place)(scope, receive, send)
+            return
         await self._body.require()
         if scope["method"] == "HEAD":
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -257,6 +295,12 @@ class _FileResponse(Response):
         except _BrokenFileError:
             # Returning with bytes still owed makes the server close the connection: the client sees a broken download.
             log.warning("download_broken_off", blob=self._body.blob_hash)
+
+
+def _elsewhere(place: str) -> Response:
+    """To a link that is good for minutes, and for whoever has it: nobody keeps it, and no page is told where one came from."""
+    headers = {"Location": place, "Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+    return Response(status_code=int(HTTPStatus.FOUND), headers=headers)
 
 
 def _matches(field: str, etag: str, *, weakly: bool) -> bool:

@@ -238,12 +238,17 @@ class S3Bucket:
             Bucket=self._place.bucket, Prefix=self._place.key(under)
         )
         skip = len(self._place.key(""))
-        return [
-            ((found["Key"][skip:], found["UploadId"]), found["Initiated"].timestamp())
-            for page in pages
-            for found in page.get("Uploads", ())
-            if found["Key"].startswith(self._place.key(under))
-        ]
+        try:
+            return [
+                ((found["Key"][skip:], found["UploadId"]), found["Initiated"].timestamp())
+                for page in pages
+                for found in page.get("Uploads", ())
+                if found["Key"].startswith(self._place.key(under))
+            ]
+        except ClientError as error:
+            if kind_of(error) is Kind.UPLOAD_GONE:  # rclone's answer where there has been none yet
+                return []
+            raise
 
     # -------------------------------------------------------------------------------------------------------- looking, down
 

@@ -480,7 +480,7 @@ async def test_an_upload_of_any_size_holds_one_batch_and_a_download_one_chunk(ho
         ahead = max(ahead, read - sent)
         sent += len(message.get("body", b""))
 
-    house.service.blobs = SimpleNamespace(stream=counted, exists=house.blobs.exists)
+    house.service.blobs = SimpleNamespace(stream=counted, exists=house.blobs.exists, link=house.blobs.link)
     scope = scope_of("http", f"{ROOT}/{made['id']}/content", {"authorization": f"Bearer {house.keys['ann']}"})
     gone = asyncio.Event()
 

@@ -167,6 +167,9 @@ class MemoryBlobs:
     async def stream(self, blob_hash: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         yield self.stored[blob_hash][start:end]
 
+    async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:
+        return None
+
 
 class FakeArchive:
     """Purges what the fake holds; a backup is a few bytes."""

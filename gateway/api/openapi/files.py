@@ -38,6 +38,12 @@ def _answers(*types: str) -> tuple[Answer, ...]:
         Answer(200, "The whole file.", whole, _VALIDATORS),
         # Of several parts each has its own Content-Range.
         Answer(206, "The parts that were asked for.", {**whole, "multipart/byteranges": _BYTES}, _VALIDATORS),
+        Answer(
+            302,
+            "Where the file is to be fetched, with the same `Range`: object storage, when `GATEWAY_STORAGE_DOWNLOADS` is redirect.",
+            {},
+            {"Location": "A link that opens for five minutes.", "Cache-Control": "no-store"},
+        ),
         Answer(304, "It is the file that the client has.", {}, _VALIDATORS),
         Answer(412, "It is not the file that the client wants.", {}, _VALIDATORS),
         Answer(416, "The file has no such part.", {}, {**_VALIDATORS, **_RANGE}),

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from structlog.testing import capture_logs
 
 from gateway.api.downloads import ByteRange, content_disposition, file_response, requested_ranges
-from gateway.errors import NotFoundError
+from gateway.errors import NotFoundError, StorageUnreachableError
 
 DATA = bytes(range(256)) * 40
 SIZE = len(DATA)
@@ -22,12 +22,21 @@ EARLIER, LATER = "Tue, 14 Nov 2023 22:13:19 GMT", "Tue, 14 Nov 2023 22:13:21 GMT
 class MemoryBlobs:
     """One blob in memory, streamed in small chunks; ``lost_after`` chunks its file is gone."""
 
-    def __init__(self, data=DATA, lost_after=None):
+    def __init__(self, data=DATA, lost_after=None, place=None, failure=None):
         self.data = data
         self.lost_after = lost_after
+        self.place = place
+        self.failure = failure
+        self.linked = []
 
     async def exists(self, _blob_hash):
+        if self.failure is not None:
+            raise self.failure
         return self.lost_after != 0
+
+    async def link(self, _blob_hash, **wanted):
+        self.linked.append(wanted)
+        return self.place
 
     async def stream(self, _blob_hash, start=0, end=None):
         for count, at in enumerate(range(start, len(self.data) if end is None else end, 1000)):
@@ -44,7 +53,7 @@ class Answer:
         self.is_complete = messages[-1].get("more_body") is not True and len(messages) > 1
 
 
-async def ask(method="GET", *, blobs=None, size_bytes=SIZE, filename="my swap.mp4", **fields):
+async def ask(method="GET", *, blobs=None, size_bytes=SIZE, filename="my swap.mp4", disposition="attachment", **fields):
     headers = [(name.lower().replace("_", "-").encode(), value.encode("latin-1")) for name, value in fields.items()]
     scope = {"type": "http", "method": method, "headers": headers, "path": "/", "asgi": {"spec_version": "2.4"}}
     response = file_response(
@@ -56,6 +65,7 @@ async def ask(method="GET", *, blobs=None, size_bytes=SIZE, filename="my swap.mp
         filename=filename,
         last_modified=MODIFIED + 0.7,
         max_age_seconds=600,
+        disposition=disposition,
     )
     messages = []
 
@@ -268,3 +278,68 @@ def test_ranges_lie_in_the_file_and_are_never_more_than_it(pairs, size_bytes):
     assert sum(part.end - part.start for part in ranges) <= size_bytes
     assert all(0 <= part.start < part.end <= size_bytes for part in ranges)
     assert ranges == [ByteRange(first, min(last + 1, size_bytes)) for first, last in pairs if first < size_bytes]
+
+
+# ------------------------------------------------------------------------------------------------------ object storage
+
+PLACE = "https://s3.example.org/faces/x?signed"
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"range": "bytes=0-9"}, {"if_none_match": '"other"'}, {"authorization": "Bearer k"}]
+)
+async def test_a_download_is_sent_on_where_a_link_is_to_be_had(fields):
+    blobs = MemoryBlobs(place=PLACE)
+    answer = await ask(blobs=blobs, **fields)
+    assert (answer.status, answer.body) == (302, b"")
+    assert answer.headers["location"] == PLACE
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["referrer-policy"] == "no-referrer"
+    assert blobs.linked == [{"filename": "my swap.mp4", "content_type": "video/mp4"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({"if_none_match": ETAG}, 304),
+        ({"if_modified_since": LATER}, 304),
+        ({"if_match": '"other"'}, 412),
+        ({"range": f"bytes={SIZE}-"}, 416),
+        ({"if_match": ETAG}, 200),
+        ({"if_unmodified_since": LATER}, 200),
+        ({"if_range": ETAG, "range": "bytes=0-9"}, 206),
+        ({"range": "bytes=0-9,20-29"}, 206),
+        ({"x_api_key": "k"}, 200),
+        ({"sec_fetch_site": "same-origin"}, 200),
+        ({"method": "HEAD"}, 200),
+    ],
+)
+async def test_what_the_storage_would_answer_otherwise_is_answered_here(fields, status):
+    blobs = MemoryBlobs(place=PLACE)
+    answer = await ask(blobs=blobs, **fields)
+    assert answer.status == status
+    assert blobs.linked == []
+
+
+async def test_a_file_that_is_shown_is_never_sent_on():
+    blobs = MemoryBlobs(place=PLACE)
+    assert (await ask(blobs=blobs, disposition="inline")).status == 200
+    assert blobs.linked == []
+
+
+async def test_storage_that_does_not_answer_is_told_before_anything_is_sent():
+    away = StorageUnreachableError("away")
+    with pytest.raises(StorageUnreachableError):
+        await ask(blobs=MemoryBlobs(failure=away))
+
+
+async def test_storage_that_stops_answering_breaks_the_download_off():
+    class Breaking(MemoryBlobs):
+        async def stream(self, _blob_hash, start=0, end=None):
+            yield self.data[:1000]
+            raise StorageUnreachableError("away")
+
+    with capture_logs() as logs:
+        answer = await ask(blobs=Breaking())
+    assert not answer.is_complete
+    assert logs[0]["event"] == "download_broken_off"

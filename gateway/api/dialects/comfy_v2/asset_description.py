@@ -32,6 +32,7 @@ from gateway.errors import (
     HashMismatchError,
     IdempotencyReuseError,
     NotFoundError,
+    StorageUnreachableError,
 )
 from gateway.idempotency import HEADER
 
@@ -196,6 +197,6 @@ def _having() -> dict[str, Operation]:
                 *FILE_PARAMETERS,
             ),
             answers=ANY_FILE_ANSWERS,
-            raises=(NotFoundError,),
+            raises=(NotFoundError, StorageUnreachableError),
         ),
     }

@@ -36,7 +36,7 @@ from gateway.api.openapi.vocabulary import (
 )
 from gateway.consent import FIELD as CONSENT
 from gateway.delivering import FIELD as DELIVERY
-from gateway.errors import ConsentRequiredError, NotFoundError, SourceUnreachableError
+from gateway.errors import ConsentRequiredError, NotFoundError, SourceUnreachableError, StorageUnreachableError
 from gateway.outbox import FIELD as WEBHOOK
 
 # ------------------------------------------------------------------------------------------------------------- answers
@@ -329,7 +329,7 @@ def _of_jobs() -> dict[str, Operation]:
                 *FILE_PARAMETERS,
             ),
             answers=FILE_ANSWERS,
-            raises=(NotFoundError,),
+            raises=(NotFoundError, StorageUnreachableError),
         ),
     }
 

@@ -26,7 +26,7 @@ from gateway.api.openapi.vocabulary import (
     opened,
 )
 from gateway.consent import FIELD as CONSENT
-from gateway.errors import ConsentRequiredError, NotFoundError
+from gateway.errors import ConsentRequiredError, NotFoundError, StorageUnreachableError
 
 
 class SwiftswapRunning(Model):
@@ -110,7 +110,7 @@ def _operations() -> dict[str, Operation]:
             summary="A finished file",
             parameters=(name, *FILE_PARAMETERS),
             answers=FILE_ANSWERS,
-            raises=(NotFoundError,),
+            raises=(NotFoundError, StorageUnreachableError),
         ),
     }
 
