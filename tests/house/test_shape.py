@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/schema_deliveries.py": "tests/contract/test_sql_deliveries.py",
     "gateway/store/sql_deliveries.py": "tests/contract/test_sql_deliveries.py",
     "gateway/store/schema_webhooks.py": "tests/contract/test_sql_webhooks.py",
+    "gateway/store/migrations/running.py": "tests/unit/store/test_migrations.py",
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
     "gateway/objects/s3.py": "tests/contract/test_bucket.py",
     "gateway/objects/reading.py": "tests/contract/test_bucket.py",

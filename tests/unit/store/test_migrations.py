@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
@@ -15,6 +18,8 @@ from gateway.store.migrations import SchemaTooNewError, newest, upgrade
 from gateway.store.migrations.versions import v0001_first_tables
 from gateway.store.queries import accounts
 from gateway.store.schema import metadata
+
+COLOURS = "mako.ext.pygmentplugin"
 
 
 @pytest.fixture
@@ -64,12 +69,35 @@ def test_upgrade_again_changes_nothing(connection):
     assert connection.exec_driver_sql("SELECT version_num FROM alembic_version").all() == [(newest(),)]
 
 
+def test_steps_are_named_as_they_are_numbered_and_the_newest_is_the_head():
+    script = ScriptDirectory(str(migrations._HERE))
+    assert migrations.known() == {step.revision for step in script.walk_revisions()}
+    assert newest() == script.get_current_head()
+
+
+def test_a_database_that_lacks_nothing_is_left_alone_without_loading_what_runs_steps(connection, monkeypatch):
+    upgrade(connection)
+    monkeypatch.setitem(sys.modules, "gateway.store.migrations.running", None)
+    upgrade(connection)
+    connection.exec_driver_sql("DELETE FROM alembic_version")
+    with pytest.raises(ImportError):
+        upgrade(connection)
+
+
+def test_alembic_is_loaded_without_the_colours_of_its_templates(monkeypatch):
+    monkeypatch.delitem(sys.modules, COLOURS, raising=False)
+    with migrations._without_colours(), pytest.raises(ImportError):
+        importlib.import_module(COLOURS)
+    assert COLOURS not in sys.modules
+
+
 def test_events_of_before_stay_as_they_were_and_may_be_followed_by_outputs(connection, monkeypatch):
     script = ScriptDirectory(str(migrations._HERE))
     upto = script._upgrade_revs
     with monkeypatch.context() as older:
         older.setattr(ScriptDirectory, "_upgrade_revs", lambda _, __, heads: upto("0009", heads))
         upgrade(connection)
+    connection.commit()  # within a transaction the next would do nothing
     connection.exec_driver_sql("PRAGMA foreign_keys=ON")
     values = dict.fromkeys(
         ["id", "owner", "submitter", "dialect", "task", "template", "template_version", "output_name", "step"], "''"
