@@ -19,13 +19,14 @@ from gateway.engine import maintenance, tidying
 from gateway.main import open_gateway
 from gateway.settings import from_mapping
 from tests.tools.faceswap_client import ended, submit
+from tests.tools.object_servers import know_us, rclone
 from tests.tools.waiting import wait_until
 
 pytestmark = pytest.mark.system
 
 DAY = 86_400.0
 #: What a gateway that never had a job keeps.
-INFRASTRUCTURE = {"admin-token", "asset-key", "webhook-key", "lock", "address"}
+INFRASTRUCTURE = {"admin-token", "asset-key", "webhook-key", "lock", "address", "storage/place"}
 #: Tables that tell of no job.
 OTHERS = {"alembic_version", "templates", "timings", "upstreams", "leases", "schema_version"}
 
@@ -64,7 +65,8 @@ class House:
             "gateway": {
                 name
                 for name in files_below(self.folder)
-                if name.split("/")[0] not in {*INFRASTRUCTURE, "embedded", "blobs"}
+                if name not in INFRASTRUCTURE
+                and name.split("/")[0] not in {"embedded", "blobs"}
                 and not name.startswith("gateway.db")
             },
             "rows": self.rows(),
@@ -109,12 +111,17 @@ async def house(folder: Path, in_storage: Callable[[Path], set[str]] = in_blobs,
 
 
 @pytest.fixture
-async def gateway(tmp_path, monkeypatch):
+def quick(monkeypatch):
+    """A clock that jumps, and housekeeping that does not wait for its turn."""
     monkeypatch.setattr(JumpingClock, "passed_seconds", 0.0)
     monkeypatch.setattr(main, "SystemClock", JumpingClock)
     monkeypatch.setattr(maintenance, "SWEEP_EVERY", 1)
     monkeypatch.setattr(maintenance, "ROUND_SECONDS", 0.1)
     monkeypatch.setattr(tidying, "LOOK_SECONDS", 0.1)
+
+
+@pytest.fixture
+async def gateway(tmp_path, quick):
     async with house(tmp_path / "data") as made:
         yield made
 
@@ -160,6 +167,23 @@ async def test_after_retention_nothing_is_left_anywhere(gateway, material, monke
     monkeypatch.setattr(JumpingClock, "passed_seconds", 40 * DAY)
     monkeypatch.setattr(tidying, "TIDY_SECONDS", 0.1)
     await gateway.empty()
+
+
+@pytest.mark.long
+async def test_nor_is_it_in_object_storage(tmp_path, quick, material, monkeypatch):
+    know_us(monkeypatch)
+    (tmp_path / "server").mkdir()
+    with rclone(tmp_path / "server") as server:
+
+        def in_bucket(folder: Path) -> set[str]:
+            return files_below(tmp_path / "server" / "buckets") | in_blobs(folder)
+
+        async with house(tmp_path / "data", in_bucket, storage_url=server.url("kept")) as made:
+            await a_video_and_a_workflow(made, material)
+            assert files_below(tmp_path / "server" / "buckets")
+            monkeypatch.setattr(JumpingClock, "passed_seconds", 40 * DAY)
+            monkeypatch.setattr(tidying, "TIDY_SECONDS", 0.1)
+            await made.empty()
 
 
 @pytest.mark.long
