@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.blobs.local import LocalBlobs
+from gateway.delivering import planned
 from gateway.engine.maintenance import Maintenance
 from gateway.interfaces import NewJob
 from gateway.job import JobState
@@ -136,6 +137,19 @@ def completes_consents_in_a_second_transaction() -> None:
     SqlStore.record = late  # type: ignore[method-assign]
 
 
+def plans_deliveries_in_a_second_transaction() -> None:
+    add, record = recording.add_deliveries, SqlStore.record
+
+    async def late(self: SqlStore, task_id: str, report: Any, *, limits: Any, now: float) -> Any:
+        recorded = await record(self, task_id, report, limits=limits, now=now)
+        if recorded is not None and recorded.job.state is JobState.SUCCEEDED:
+            await self._executor.write(add, planned(recorded.job, now))
+        return recorded
+
+    recording.add_deliveries = lambda *_: None
+    SqlStore.record = late  # type: ignore[method-assign]
+
+
 #: Each with the place where a death shows it: in the life of a gateway that has it.
 FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "remembers-no-draining": (remembers_no_draining, "rename in local._adopt"),
@@ -147,5 +161,6 @@ FAULTS: Mapping[str, tuple[Callable[[], None], str]] = {
     "refunds-in-a-second-transaction": (refunds_in_a_second_transaction, "commit in"),
     "tells-in-a-second-transaction": (tells_in_a_second_transaction, "commit in"),
     "completes-consents-in-a-second-transaction": (completes_consents_in_a_second_transaction, "commit in"),
+    "plans-deliveries-in-a-second-transaction": (plans_deliveries_in_a_second_transaction, "commit in"),
     "keeps-answers-in-a-second-transaction": (keeps_answers_in_a_second_transaction, "commit in"),
 }

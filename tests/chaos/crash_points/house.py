@@ -19,6 +19,9 @@ from gateway.api.facade import Submission, SubmittedFile
 from gateway.audit import MediaKind
 from gateway.blobs.local import LocalBlobs
 from gateway.data_dir import clear_scratch, prepare_data_dir, read_admin_token
+from gateway.delivering import FIELD as DELIVERY
+from gateway.delivering import Answer as UploadAnswer
+from gateway.delivering import Upload, Urls
 from gateway.holding import DATABASE, take_directory
 from gateway.idempotency import Answer, Wanted
 from gateway.idempotency import Claim as IdempotencyClaim
@@ -31,6 +34,7 @@ from tests.chaos.model.world import HEADS, World
 from tests.engine.conftest import ROOT
 from tests.fakes.clock import FrozenClock
 from tests.fakes.media import FakeMedia
+from tests.fakes.storage import CREATED, Storage
 from tests.fakes.upstream import FakeUpstream, Prompt
 
 DAY = 86_400.0
@@ -51,12 +55,27 @@ class Forgetful(FakeUpstream):
             yield message
 
 
+class Elsewhere(Storage):
+    """Where all results are put: what came lies on the disk, outside the data directory, and survives who put it."""
+
+    def __init__(self, house: House) -> None:
+        super().__init__(house.clock, house.blobs)
+        self._folder = house.elsewhere
+
+    async def put(self, upload: Upload) -> UploadAnswer:
+        data = b"".join([chunk async for chunk in self._blobs.stream(upload.blob)])
+        self._folder.mkdir(exist_ok=True)
+        (self._folder / upload.url.rpartition("/")[2]).write_bytes(data)
+        return CREATED
+
+
 class House(World):
     """See the module. ``open``, then ask; a process that dies closes nothing."""
 
     def __init__(self, folder: Path, now: float) -> None:
         super().__init__(folder)
         self.clock = FrozenClock(now)
+        self.root = folder
         self.data = folder / "data"
         self.workflows = folder / "workflows"
         #: Unlike those of an earlier process on this directory.
@@ -78,6 +97,8 @@ class House(World):
         await self.blobs.prepare()
         self.media = FakeMedia(self._read)
         self.folder = self.data / "scratch"
+        self.elsewhere = self.root / "elsewhere"
+        self.storage = Elsewhere(self)
         await self._build()
         self._give_all_webhooks()
         await self.dispatcher.prepare()
@@ -93,9 +114,21 @@ class House(World):
         submit = self.service.submit
 
         async def with_webhook(wanted: Submission) -> Job:
-            return await submit(replace(wanted, extra={**wanted.extra, FIELD: HOOK}))
+            url = f"https://store.example.net/{next(self.ids)}"
+            wish = await self.deliveries.wish(Urls((url,)), wanted.owner)
+            return await submit(replace(wanted, extra={**wanted.extra, FIELD: HOOK, DELIVERY: wish}))
 
         self.service.submit = with_webhook
+
+    async def deliver(self) -> None:
+        """Put results elsewhere until nothing is pending."""
+        carrier = asyncio.create_task(self.carrier.run(), name="carrier")
+        for _ in range(TURNS):
+            if await self.store.deliveries.next_due() is None:
+                break
+            await asyncio.sleep(TURN_SECONDS)
+        await self.carrier.stop()
+        await carrier
 
     async def close(self) -> None:
         await self.stop()

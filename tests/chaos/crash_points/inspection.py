@@ -11,6 +11,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from gateway.events import EventKind
 from gateway.holding import DATABASE
 from tests.chaos.crash_points.house import DAY, TURN_SECONDS, TURNS, House
 from tests.chaos.crash_points.life import CREDITS, ORDER, Notes
@@ -40,12 +41,16 @@ class Inspection:
             self.require_sound_ledger()
             self.require_sound_outbox()
             self.require_sound_consents()
+            self.require_sound_deliveries()
             await self.require_one_order()
             await self.require_all_end()
             await self.require_all_told()
             self.require_sound_ledger()
             self.require_sound_outbox()
             self.require_sound_consents()
+            await self.house.deliver()
+            assert self.rows("SELECT id FROM deliveries WHERE state <> 'delivered'") == [], "a result went nowhere"
+            self.require_sound_deliveries()
             self.require_balance()
             await self.require_nothing_left()
         finally:
@@ -109,6 +114,20 @@ class Inspection:
         first = "(SELECT min(next_at) FROM webhook_messages WHERE endpoint = webhook_endpoints.id)"
         late = f"SELECT id FROM webhook_endpoints WHERE coalesce(next_at > {first}, {first} IS NOT NULL)"  # noqa: S608 - ours
         assert self.rows(late) == [], "a message that waits is never looked for"
+
+    def require_sound_deliveries(self) -> None:
+        """Each result of a job that succeeded has its one delivery; of each that is over, its event, and the bytes elsewhere."""
+        made = "(SELECT count(*) FROM deliveries WHERE job_id = jobs.id)"
+        due = "CASE state WHEN 'succeeded' THEN json_array_length(results) ELSE 0 END"
+        wrong = f"SELECT id FROM jobs WHERE {made} <> {due}"  # noqa: S608 - ours
+        assert self.rows(wrong) == [], "a result has no delivery, or something else has one"
+        over = "(SELECT count(*) FROM deliveries WHERE job_id = jobs.id AND state = 'delivered')"
+        told = "(SELECT count(*) FROM events WHERE job_id = jobs.id AND kind = 'uploaded')"
+        assert self.rows(f"SELECT id FROM jobs WHERE {over} <> {told}") == [], "a delivery was not told, or twice"  # noqa: S608 - ours
+        there = "SELECT place, blob FROM deliveries JOIN assets ON assets.id = asset_id WHERE state = 'delivered'"
+        for place, blob in self.rows(there):
+            data = (self.house.elsewhere / place.rpartition("/")[2]).read_bytes()
+            assert blake3(data).hexdigest() == blob, "what was delivered is something else"
 
     def require_sound_consents(self) -> None:
         """What was said of a job was begun with it and completed with its end; orders said nothing."""
@@ -194,7 +213,8 @@ class Inspection:
         for job_id in states:
             events = await self.house.store.events_after(job_id, 0)
             assert [event.number for event in events] == list(range(1, len(events) + 1))
-            assert [event.is_terminal for event in events] == [False] * (len(events) - 1) + [True]
+            ends = [event.is_terminal for event in events if event.kind is not EventKind.UPLOADED]
+            assert ends == [False] * (len(ends) - 1) + [True]
 
     def run(self, prompt: Prompt) -> None:
         prompt.start()

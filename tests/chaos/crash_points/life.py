@@ -92,6 +92,8 @@ class Life:
         await self.edit_template()
         await self.change("DELETE", "/-/upstreams/gpu-2", "remove gpu-2", None, 204)
         await house.until_sent(await self.submit("fifth"))
+        async with self.step("deliver"):
+            await house.deliver()
         async with self.step("sweep"):
             house.clock.advance(DAY + 7200)
             await house.keeper.sweep()
