@@ -192,6 +192,7 @@ class BucketBlobs:
     async def _bring(self, blob_hash: str) -> None:
         there = await self._located(blob_hash)
         if there is None:
+            await self._drop_here(blob_hash)
             raise FileNotFoundError(blob_hash)
         await self._trim(coming_bytes=there.size_bytes)
         async with await self._local.writer(expected_bytes=there.size_bytes) as writer:
@@ -344,12 +345,17 @@ class BucketBlobs:
     # ------------------------------------------------------------------------------------------------------- on the local disk
 
     async def _trim(self, *, coming_bytes: int = 0) -> None:
+        decided_at = time.time()
         for blob_hash in self._cache.surplus(coming_bytes=coming_bytes):
-            await self._local.delete(blob_hash, untouched_since=float("inf"))
+            # Who commits or brings the same from now on means to have it here.
+            await self._local.delete(blob_hash, untouched_since=decided_at)
 
     async def _drop_here(self, blob_hash: str) -> None:
+        """Take it off the disk, unless somebody waits who has just committed the same: that one sends it, or drops it."""
         self._cache.remove(blob_hash)
-        await self._local.delete(blob_hash, untouched_since=float("inf"))
+        name = self._names.get(blob_hash)
+        if name is None or name.users == 1:
+            await self._local.delete(blob_hash, untouched_since=float("inf"))
 
     def _found_here(self) -> list[Blob]:
         """What lies in the cache, the least recently committed first."""

@@ -13,7 +13,7 @@ from gateway import logs
 def logging_as_before():
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    levels = {name: logging.getLogger(name).level for name in logs.QUIET}
+    levels = {name: logging.getLogger(name).level for name in (*logs.QUIET, *logs.TELLTALES)}
     filters = list(logging.getLogger("uvicorn.error").filters)
     yield
     root.handlers[:], root.level = handlers, level
@@ -43,7 +43,7 @@ def test_less_than_the_level_is_not_logged(capsys) -> None:
     assert lines(capsys) == []
 
 
-@pytest.mark.parametrize("name", logs.QUIET)
+@pytest.mark.parametrize("name", [*logs.QUIET, *logs.TELLTALES, "botocore.endpoint", "urllib3.connectionpool"])
 def test_libraries_that_would_log_urls_are_quiet(name: str, capsys) -> None:
     logs.configure("debug", "json")
     logging.getLogger(name).info("GET /x?token=secret")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import threading
 import time
 
 import pytest
@@ -115,6 +116,52 @@ async def test_a_commit_that_the_bucket_does_not_take_leaves_nothing(make, bucke
     assert not await blobs.exists(Blob("0" * 64, 4).hash)
     blob = await put(blobs, b"data")
     assert await blobs.discard(blob), "the first one counts for nothing"
+
+
+async def test_one_of_two_commits_that_fails_takes_nothing_from_the_other(make, bucket, tmp_path, monkeypatch):
+    blobs = await make()
+    putting, failed = bucket.put, []
+
+    async def fail_once(key, path, **options):
+        if not failed:
+            failed.append(key)
+            while next(iter(blobs._names.values())).users < 2:  # noqa: ASYNC110 - the other one comes by itself
+                await asyncio.sleep(0)
+            raise AWAY
+        return await putting(key, path, **options)
+
+    monkeypatch.setattr(bucket, "put", fail_once)
+    outcomes = await asyncio.gather(put(blobs, b"data"), put(blobs, b"data"), return_exceptions=True)
+    (blob,) = [outcome for outcome in outcomes if isinstance(outcome, Blob)]
+    assert AWAY in outcomes
+    async with blobs.held(blob.hash) as path:
+        assert path.read_bytes() == b"data"
+
+
+async def test_bytes_that_come_while_the_same_are_deleted_are_stored(make, bucket, monkeypatch):
+    blobs = await make()
+    blob = await put(blobs, b"data")
+    finding = blobs._marks.doom
+
+    loop = asyncio.get_running_loop()
+    dooming, goes_on = asyncio.Event(), threading.Event()
+
+    def doom(*arguments, **options):
+        loop.call_soon_threadsafe(dooming.set)
+        goes_on.wait()
+        return finding(*arguments, **options)
+
+    monkeypatch.setattr(blobs._marks, "doom", doom)
+    deleting = asyncio.create_task(blobs.delete(blob.hash, untouched_since=time.time() + 60))
+    await dooming.wait()
+    committing = asyncio.create_task(put(blobs, b"data"))
+    while blobs._names[blob.hash].users < 2:  # noqa: ASYNC110 - the other one comes by itself
+        await asyncio.sleep(0)
+    goes_on.set()
+    assert await deleting
+    assert await committing == blob
+    assert await read(blobs, blob) == b"data"
+    assert len(bucket.kept) == 1
 
 
 async def test_a_canceled_commit_leaves_nothing(make, bucket, tmp_path, monkeypatch):
