@@ -22,6 +22,7 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.lease import MayAct
+from gateway.upstreams.streams import LoopBackend
 
 #: Answers are read whole; the longest known is /object_info of a large install, some 20 MB.
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
@@ -184,6 +185,7 @@ class UpstreamClient:
             max_connections=MAX_CONNECTIONS,
             max_keepalive_connections=MAX_KEPT_CONNECTIONS,
             keepalive_expiry=KEPT_SECONDS,
+            network_backend=LoopBackend() if context is None else None,
         )
         self._scheme, self._host, self._port = parts.scheme.encode(), (parts.hostname or "").encode(), parts.port
         self._base_path = parts.path
