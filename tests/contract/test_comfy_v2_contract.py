@@ -15,7 +15,7 @@ from tests.tools.asgi import Answer
 pytestmark = [needs_contract, pytest.mark.shared]
 CASES = sorted((Path(__file__).parents[1] / "dialects" / "comfy_v2").glob("*.json"))
 #: 204 to what only a browser sends: it has had the terminal status, and need not come again.
-FOR_BROWSERS = {"events-all-seen"}
+FOR_BROWSERS = {"events-all-seen", "events-after-the-end-of-a-delivered-job"}
 #: They ask what the contract does not have.
 OUTSIDE = {"unknown-path", "wrong-method"}
 

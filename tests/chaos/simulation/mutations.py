@@ -472,7 +472,7 @@ FOUND_BY = {
     "stalls for ever": 22,
     "cancel is not heard": 30,
     "refused results stay": 305,
-    "nothing is pulled back": 451,
+    "nothing is pulled back": 1924,
     "store asks for no lease": 4,
     "same token": 4,
     "acts without leave": 4,
