@@ -20,6 +20,7 @@ QUICK = "from gateway import delivering; delivering.SCHEDULE_SECONDS = (0.0, *[0
 QUERY = "?X-Amz-Signature=of-mine"
 
 
+@pytest.mark.long
 async def test_a_place_that_failed_three_times_and_a_gateway_that_was_killed_leave_one_file_with_the_right_hash(
     tmp_path, material
 ):

