@@ -38,6 +38,9 @@ HOST = "127.0.0.1"
 LOG = Path("log") / "comfyui.log"
 CPU = "cpu"
 _PR_SET_PDEATHSIG = 1
+#: What ends us. A thread waits for them. A handler would not do: the kernel tells us of the gateway's death once for each of
+#: its threads that we are handed on to, and a handler that interrupts itself waits for its own lock.
+ENDINGS = frozenset({signal.SIGTERM, signal.SIGHUP})
 #: ComfyUI handles no SIGTERM and is gone at once; what its nodes started may take longer. Less than the gateway waits for us.
 END_SECONDS = 3.0
 ASK_SECONDS = 0.2
@@ -110,11 +113,12 @@ def parental_signal(number: int) -> Callable[[], None]:
 
 
 def die_with_parent(parent: int) -> Callable[[], None]:
-    """For between fork and exec: the child is not to outlive us."""
+    """For between fork and exec: the child is not to outlive us, and hears what only we wait for."""
     ask = parental_signal(signal.SIGKILL)
 
     def between() -> None:
         ask()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
         if os.getppid() != parent:  # it died before the kernel was asked
             os._exit(1)
 
@@ -167,20 +171,26 @@ class Instance:
 class Launch:
     """One life of one ComfyUI."""
 
-    def __init__(self, instance: Instance, directory: Path, port: int, log: RotatedLog, told: threading.Event) -> None:
+    def __init__(self, instance: Instance, directory: Path, port: int, log: RotatedLog) -> None:
         self._instance = instance
         self._directory = directory
         self._port = port
         self._log = log
         #: Somebody wants it to end.
-        self._told = told
+        self._told = threading.Event()
         self._ended = threading.Event()
 
     def run(self) -> int:
         """Look after it until it has ended; its exit status, 0 where it was told to end."""
         saying = threading.Thread(target=self._keep_log, name="log", daemon=True)
         saying.start()
-        for work in (self._end_with_stdin, self._end_when_told, self._tell_when_ready, self._sweep):
+        for work in (
+            self._end_with_stdin,
+            self._end_with_signal,
+            self._end_when_told,
+            self._tell_when_ready,
+            self._sweep,
+        ):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
         status = self._instance.wait()
         self._ended.set()
@@ -201,6 +211,10 @@ class Launch:
     def _end_with_stdin(self) -> None:
         while os.read(0, 4096):
             pass
+        self._told.set()
+
+    def _end_with_signal(self) -> None:
+        signal.sigwait(ENDINGS)
         self._told.set()
 
     def _end_when_told(self) -> None:
@@ -242,6 +256,7 @@ def end_as(status: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with contextlib.suppress(OSError):  # SIGKILL has no handler
             signal.signal(-status, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {-status})
         os.kill(os.getpid(), -status)
     # Not sys.exit: a thread sits in a read that nothing ends.
     os._exit(status)
@@ -267,11 +282,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
     os.umask(0o077)  # what is uploaded and made there is nobody else's on this machine
     directory = options.directory.resolve()
-    told = threading.Event()
     # No SIG_IGN for the terminal's Ctrl-C, which the child would inherit: the gateway gets it too, and says when.
     signal.signal(signal.SIGINT, lambda *_: None)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: told.set())
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     # Beside the end of stdin, which needs a pipe that no other child of the gateway's has.
     parental_signal(signal.SIGTERM)()
     try:
@@ -286,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         sys.stderr.write(f"Cannot start: {error.strerror or type(error).__name__}.\n")
         os._exit(1)
-    end_as(Launch(instance, directory, port, log, told).run())
+    end_as(Launch(instance, directory, port, log).run())
 
 
 def _free_port() -> int:

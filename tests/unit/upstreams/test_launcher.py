@@ -37,7 +37,7 @@ while True:
     peer.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\n" + body)
     peer.close()
     if "--crash" in sys.argv:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        os.kill(os.getpid(), int(sys.argv[sys.argv.index("--crash") + 1]))
 """
 
 
@@ -110,11 +110,27 @@ def test_it_ends_with_a_launcher_that_is_killed(tmp_path):
         os.kill(child, signal.SIGKILL)  # nobody is left who knows of it
 
 
-def test_how_it_died_is_how_the_launcher_dies(tmp_path):
-    with launched(tmp_path, "--crash") as process:
+def test_being_told_again_while_it_hears_it_does_not_stop_it_from_ending(tmp_path):
+    """The kernel says that the gateway died once for each of its threads that the launcher was handed on to."""
+    with launched(tmp_path) as process:
+        told = ready(process)
+        for _ in range(2_000):
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGHUP)
+        process.stdin.close()
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+        wait_until_now(gone(told["pid"]), what="the end of what was killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGTERM])
+def test_how_it_died_is_how_the_launcher_dies(tmp_path, number):
+    with launched(tmp_path, "--crash", str(int(number))) as process:
         ready(process)
         child = child_of(tmp_path)
-        assert process.wait(20) == -signal.SIGSEGV
+        assert process.wait(20) == -number
         wait_until_now(gone(child), what="the end of what was killed")
 
 
