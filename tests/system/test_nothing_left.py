@@ -19,6 +19,7 @@ from gateway.engine import maintenance, tidying
 from gateway.main import open_gateway
 from gateway.settings import from_mapping
 from tests.tools.faceswap_client import ended, submit
+from tests.tools.files import files_below, folders_in
 from tests.tools.object_servers import know_us, rclone
 from tests.tools.waiting import wait_until
 
@@ -40,13 +41,13 @@ class JumpingClock(SystemClock):
         return super().now() + JumpingClock.passed_seconds
 
 
-def files_below(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+def names_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in files_below(folder)}
 
 
 def in_blobs(folder: Path) -> set[str]:
     """What the local disk stores, parts of it included."""
-    return files_below(folder / "blobs")
+    return names_below(folder / "blobs")
 
 
 @dataclass
@@ -61,10 +62,11 @@ class House:
     def left(self) -> dict[str, set[str]]:
         """Place -> what lies there of jobs."""
         upstream = self.folder / "embedded" / "embedded-1"
+        made = upstream / "output" / "gateway"
         return {
             "gateway": {
                 name
-                for name in files_below(self.folder)
+                for name in names_below(self.folder)
                 if name not in INFRASTRUCTURE
                 and name.split("/")[0] not in {"embedded", "blobs"}
                 and not name.startswith("gateway.db")
@@ -72,9 +74,9 @@ class House:
             "rows": self.rows(),
             "storage": self.in_storage(self.folder),
             "upstream": {
-                f"{kind}/{name}" for kind in ("input", "output", "temp") for name in files_below(upstream / kind)
+                f"{kind}/{name}" for kind in ("input", "output", "temp") for name in names_below(upstream / kind)
             },
-            "folders": {path.name for path in upstream.glob("output/gateway/*/*")},
+            "folders": {one for name in folders_in(made) for one in folders_in(made / name)},
         }
 
     def rows(self) -> set[str]:
@@ -176,11 +178,11 @@ async def test_nor_is_it_in_object_storage(tmp_path, quick, material, monkeypatc
     with rclone(tmp_path / "server") as server:
 
         def in_bucket(folder: Path) -> set[str]:
-            return files_below(tmp_path / "server" / "buckets") | in_blobs(folder)
+            return names_below(tmp_path / "server" / "buckets") | in_blobs(folder)
 
         async with house(tmp_path / "data", in_bucket, storage_url=server.url("kept")) as made:
             await a_video_and_a_workflow(made, material)
-            assert files_below(tmp_path / "server" / "buckets")
+            assert names_below(tmp_path / "server" / "buckets")
             monkeypatch.setattr(JumpingClock, "passed_seconds", 40 * DAY)
             monkeypatch.setattr(tidying, "TIDY_SECONDS", 0.1)
             await made.empty()

@@ -14,6 +14,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.tools import faceswap_client
+from tests.tools.files import files_below
 from tests.tools.gateway_process import GatewayProcess
 from tests.tools.receiver import Receiver
 from tests.tools.waiting import wait_until
@@ -105,7 +106,7 @@ async def test_a_trial_is_signed_and_says_what_came_of_it(gateway):
     assert "No messages." in await said(gateway, "list")
     assert secret not in gateway.log.read_text()
     plain = secret.removeprefix("whsec_").encode()
-    files = [path for path in gateway.data_dir.rglob("*") if path.is_file()]
+    files = files_below(gateway.data_dir)
     assert gateway.data_dir / "webhook-key" in files
     assert gateway.data_dir / "gateway.db-wal" in files
     for path in files:

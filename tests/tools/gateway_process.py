@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.tools.files import files_below
 from tests.tools.waiting import PATIENCE_SECONDS, wait_until, wait_until_now
 
 #: Settings of the machine's owner must not change a test.
@@ -153,8 +154,7 @@ class GatewayProcess:
         return {
             str(path.relative_to(self.data_dir))
             for name in ("blobs", "scratch")
-            for path in (self.data_dir / name).rglob("*")
-            if path.is_file()
+            for path in files_below(self.data_dir / name)
         }
 
     def rows(self, query: str, *values: object) -> list[Any]:
