@@ -13,9 +13,10 @@ import cyclopts
 
 from gateway import logs
 from gateway.cli import accounts, consents, deliveries, operating, webhooks
-from gateway.cli.client import ClientError, GatewayClient
+from gateway.cli.client import ClientError
 from gateway.cli.configuration import read_settings
 from gateway.cli.loading import loading
+from gateway.cli.operating import DataDir, Token, Url
 from gateway.data_dir import StartError
 
 app = cyclopts.App(
@@ -30,33 +31,32 @@ app.command(templates)
 nodes = cyclopts.App(name="nodes", help="The node pack that comes with the gateway; needs no gateway.")
 app.command(nodes)
 
-Url = Annotated[str, cyclopts.Parameter(name="--url", help="Base URL of the gateway.", env_var="GATEWAY_URL")]
-Token = Annotated[
-    str | None,
-    cyclopts.Parameter(
-        name="--token", help="Bearer token; else the one in DATA_DIR/admin-token.", env_var="GATEWAY_ADMIN_TOKEN"
-    ),
-]
-DEFAULT_URL = "http://127.0.0.1:8000"
-
 
 @app.command
 def serve(
     *,
     host: str | None = None,
     port: int | None = None,
-    upstreams: Annotated[str | None, cyclopts.Parameter(help="Comma-separated base URLs of ComfyUI instances.")] = None,
+    upstreams: str | None = None,
     embedded_workers: int | None = None,
     data_dir: Path | None = None,
     auth: str | None = None,
     log_level: str | None = None,
-    wait: Annotated[
-        bool, cyclopts.Parameter(help="Wait for another gateway on the data directory to end; else be refused.")
-    ] = True,
+    wait: bool = True,
 ) -> None:
-    """Run a gateway until it is told to stop. Every setting can also be an environment variable GATEWAY_<NAME>.
+    """Run a gateway until it is told to stop. Every setting can also be an environment variable: 'comfygate config' lists them.
 
     The exit status is 75 when another gateway has taken over.
+
+    Args:
+        host: address to listen on, 127.0.0.1 unless set.
+        port: port to listen on, 8000 unless set; 0 takes a free one.
+        upstreams: comma-separated base URLs of ComfyUI instances.
+        embedded_workers: CPU workers to start; 1 unless set where there are no upstreams.
+        data_dir: where everything is kept; ./data unless set.
+        auth: open (one owner, loopback only) or keys.
+        log_level: debug, info, warning or error.
+        wait: for another gateway on the data directory to end; else be refused.
     """
     with loading():
         from gateway import serving
@@ -86,11 +86,17 @@ def serve(
 @app.command
 def demo(
     *,
-    once: Annotated[bool, cyclopts.Parameter(help="Exit when the swap is done.")] = False,
+    once: Annotated[bool, cyclopts.Parameter(negative=())] = False,
     port: int = 8000,
     directory: Path = Path("comfygate-demo"),
 ) -> None:
-    """Swap a face in a short clip on the embedded CPU worker, through the HTTP API, and leave the server up."""
+    """Swap a face in a short clip on the embedded CPU worker, through the HTTP API, and leave the server up.
+
+    Args:
+        once: exit when the swap is done.
+        port: port to listen on.
+        directory: where its files and data are kept; made if need be.
+    """
     from gateway.cli import demo as demonstration
 
     logs.configure("warning", "text")
@@ -104,8 +110,9 @@ def submit(
     *,
     output: Annotated[Path | None, cyclopts.Parameter(name=["--output", "-o"])] = None,
     consent: Annotated[bool, cyclopts.Parameter(negative=())] = False,
-    url: Url = DEFAULT_URL,
+    url: Url = None,
     token: Token = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Put the face of a photo into a video or picture, with a progress bar, and save the result.
 
@@ -116,32 +123,53 @@ def submit(
         consent: say that the people in the pictures agreed.
         url: base URL of the gateway.
         token: Bearer token for a gateway in keys mode.
+        data_dir: data directory of this machine's gateway.
     """
+    from gateway.cli.reaching import client_for
     from gateway.cli.submitting import submit_files
 
-    saved = asyncio.run(submit_files(GatewayClient(url, token), target, face, output, consent=consent))
+    saved = asyncio.run(submit_files(client_for(url, token, data_dir), target, face, output, consent=consent))
     print(f"Saved {saved}")
 
 
 @app.command
-def jobs(*, url: Url = DEFAULT_URL, token: Token = None, state: str | None = None, limit: int = 20) -> None:
-    """List your jobs, newest first."""
+def jobs(
+    *,
+    state: str | None = None,
+    limit: int = 20,
+    url: Url = None,
+    token: Token = None,
+    data_dir: DataDir = None,
+) -> None:
+    """List your jobs, newest first.
+
+    Args:
+        state: only those in it: queued, dispatched, running, succeeded, failed or canceled.
+        limit: how many at most.
+        url: base URL of the gateway.
+        token: Bearer token.
+        data_dir: data directory of this machine's gateway.
+    """
     from gateway.cli.listing import show_jobs
+    from gateway.cli.reaching import client_for
 
     query = {"limit": str(limit)} | ({"state": state} if state else {})
-    show_jobs(asyncio.run(GatewayClient(url, token).get("/-/jobs", query)))
+    show_jobs(asyncio.run(client_for(url, token, data_dir).get("/-/jobs", query)))
 
 
 @upstreams.default
-def list_upstreams(*, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def list_upstreams(*, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
     """Show the pool: who is there, who works, what is wrong."""
     from gateway.cli.listing import show_upstreams
+    from gateway.cli.reaching import client_for
 
-    show_upstreams(asyncio.run(GatewayClient(url, token).get("/-/upstreams")))
+    show_upstreams(asyncio.run(client_for(url, token, data_dir).get("/-/upstreams")))
 
 
 @upstreams.command
-def add(address: str, *, name: str | None = None, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def add(
+    address: str, *, name: str | None = None, url: Url = None, token: Token = None, data_dir: DataDir = None
+) -> None:
     """Take a ComfyUI into the pool; remembered across restarts.
 
     Args:
@@ -149,39 +177,49 @@ def add(address: str, *, name: str | None = None, url: Url = DEFAULT_URL, token:
         name: what to call it.
         url: base URL of the gateway.
         token: admin token.
+        data_dir: data directory of this machine's gateway.
     """
+    from gateway.cli.reaching import client_for
+
     body = {"url": address} | ({"name": name} if name else {})
-    added = asyncio.run(GatewayClient(url, token).admin("POST", "/-/upstreams", body))
+    added = asyncio.run(client_for(url, token, data_dir).admin("POST", "/-/upstreams", body))
     print(f"Added {added['name']}")
 
 
 @upstreams.command
-def remove(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def remove(name: str, *, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
     """Let an idle upstream go; remembered across restarts."""
-    asyncio.run(GatewayClient(url, token).admin("DELETE", f"/-/upstreams/{name}"))
+    from gateway.cli.reaching import client_for
+
+    asyncio.run(client_for(url, token, data_dir).admin("DELETE", f"/-/upstreams/{name}"))
     print(f"Removed {name}")
 
 
 @upstreams.command
-def drain(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def drain(name: str, *, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
     """Give an upstream no new work; what runs there runs to its end."""
-    asyncio.run(GatewayClient(url, token).admin("POST", f"/-/upstreams/{name}/drain"))
+    from gateway.cli.reaching import client_for
+
+    asyncio.run(client_for(url, token, data_dir).admin("POST", f"/-/upstreams/{name}/drain"))
     print(f"Draining {name}")
 
 
 @upstreams.command
-def resume(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def resume(name: str, *, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
     """Give a drained upstream work again."""
-    asyncio.run(GatewayClient(url, token).admin("POST", f"/-/upstreams/{name}/resume"))
+    from gateway.cli.reaching import client_for
+
+    asyncio.run(client_for(url, token, data_dir).admin("POST", f"/-/upstreams/{name}/resume"))
     print(f"Resumed {name}")
 
 
 @upstreams.command
-def restart(name: str, *, url: Url = DEFAULT_URL, token: Token = None) -> None:
+def restart(name: str, *, url: Url = None, token: Token = None, data_dir: DataDir = None) -> None:
     """Restart a process of the gateway's own, a ComfyUI or a worker, when what runs there has ended; waits for it."""
+    from gateway.cli.reaching import client_for
     from gateway.cli.restarting import restart as restart_process
 
-    asyncio.run(restart_process(GatewayClient(url, token), name, print))
+    asyncio.run(restart_process(client_for(url, token, data_dir), name, print))
 
 
 @templates.command

@@ -49,8 +49,7 @@ class GatewayClient:
         return await self._json("GET", path, query=query)
 
     async def admin(self, method: str, path: str, body: object = None) -> Any:
-        """A request that wants the admin token: the one given, else the one that a local gateway keeps for us."""
-        self._token = self._token or _token_on_disk()
+        """A request with another method than GET, or with a body."""
         return await self._json(method, path, body=body)
 
     async def _json(
@@ -98,7 +97,6 @@ class GatewayClient:
         Raises:
             ClientError: it was refused, or broke off.
         """
-        self._token = self._token or _token_on_disk()
         timeout = httpclient.Timeout(read_seconds, connect=CONNECT_SECONDS)
         begun = False
         async with self.open() as http:
@@ -161,11 +159,3 @@ def require_success(status: int, body: bytes) -> None:
     if status == httpclient.codes.UNAUTHORIZED:
         sentence += " (give --token, or set GATEWAY_ADMIN_TOKEN)"
     raise ClientError(str(sentence))
-
-
-def _token_on_disk() -> str | None:
-    folder = Path(os.environ.get("GATEWAY_DATA_DIR", "data"))
-    try:
-        return (folder / "admin-token").read_text(encoding="ascii").strip() or None
-    except OSError:
-        return None

@@ -119,6 +119,8 @@ def shown(value: object, field: FieldInfo) -> str:
         return "-"
     if isinstance(value, SecretStr) or "SecretStr" in str(field.annotation):
         return HIDDEN
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, ByteSize):
         return _in_units(value, _SIZES)
     if isinstance(value, float) and any(getattr(part, "func", None) is parse_duration for part in field.metadata):

@@ -1,29 +1,17 @@
-"""Tables for people."""
+"""Lists for people: lines without frames, so that ids and addresses stay whole in narrow terminals, pipes and files."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-
-def show_jobs(page: Any, console: Console | None = None) -> None:
-    """Print a page of ``/-/jobs``. Ids stay whole however narrow the terminal is: other commands want them."""
-    rows = page["jobs"]
-    if not rows:
+def show_jobs(page: Any) -> None:
+    """Print a page of ``/-/jobs``, two lines each."""
+    if not page["jobs"]:
         print("No jobs.")
-        return
-    table = Table()
-    table.add_column("id", no_wrap=True, min_width=len(rows[0]["id"]))
-    for name in ("state", "progress", "template", "created", "result or reason"):
-        table.add_column(name, overflow="fold")
-    for job in rows:
-        progress = f"{100 * job['fraction']:.1f} %"
-        cells = (job["id"], job["state"], progress, job["template"], job["created_at"], _end(job))
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    (console or Console()).print(table)
+    for job in page["jobs"]:
+        print(f"{job['id']}  {job['state']:<9}  {100 * job['fraction']:5.1f} %  {job['template']}")
+        print(f"    {job['created_at']}  {_end(job)}".rstrip())
 
 
 def _end(job: Any) -> str:
@@ -33,25 +21,16 @@ def _end(job: Any) -> str:
     return str(job["error"]["message"]) if job["error"] else ""
 
 
-def show_upstreams(page: Any, console: Console | None = None) -> None:
-    """Print ``/-/upstreams``."""
-    rows = page["upstreams"]
-    if not rows:
+def show_upstreams(page: Any) -> None:
+    """Print ``/-/upstreams``, a line each and one for each reason."""
+    if not page["upstreams"]:
         print("No upstreams.")
-        return
-    table = Table("name", "address", "engine", "version", "state", "job", "reason")
-    for member in rows:
-        cells = (
-            member["name"],
-            member["address"],
-            member["engine"] or "",
-            member["version"] or "",
-            _state(member),
-            member["job_id"] or "",
-            member["reason"],
-        )
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    (console or Console()).print(table)
+    for member in page["upstreams"]:
+        version = " ".join(part for part in (member["engine"], member["version"]) if part)
+        of = f" on {member['job_id']}" if member["job_id"] else ""
+        print("  ".join(part for part in (member["name"], member["address"], version, f"{_state(member)}{of}") if part))
+        if member["reason"]:
+            print(f"    {member['reason']}")
 
 
 def _state(member: Any) -> str:
@@ -64,22 +43,13 @@ def _state(member: Any) -> str:
     return "works" if member["job_id"] else "idle"
 
 
-def show_users(rows: list[Any], console: Console | None = None) -> None:
-    """Print users."""
+def show_users(rows: list[Any]) -> None:
+    """Print users, a line each."""
     if not rows:
         print("No users.")
-        return
-    table = Table("name", "tier", "email", "since", "id")
     for user in rows:
-        cells = (
-            user["name"],
-            user["tier"],
-            "verified" if user["email_verified"] else "",
-            user["created_at"],
-            user["id"],
-        )
-        table.add_row(*(escape(str(cell)) for cell in cells))
-    (console or Console()).print(table)
+        verified = "  e-mail verified" if user["email_verified"] else ""
+        print(f"{user['id']}  {user['name']}  {user['tier']}{verified}  since {user['created_at']}")
 
 
 def show_purses(told: Any) -> None:

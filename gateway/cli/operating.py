@@ -72,7 +72,17 @@ def config(
     auth: str | None = None,
     log_level: str | None = None,
 ) -> None:
-    """Show every setting with its value and origin: flag, environment, gateway.toml or default. Takes serve's flags."""
+    """Show every setting with its value and origin: flag, environment, gateway.toml or default. Takes serve's flags.
+
+    Args:
+        host: as serve takes it, like the others.
+        port: port to listen on.
+        upstreams: comma-separated base URLs of ComfyUI instances.
+        embedded_workers: CPU workers to start.
+        data_dir: where everything is kept.
+        auth: open or keys.
+        log_level: debug, info, warning or error.
+    """
     from gateway.cli import configuration
 
     flags = {

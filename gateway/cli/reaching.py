@@ -11,20 +11,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gateway.cli.client import ClientError, GatewayClient
 from gateway.cli.configuration import read_settings
-from gateway.data_dir import DataDirHeldError, hold_data_dir, prepare_data_dir, read_address
+from gateway.data_dir import DataDirHeldError, StartError, hold_data_dir, prepare_data_dir, read_address
 from gateway.settings import Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DATABASE = "gateway.db"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def client_for(url: str | None, token: str | None, data_dir: Path | None = None) -> GatewayClient:
     """A client of a running gateway: at ``url``, else at the address left in the data directory, else at port 8000."""
     if url:
-        return GatewayClient(url, token)
+        return GatewayClient(url, token or _token_for(url, data_dir))
     settings = read_settings({"data_dir": data_dir})
     address = address_of_holder(settings.data_dir)
     if address is None:
@@ -56,7 +58,7 @@ def gateway_or_directory(
         StartError: the settings or the directory cannot be used.
     """
     if url:
-        yield GatewayClient(url, token)
+        yield client_for(url, token, data_dir)
         return
     settings = read_settings({"data_dir": data_dir})
     folder = settings.data_dir
@@ -101,6 +103,27 @@ def own_token(settings: Settings) -> str | None:
         return (settings.data_dir / "admin-token").read_text(encoding="utf-8").strip() or None
     except (OSError, UnicodeDecodeError):
         return None
+
+
+def _token_for(url: str, data_dir: Path | None) -> str | None:
+    """The admin token that lies here, where it is the gateway of this machine that was named; a stranger is sent none."""
+    try:
+        settings = read_settings({"data_dir": data_dir})
+        address = address_of_holder(settings.data_dir)
+    except StartError:
+        return None  # what is wrong with a gateway here is nothing to one elsewhere
+    is_own = address is not None and _place(address) is not None and _place(address) == _place(url)
+    return own_token(settings) if is_own else None
+
+
+def _place(url: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port; one host for all names of this machine. None where it cannot be read."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    return parts.scheme, "localhost" if host in LOOPBACK else host, port
 
 
 def _client_at(address: str, token: str | None) -> GatewayClient:

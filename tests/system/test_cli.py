@@ -107,9 +107,8 @@ async def test_purge_through_the_gateway_deletes_rows_and_bytes_of_that_job_only
 
 @pytest.mark.long
 async def test_consent_that_was_given_with_a_swap_outlives_its_purge(gateway, material):
-    token = gateway.bearer["Authorization"].removeprefix("Bearer ")
     words = ("submit", str(material.still), str(material.face(703)), "--consent", "-o", "swapped.png")
-    assert "Saved" in await said(gateway, *words, "--url", gateway.url, "--token", token)
+    assert "Saved" in await said(gateway, *words)
     (record,) = map(json.loads, (await said(gateway, "consent", "export")).splitlines())
     await said(gateway, "purge", "--job", record["job"])
     assert json.loads(await said(gateway, "consent", "show", record["job"])) == record

@@ -25,6 +25,10 @@ def test_every_setting_is_shown_once_in_the_order_of_the_table():
     assert names == [f"GATEWAY_{name.upper()}" for name in Settings.model_fields]
 
 
+def test_switches_are_spelled_as_they_are_set():
+    assert {shown()[f"GATEWAY_{name}"].value for name in ("V1_ENABLED", "REQUIRE_CONSENT")} == {"true", "false"}
+
+
 def test_origin_is_the_strongest_place_that_names_it(tmp_path, monkeypatch):
     (tmp_path / "gateway.toml").write_text('port = 1\nhost = "127.0.0.1"\nlog_level = "error"\n')
     environment = {"GATEWAY_PORT": "2", "gateway_log_level": "debug"}

@@ -1,46 +1,35 @@
-"""The tables of jobs and upstreams, from the bodies that the API really gives."""
+"""The lists of jobs, upstreams and deliveries, from the bodies that the API really gives."""
 
 from __future__ import annotations
 
-from io import StringIO
-
 import pytest
-from rich.console import Console
 
-from gateway.cli.listing import show_deliveries, show_jobs, show_upstreams
+from gateway.cli.listing import show_deliveries, show_jobs, show_upstreams, show_users
 from gateway.delivering import Chosen, to_named, to_urls
 from gateway.events import EventKind
 from tests.tools.asgi import ask, make
 
-
-def shown(show, page, width=200):
-    out = StringIO()
-    show(page, Console(file=out, width=width))
-    return out.getvalue()
+NARROW_COLUMNS = 80
 
 
-async def test_a_job_shows_how_far_it_is_and_where_its_result_lies():
+async def test_a_job_shows_how_far_it_is_and_where_its_result_lies(capsys):
     app, service = make()
     running, done, failed = service.put(), service.put(), service.put()
     service.tell(running.id, EventKind.STARTED)
     service.show(running.id, 0.42)
     link = service.succeed(done.id)
     service.tell(failed.id, EventKind.FAILED, code="no_face_found", message="There is no face in the photo.")
-    rows = {
-        line.split()[1]: line
-        for line in shown(show_jobs, (await ask(app, "GET", "/-/jobs")).json).splitlines()
-        if "019a" in line
-    }
-    assert "42.0 %" in rows[running.id]
-    assert "100.0 %" in rows[done.id]
-    assert f"/download/{link}" in rows[done.id]
-    assert "There is no face in the photo." in rows[failed.id]
-
-
-async def test_an_id_can_be_copied_from_a_narrow_terminal():
-    app, service = make()
-    job_id = service.put().id
-    assert job_id in shown(show_jobs, (await ask(app, "GET", "/-/jobs")).json, width=60)
+    page = (await ask(app, "GET", "/-/jobs")).json
+    capsys.readouterr()  # its log
+    show_jobs(page)
+    lines = capsys.readouterr().out.splitlines()
+    # Ids are the first word of a line, and links the last: to be copied, and cut out.
+    rows = {first.split()[0]: (first, second) for first, second in zip(lines[::2], lines[1::2], strict=True)}
+    assert "42.0 %" in rows[running.id][0]
+    assert "100.0 %" in rows[done.id][0]
+    assert rows[done.id][1].split()[-1].endswith(f"/download/{link}")
+    assert "There is no face in the photo." in rows[failed.id][1]
+    assert max(len(first) for first, _ in rows.values()) < NARROW_COLUMNS
 
 
 @pytest.mark.parametrize(
@@ -53,11 +42,25 @@ async def test_an_id_can_be_copied_from_a_narrow_terminal():
         ({"reachable": False, "restarting": True}, "restarting"),
     ],
 )
-async def test_an_upstream_shows_what_it_does(changes, state):
+async def test_an_upstream_shows_what_it_does(changes, state, capsys):
     app, _ = make()
     page = (await ask(app, "GET", "/-/upstreams")).json
     page["upstreams"][0] |= changes
-    assert state in shown(show_upstreams, page)
+    show_upstreams(page)
+    told = capsys.readouterr().out
+    assert state in told
+    assert page["upstreams"][0]["address"] in told.split()
+    assert changes.get("job_id", "") in told
+    assert changes.get("reason", "") in told
+
+
+def test_users_show_who_they_are(capsys):
+    user = {"id": "019a", "name": "ann", "tier": "free", "email_verified": True, "created_at": "2026-01-02T00:00:00Z"}
+    show_users([user, user | {"name": "bob", "email_verified": False}])
+    assert capsys.readouterr().out.splitlines() == [
+        "019a  ann  free  e-mail verified  since 2026-01-02T00:00:00Z",
+        "019a  bob  free  since 2026-01-02T00:00:00Z",
+    ]
 
 
 async def test_deliveries_show_where_they_went_and_what_came_of_it(capsys):
