@@ -10,9 +10,18 @@ import ssl
 from collections.abc import Mapping
 
 import httpx
-from httpx import AsyncClient, InvalidURL, Limits, Response, Timeout, TransportError, codes
+from httpx import AsyncClient, InvalidURL, Limits, Response, Timeout, TooManyRedirects, TransportError, codes
 
-__all__ = ["AsyncClient", "InvalidURL", "Response", "Timeout", "TransportError", "codes", "make_client"]
+__all__ = [
+    "AsyncClient",
+    "InvalidURL",
+    "Response",
+    "Timeout",
+    "TooManyRedirects",
+    "TransportError",
+    "codes",
+    "make_client",
+]
 
 
 def make_client(

@@ -161,7 +161,7 @@ async def _targets(
     """Where results may be put by name. Nothing is asked of them. Raises StartError."""
     targets: dict[str, DeliveryTarget] = {}
     for name, place in settings.target_places.items():
-        bucket = await open_bucket(place, setting=f"GATEWAY_DELIVERY_TARGETS ({name})")
+        bucket = await open_bucket(place, setting=f"GATEWAY_DELIVERY_TARGETS ({name})", ca_file=settings.ca_file)
         stack.push_async_callback(bucket.close)
         targets[name] = BucketTarget(name, bucket, blobs, clock)
     return targets

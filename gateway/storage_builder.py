@@ -26,28 +26,35 @@ STORAGE: Final = "storage"
 _PLACE: Final = "place"
 
 
-async def open_bucket(place: ObjectUrl, *, setting: str) -> Bucket:
+async def open_bucket(
+    place: ObjectUrl, *, setting: str, ca_file: Path | None, give_up_seconds: float | None = None
+) -> Bucket:
     """The bucket that a setting names; whoever opens it closes it. Nothing is asked of it yet.
 
     Args:
         place: bucket and prefix.
         setting: whose it is, for the sentence, e.g. "GATEWAY_STORAGE_URL".
+        ca_file: authorities that are trusted besides.
+        give_up_seconds: how long something is tried again; the usual half a minute by default.
 
     Raises:
         StartError: the package for it is missing, or there are no credentials.
     """
     if importlib.util.find_spec("boto3") is None:
         raise StartError(f"{setting} needs boto3: pip install 'comfygate[s3]'.")
-    from gateway.objects.s3 import S3Bucket
+    from gateway.objects.s3 import Pace, S3Bucket
     from gateway.objects.session import NoCredentialsFoundError
 
+    pace = Pace() if give_up_seconds is None else Pace(give_up_seconds=give_up_seconds)
     try:
-        return await S3Bucket.open(place)
+        return await S3Bucket.open(place, ca_file=ca_file, pace=pace)
     except NoCredentialsFoundError as error:
         raise StartError(
             f"{setting} is set, and {error}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or whatever else boto3 "
             "reads them from."
         ) from error
+    except OSError as error:
+        raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
 
 
 async def open_blobs(
@@ -71,7 +78,7 @@ async def open_blobs(
         await local.prepare()
         stack.push_async_callback(local.close)
         return local
-    bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL")
+    bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL", ca_file=settings.ca_file)
     stack.push_async_callback(bucket.close)
     blobs = BucketBlobs(
         bucket,

@@ -11,6 +11,7 @@ from gateway.cli.findings import Finding, fail, ok
 from gateway.data_dir import StartError
 from gateway.errors import StorageUnreachableError
 from gateway.interfaces import Bucket
+from gateway.object_url import ObjectUrl
 from gateway.settings import Settings
 from gateway.storage_builder import open_bucket
 from gateway.template import Template
@@ -18,6 +19,8 @@ from gateway.template import Template
 _SUBJECT = "storage"
 _DELIVERY = "delivery"
 _BYTES = b"comfygate doctor"
+#: Somebody sits there and waits.
+GIVE_UP_SECONDS = 5.0
 #: What is allowed by what, as Amazon calls it; others took the names over.
 _RIGHTS = {
     "list": "s3:ListBucket on the bucket",
@@ -34,7 +37,7 @@ async def check_storage(settings: Settings) -> AsyncIterator[Finding]:
     if place is None:
         return
     try:
-        bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL")
+        bucket = await _open(settings, place, "GATEWAY_STORAGE_URL")
     except StartError as error:
         sentence, _, remedy = str(error).partition(": ")
         yield fail(_SUBJECT, sentence, remedy)
@@ -45,12 +48,16 @@ async def check_storage(settings: Settings) -> AsyncIterator[Finding]:
         await bucket.close()
 
 
+async def _open(settings: Settings, place: ObjectUrl, setting: str) -> Bucket:
+    return await open_bucket(place, setting=setting, ca_file=settings.ca_file, give_up_seconds=GIVE_UP_SECONDS)
+
+
 async def check_targets(settings: Settings, templates: Sequence[Template]) -> AsyncIterator[Finding]:
     """Whether results can be put to each target, and whether those that templates name are there."""
     for name, place in settings.target_places.items():
         setting = f"GATEWAY_DELIVERY_TARGETS ({name})"
         try:
-            bucket = await open_bucket(place, setting=setting)
+            bucket = await _open(settings, place, setting)
         except StartError as error:
             sentence, _, remedy = str(error).partition(": ")
             yield fail(_DELIVERY, sentence, remedy)
@@ -85,18 +92,23 @@ async def _try(bucket: Bucket) -> Finding:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe"
         path.write_bytes(_BYTES)
-        steps = (
-            ("list", _list(bucket)),
-            ("write", bucket.put(key, path)),
-            ("read", _read(bucket, key)),
-            ("see unfinished uploads", bucket.abort_unfinished(older_than=0.0, under="doctor/")),
-            ("delete", bucket.delete(key)),
-        )
-        wrong = [found for name, step in steps if (found := await _step(name, step)) is not None]
+        wrong = await _first_wrong(bucket, key, path)
     location = bucket.location("")
-    if wrong:
-        return fail(_SUBJECT, f"{location}: {wrong[0][0]}", wrong[0][1])
+    if wrong is not None:
+        return fail(_SUBJECT, f"{location}: {wrong[0]}", wrong[1])
     return ok(_SUBJECT, f"{location} can be written to, read, listed and deleted from")
+
+
+async def _first_wrong(bucket: Bucket, key: str, path: Path) -> tuple[str, str] | None:
+    """(what is wrong, what to do) of the first step that fails; what was written is deleted all the same."""
+    wrong = await _step("list", _list(bucket)) or await _step("write", bucket.put(key, path))
+    if wrong is not None:
+        return wrong
+    wrong = await _step("read", _read(bucket, key)) or await _step(
+        "see unfinished uploads", bucket.abort_unfinished(older_than=0.0, under="doctor/")
+    )
+    left = await _step("delete", bucket.delete(key))
+    return wrong or left
 
 
 async def _step(name: str, step: Awaitable[object], setting: str = "GATEWAY_STORAGE_URL") -> tuple[str, str] | None:
@@ -111,6 +123,11 @@ async def _step(name: str, step: Awaitable[object], setting: str = "GATEWAY_STOR
 
 
 def _remedy(name: str, error: StorageUnreachableError, setting: str) -> str:
+    if "SSLError" in error.reason:
+        return (
+            "see whether the endpoint speaks TLS; name the authority of its certificate in GATEWAY_CA_FILE, and the host "
+            f"that stands in it in {setting}"
+        )
     if not error.is_refusal:
         return f"see whether the endpoint in {setting} is right, runs, and can be reached from here"
     for said, remedy in (

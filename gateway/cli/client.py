@@ -68,9 +68,9 @@ class GatewayClient:
             except orjson.JSONDecodeError as error:
                 raise ClientError(f"What answers at {self._url} is no gateway: give --url its base URL.") from error
 
-    def _authorities(self) -> ssl.SSLContext | bool:
+    def _authorities(self, *, leaves: bool = False) -> ssl.SSLContext | bool:
         named = os.environ.get("GATEWAY_CA_FILE")
-        if self._verify is not True or not named or not self._url.startswith("https:"):
+        if self._verify is not True or not named or not (leaves or self._url.startswith("https:")):
             return self._verify
         try:
             return tls_context(Path(named))
@@ -78,13 +78,13 @@ class GatewayClient:
             raise ClientError(f"GATEWAY_CA_FILE: {named} cannot be read or holds no certificate.") from error
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[httpclient.AsyncClient]:
-        """An HTTP client on the gateway's base URL."""
+    async def open(self, *, leaves: bool = False) -> AsyncIterator[httpclient.AsyncClient]:
+        """An HTTP client on the gateway's base URL; ``leaves`` when it may be sent on to others."""
         headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
         timeout = httpclient.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         try:
             made = httpclient.make_client(
-                base_url=self._url, headers=headers, timeout=timeout, verify=self._authorities()
+                base_url=self._url, headers=headers, timeout=timeout, verify=self._authorities(leaves=leaves)
             )
         except httpclient.InvalidURL as error:
             raise self.unreachable(error) from error
@@ -116,16 +116,25 @@ class GatewayClient:
                 ) from error
 
     async def download(self, path: str, into: Path) -> None:
-        """Save a file."""
-        async with self.open() as http:
+        """Save a file, from where the gateway sends us for it. Nothing is written unless it comes; the token goes nowhere else."""
+        async with self.open(leaves=True) as http:
             try:
-                async with http.stream("GET", path) as response, aiofiles.open(into, "wb") as out:
+                async with http.stream("GET", path, follow_redirects=True) as response:
                     if response.status_code != httpclient.codes.OK:
-                        require_success(response.status_code, await response.aread())
-                    async for chunk in response.aiter_bytes(1024 * 1024):
-                        await out.write(chunk)
-            except httpclient.TransportError as error:
-                raise self.unreachable(error) from error
+                        if not response.history:
+                            require_success(response.status_code, await response.aread())
+                        raise ClientError(f"For the file {response.url.host} answered {response.status_code}.")
+                    async with aiofiles.open(into, "wb") as out:
+                        async for chunk in response.aiter_bytes(1024 * 1024):
+                            await out.write(chunk)
+            except (httpclient.TransportError, httpclient.TooManyRedirects) as error:
+                if str(error.request.url).startswith(f"{self._url}/"):
+                    raise self.unreachable(error) from error
+                # The rest of that URL is a secret.
+                raise ClientError(
+                    f"The gateway sends downloads on to {error.request.url.host}, and they cannot be had from there "
+                    f"({type(error).__name__})."
+                ) from error
 
     def unreachable(self, error: Exception) -> ClientError:
         """The sentence for a gateway that does not answer."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from botocore.exceptions import BotoCoreError
 from botocore.response import StreamingBody
+from urllib3.exceptions import HTTPError
 
 from gateway.errors import StorageUnreachableError
 from gateway.objects.failures import SENTENCE, told
@@ -29,6 +30,8 @@ async def chunks(body: StreamingBody, threads: Executor) -> AsyncGenerator[bytes
             yield chunk
     except BotoCoreError as error:
         raise StorageUnreachableError(SENTENCE, reason=told(error)) from error
+    except HTTPError as error:  # TLS that was garbled on the way: botocore lets it pass as it is
+        raise StorageUnreachableError(SENTENCE, reason=type(error).__name__) from error
     finally:
         if reading is None or reading.done():
             body.close()

@@ -18,19 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import anyio
 import structlog
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from gateway.errors import StorageUnreachableError
 from gateway.interfaces import StoredObject
 from gateway.naming import content_disposition
 from gateway.object_url import ObjectUrl
-from gateway.objects.failures import SENTENCE, Kind, as_ours, kind_of, told
+from gateway.objects.failures import FAILURES, SENTENCE, Failure, Kind, as_ours, kind_of, told
 from gateway.objects.reading import chunks
 from gateway.objects.session import open_client
 from gateway.objects.spans import Span, measured
@@ -83,9 +84,9 @@ class S3Bucket:
         self._uploads: set[tuple[str, str]] = set()
 
     @classmethod
-    async def open(cls, place: ObjectUrl, *, pace: Pace | None = None) -> S3Bucket:
-        """A bucket; nothing is asked of it yet. Raises NoCredentialsFoundError."""
-        client = await asyncio.to_thread(open_client, place, connections=2 * THREADS)
+    async def open(cls, place: ObjectUrl, *, ca_file: Path | None = None, pace: Pace | None = None) -> S3Bucket:
+        """A bucket; nothing is asked of it yet. Raises NoCredentialsFoundError, and OSError for a CA file that is none."""
+        client = await asyncio.to_thread(open_client, place, connections=2 * THREADS, ca_file=ca_file)
         return cls(place, client, pace or Pace())
 
     async def close(self) -> None:
@@ -255,9 +256,12 @@ class S3Bucket:
     async def look(self, key: str) -> StoredObject | None:
         """What is there; None when nothing is. Raises StorageUnreachableError."""
         try:
-            found = await self._asked(lambda: self._client.head_object(**self._at(key)))
+            return await self._asked(self._head, key)
         except FileNotFoundError:
             return None
+
+    def _head(self, key: str) -> StoredObject:
+        found = self._client.head_object(**self._at(key))
         return StoredObject(
             key, found["ContentLength"], _seconds(found["LastModified"]), found.get("Metadata", {}).get(SHA256)
         )
@@ -304,7 +308,11 @@ class S3Bucket:
         if "Range" in options and not str(answer.get("ContentRange", "")).startswith(f"bytes {start}-"):
             answer["Body"].close()
             raise StorageUnreachableError(SENTENCE, reason="GetObject: no span was answered", is_refusal=True)
-        return answer["Body"], answer["ETag"]
+        try:
+            return answer["Body"], answer["ETag"]
+        except KeyError:
+            answer["Body"].close()
+            raise
 
     async def listed(self, under: str = "") -> AsyncIterator[StoredObject]:
         """All objects whose key begins so, a page of them in memory at a time. Raises StorageUnreachableError."""
@@ -324,14 +332,20 @@ class S3Bucket:
             StoredObject(found["Key"][skip:], found["Size"], _seconds(found["LastModified"]))
             for found in answer.get("Contents", ())
         ]
-        return page, answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
+        # Every listing says it; a proxy's page, read as one, says nothing at all, and would count as an empty one.
+        return page, answer.get("NextContinuationToken") if answer["IsTruncated"] else None
 
     async def delete(self, key: str) -> None:
         """Have it gone; it may be gone already. Raises StorageUnreachableError."""
         try:
-            await self._asked(lambda: self._client.delete_object(**self._at(key)))
+            status = await self._asked(self._delete, key)
         except FileNotFoundError:
             return
+        if status != HTTPStatus.NO_CONTENT and await self.look(key) is not None:
+            raise StorageUnreachableError(SENTENCE, reason="DeleteObject: it is still there")
+
+    def _delete(self, key: str) -> int:
+        return self._client.delete_object(**self._at(key))["ResponseMetadata"]["HTTPStatusCode"]
 
     # ---------------------------------------------------------------------------------------------------------------- links
 
@@ -373,7 +387,7 @@ class S3Bucket:
         while True:
             try:
                 return await self._run(work, *arguments, stopped=stopped)
-            except (BotoCoreError, ClientError) as error:
+            except FAILURES as error:
                 kind = kind_of(error)
                 if kind is Kind.MISSING:
                     raise FileNotFoundError from error
@@ -403,7 +417,7 @@ class S3Bucket:
 class _UploadGoneError(StorageUnreachableError):
     """The storage knows no such upload in parts."""
 
-    def __init__(self, cause: BotoCoreError | ClientError) -> None:
+    def __init__(self, cause: Failure) -> None:
         super().__init__(SENTENCE, reason=told(cause))
         self.cause = cause
 

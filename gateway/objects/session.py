@@ -11,7 +11,8 @@ not understand; what is sent carries its MD5 instead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 import botocore.session
@@ -35,11 +36,17 @@ class NoCredentialsFoundError(Exception):
     """Nobody says who we are; one sentence."""
 
 
-def open_client(place: ObjectUrl, *, connections: int) -> S3Client:
+def open_client(place: ObjectUrl, *, connections: int, ca_file: Path | None = None) -> S3Client:
     """A client that threads may share. Blocking: it reads files, and may ask for a role.
+
+    Args:
+        place: whom it speaks to.
+        connections: at a time.
+        ca_file: PEM bundle that is trusted besides boto3's authorities, or those of AWS_CA_BUNDLE.
 
     Raises:
         NoCredentialsFoundError: there are none, or half ones.
+        OSError: the bundle cannot be read, or holds no certificate.
     """
     core = botocore.session.get_session()
     if place.endpoint is not None:
@@ -53,7 +60,7 @@ def open_client(place: ObjectUrl, *, connections: int) -> S3Client:
         raise NoCredentialsFoundError(f"the credentials cannot be read ({type(error).__name__})") from error
     if found is None:
         raise NoCredentialsFoundError("there are no credentials")
-    return session.client(
+    client: S3Client = session.client(
         "s3",
         endpoint_url=place.endpoint,
         region_name=place.region or session.region_name or DEFAULT_REGION,
@@ -72,3 +79,20 @@ def open_client(place: ObjectUrl, *, connections: int) -> S3Client:
             user_agent_extra="comfygate",
         ),
     )
+    if place.endpoint is not None:
+        client.meta.events.register("before-call.s3", _stay_here)
+    if ca_file is not None:
+        _trust(client, ca_file)
+    return client
+
+
+def _stay_here(context: dict[str, Any], **_: object) -> None:
+    """Follow no redirect: botocore would ask Amazon's way for the bucket's region, and be sent on again without an end."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _trust(client: S3Client, ca_file: Path) -> None:
+    """Trust more authorities. What boto3 takes as ``verify`` would stand in the place of all others."""
+    untyped: Any = client
+    manager = untyped._endpoint.http_session._manager  # noqa: SLF001 - there is no other way; a test asks a server
+    manager.connection_pool_kw["ssl_context"].load_verify_locations(ca_file)

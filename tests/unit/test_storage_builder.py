@@ -19,7 +19,7 @@ PLACE = parse_object_url("s3://faces/p?endpoint=http://127.0.0.1:1", setting="X"
 
 async def test_a_bucket_is_made_and_nobody_is_asked(monkeypatch):
     know_us(monkeypatch)
-    bucket = await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL")
+    bucket = await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL", ca_file=None)
     assert bucket.location("k") == "s3://faces/p/k"
     await bucket.close()
 
@@ -27,7 +27,7 @@ async def test_a_bucket_is_made_and_nobody_is_asked(monkeypatch):
 async def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(StartError, match=r"GATEWAY_STORAGE_URL needs boto3: pip install 'comfygate\[s3\]'"):
-        await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL")
+        await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL", ca_file=None)
 
 
 async def test_missing_credentials_are_told_with_the_names_to_set(monkeypatch):
@@ -37,7 +37,14 @@ async def test_missing_credentials_are_told_with_the_names_to_set(monkeypatch):
     with pytest.raises(
         StartError, match="GATEWAY_STORAGE_URL is set, and there are no credentials: set AWS_ACCESS_KEY_ID"
     ):
-        await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL")
+        await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL", ca_file=None)
+
+
+async def test_a_ca_file_that_is_none_is_told(monkeypatch, tmp_path):
+    know_us(monkeypatch)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(StartError, match="GATEWAY_CA_FILE cannot be read or holds no certificate"):
+        await open_bucket(PLACE, setting="GATEWAY_STORAGE_URL", ca_file=tmp_path / "ca.pem")
 
 
 def settings(**values):
@@ -75,7 +82,7 @@ async def test_what_lay_on_the_disk_must_be_moved_first(tmp_path, monkeypatch):
     bucket = MemoryBucket()
     bucket.failure = StorageUnreachableError("away", reason="EndpointConnectionError")
 
-    async def open_memory(_place, *, setting):
+    async def open_memory(_place, **_):
         return bucket
 
     monkeypatch.setattr(storage_builder, "open_bucket", open_memory)

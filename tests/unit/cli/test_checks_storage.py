@@ -24,7 +24,8 @@ async def findings(**settings):
 def bucket(monkeypatch):
     made = MemoryBucket(time.time)
 
-    async def open_bucket(_place, *, setting):
+    async def open_bucket(_place, *, setting, ca_file, give_up_seconds):
+        assert give_up_seconds < 10  # somebody waits
         return made
 
     monkeypatch.setattr(checks_storage, "open_bucket", open_bucket)
@@ -53,6 +54,7 @@ async def test_a_bucket_that_does_all_is_fine_and_is_left_as_it_was(bucket):
         ("listed", "ListObjectsV2: SignatureDoesNotMatch (HTTP 403)", True, "list", "AWS_SECRET_ACCESS_KEY"),
         ("listed", "ListObjectsV2: PermanentRedirect (HTTP 301)", True, "list", "region"),
         ("listed", "EndpointConnectionError", False, "list", "endpoint"),
+        ("listed", "SSLError CERTIFICATE_VERIFY_FAILED", False, "list", "GATEWAY_CA_FILE"),
     ],
 )
 async def test_what_cannot_be_done_is_told_with_the_remedy(bucket, what, reason, is_refusal, says, remedy):
@@ -69,6 +71,27 @@ async def test_what_cannot_be_done_is_told_with_the_remedy(bucket, what, reason,
     assert says in found.sentence
     assert reason in found.sentence
     assert remedy in found.remedy
+
+
+async def test_nobody_who_does_not_answer_is_asked_again_and_again(bucket):
+    bucket.failure = StorageUnreachableError("away", reason="ConnectTimeoutError")
+    (found,) = await findings()
+    assert found.level is Level.FAIL
+    assert [name for name, _ in bucket.asked] == ["listed"]
+
+
+async def test_what_was_written_is_taken_away_though_it_cannot_be_read(bucket):
+    asking = bucket._ask
+
+    def ask(name, key):
+        asking(name, key)
+        if name == "stream":
+            raise StorageUnreachableError("no", reason="AccessDenied", is_refusal=True)
+
+    bucket._ask = ask
+    (found,) = await findings()
+    assert "read" in found.sentence
+    assert bucket.kept == {}
 
 
 async def targets(*templates, **settings):

@@ -2,8 +2,10 @@ import socket
 import ssl
 from pathlib import Path
 
+import httpx
 import pytest
 
+from gateway import httpclient
 from gateway.cli.client import ClientError, GatewayClient, require_success
 
 CA = Path(__file__).resolve().parents[1] / "blobs" / "tls" / "ca.pem"
@@ -46,3 +48,62 @@ def test_refusal_is_the_gateways_own_sentence(status, body, sentence):
 async def test_what_cannot_be_sent_is_a_sentence(body):
     with pytest.raises(ClientError, match="too large, or a text is no Unicode"):
         await GatewayClient("http://127.0.0.1:9", "token").admin("POST", "/-/credits", body)
+
+
+GATEWAY, BUCKET = "http://gateway.test", "https://bucket.test/k?X-Amz-Signature=secret"
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """URL -> what is answered there; an exception is raised instead. And the requests that came."""
+    by_url, asked = {}, []
+
+    def answer(request):
+        asked.append(request)
+        said = by_url[str(request.url)]
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    def make_client(*, base_url, headers, timeout, verify):
+        return httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url=base_url, headers=headers)
+
+    monkeypatch.setattr(httpclient, "make_client", make_client)
+    return by_url, asked
+
+
+async def test_download_is_fetched_from_where_the_gateway_sends_us_and_without_the_token(answers, tmp_path):
+    by_url, asked = answers
+    by_url[f"{GATEWAY}/download/one.mp4"] = httpx.Response(302, headers={"Location": BUCKET})
+    by_url[BUCKET] = httpx.Response(200, content=b"the video")
+    await GatewayClient(GATEWAY, "token").download("/download/one.mp4", tmp_path / "one.mp4")
+    assert (tmp_path / "one.mp4").read_bytes() == b"the video"
+    assert ["authorization" in request.headers for request in asked] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "sentence"),
+    [
+        (httpx.Response(404, json={"detail": "it is gone"}), None, "^it is gone$"),
+        (
+            httpx.Response(302, headers={"Location": BUCKET}),
+            httpx.Response(403),
+            r"^For the file bucket\.test answered 403\.$",
+        ),
+        (
+            httpx.Response(302, headers={"Location": BUCKET}),
+            httpx.ConnectError("no"),
+            r"^The gateway sends downloads on to bucket\.test, ",
+        ),
+        (httpx.Response(302), None, r"^For the file gateway\.test answered 302\.$"),
+        (httpx.ConnectError("no"), None, "^No gateway answers at"),
+    ],
+)
+async def test_download_that_does_not_come_is_a_sentence_and_touches_no_file(answers, tmp_path, first, then, sentence):
+    by_url, _ = answers
+    by_url |= {f"{GATEWAY}/one": first, BUCKET: then}
+    (tmp_path / "mine").write_bytes(b"mine")
+    with pytest.raises(ClientError, match=sentence) as told:
+        await GatewayClient(GATEWAY).download("/one", tmp_path / "mine")
+    assert "secret" not in str(told.value)
+    assert (tmp_path / "mine").read_bytes() == b"mine"

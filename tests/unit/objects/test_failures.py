@@ -1,6 +1,7 @@
 import pytest
 from botocore import exceptions
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from gateway.objects.failures import Kind, as_ours, kind_of, told
 
@@ -36,6 +37,10 @@ def answered(code, status):
         (exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2), Kind.PASSING),
         (exceptions.NoCredentialsError(), Kind.REFUSAL),
         (exceptions.ParamValidationError(report="x"), Kind.REFUSAL),
+        (exceptions.SSLError(endpoint_url="http://x", error="x"), Kind.PASSING),
+        (KeyError("ETag"), Kind.PASSING),
+        (ValueError("no date"), Kind.PASSING),
+        (ResponseParserError("half"), Kind.PASSING),
     ],
 )
 def test_failures_are_told_apart(error, kind):
