@@ -24,7 +24,8 @@ from gateway.naming import upstream_name
 from gateway.settings import Settings
 from gateway.template import Template
 from gateway.upstreams.cleaning import Cleaner
-from gateway.upstreams.client import Answer, NoAnswerError, NotSentError, UpstreamClient, parse_address
+from gateway.upstreams.client import Answer, UpstreamClient, parse_address
+from gateway.upstreams.exchange import NoAnswerError, NotSentError
 from gateway.upstreams.staging import Staging, folder_of
 
 #: Custom nodes by how their classes' names begin, and where they come from.

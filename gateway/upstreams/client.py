@@ -1,10 +1,8 @@
 """HTTP to one upstream: bounded answers, explicit time-outs, and failures sorted into two kinds.
 
-httpcore2 is spoken to directly. A job makes half a dozen requests, and httpx would take as long again for what none of
-them needs: parsing the same URL, cookies, redirects, authentication, decompression.
-
-Whether a request can have reached the upstream is what decides if it may be repeated, so that is what the two errors
-say. Nothing that leaves here holds the URL: it may carry credentials.
+Bytes and connections are those of ``exchange.py`` and ``connections.py``. Whether a request can have reached the upstream
+is what decides if it may be repeated, so that is what the two errors say. Nothing that leaves here holds the URL: it may
+carry credentials.
 """
 
 from __future__ import annotations
@@ -12,9 +10,8 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 import httpcore2
@@ -22,7 +19,8 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.lease import MayAct
-from gateway.upstreams.streams import LoopBackend
+from gateway.upstreams.connections import Connections
+from gateway.upstreams.exchange import Connection, NoAnswerError, NotSentError
 
 #: Answers are read whole; the longest known is /object_info of a large install, some 20 MB.
 MAX_ANSWER_BYTES = 128 * 1024 * 1024
@@ -31,7 +29,7 @@ CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 15.0
 #: Validating a large graph loads and hashes its input files.
 SUBMIT_SECONDS = 60.0
-#: A body no longer than this is sent as one: each piece is a step of its own in the HTTP library.
+#: A body no longer than this is sent as one: each piece waits for the one before.
 WHOLE_BYTES = 1024 * 1024
 #: Between two pieces of a file, either way.
 PIECE_SECONDS = 60.0
@@ -43,54 +41,18 @@ MAX_KEPT_CONNECTIONS = 5
 KEPT_SECONDS = 2.0
 
 
-class NotSentError(ConnectionError):
-    """Not a byte of the request can have reached the upstream."""
-
-
-class NoAnswerError(ConnectionError):
-    """The request may have been acted on, or not: the answer never came, or was cut."""
-
-
-# What each failure of the HTTP library means. Subclasses stand for themselves: a test walks all that it exports.
-FAILURES: Mapping[type[Exception], type[ConnectionError]] = {
-    httpcore2.ConnectError: NotSentError,
-    httpcore2.ConnectTimeout: NotSentError,
-    httpcore2.PoolTimeout: NotSentError,
-    httpcore2.UnsupportedProtocol: NotSentError,
-    httpcore2.ProxyError: NotSentError,
-    httpcore2.ConnectionNotAvailable: NotSentError,
-    httpcore2.ReadTimeout: NoAnswerError,
-    httpcore2.WriteTimeout: NoAnswerError,
-    httpcore2.ReadError: NoAnswerError,
-    httpcore2.WriteError: NoAnswerError,
-    httpcore2.RemoteProtocolError: NoAnswerError,
-    httpcore2.LocalProtocolError: NoAnswerError,  # a body that ended early was sent in part
-    # Families, for what a later version adds: when in doubt, it may have been acted on.
-    httpcore2.TimeoutException: NoAnswerError,
-    httpcore2.NetworkError: NoAnswerError,
-    httpcore2.ProtocolError: NoAnswerError,
-}
-
-
-def failure_of(error: Exception) -> ConnectionError:
-    """Our error for one of the HTTP library's, by its nearest known class."""
-    kind = next((FAILURES[base] for base in type(error).__mro__ if base in FAILURES), NoAnswerError)
-    return kind(type(error).__name__)  # its text may name the address
-
-
 @contextmanager
 def _sorted() -> Iterator[None]:
-    """Around the HTTP library only: whatever it raises becomes one of the two errors.
+    """Whatever goes wrong becomes one of the two errors: when in doubt, it may have been acted on.
 
-    Whatever, because it is more than it documents. A connection that is reset right after it was made is an
-    AttributeError of anyio's, which asks the closed socket for its peer; nobody up the stack could foresee that one.
+    Whatever, because nobody up the stack could foresee what a reset at the wrong moment makes a transport raise.
     """
     try:
         yield
     except ConnectionError:
         raise  # ours, or of the file that is sent
     except Exception as error:  # noqa: BLE001 - see above
-        raise failure_of(error) from None
+        raise NoAnswerError(type(error).__name__) from None  # its text may name the address
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +138,19 @@ class UpstreamClient:
     ) -> None:
         self._may_act = may_act
         parts = urlsplit(address.base_url)
+        tls: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            context = verify if isinstance(verify, ssl.SSLContext) else httpcore2.default_ssl_context()
-        else:
-            context = None
-        self._pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context,
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_KEPT_CONNECTIONS,
-            keepalive_expiry=KEPT_SECONDS,
-            network_backend=LoopBackend() if context is None else None,
+            tls = verify if isinstance(verify, ssl.SSLContext) else httpcore2.default_ssl_context()
+        self._connections = Connections(
+            parts.hostname or "",
+            parts.port or (80 if tls is None else 443),
+            tls,
+            most=MAX_CONNECTIONS,
+            most_kept=MAX_KEPT_CONNECTIONS,
+            kept_seconds=KEPT_SECONDS,
+            connect_seconds=CONNECT_SECONDS,
         )
-        self._scheme, self._host, self._port = parts.scheme.encode(), (parts.hostname or "").encode(), parts.port
-        self._base_path = parts.path
+        self._base_path = quote(parts.path, safe="/")
         sent = {
             "Host": parts.netloc,
             "User-Agent": "comfygate",
@@ -198,11 +160,11 @@ class UpstreamClient:
             **address.headers,
             **headers,
         }
-        self._headers = [(name.encode("ascii"), value.encode("ascii")) for name, value in sent.items()]
+        self._headers = _lines(sent)
 
     async def close(self) -> None:
         """Drop the connections."""
-        await self._pool.aclose()
+        await self._connections.close()
 
     async def get(self, path: str, **params: str | int) -> Answer:
         """GET, answered whole."""
@@ -226,18 +188,20 @@ class UpstreamClient:
     async def upload(self, path: str, content: AsyncIterator[bytes], headers: Mapping[str, str]) -> Answer:
         """POST a body that comes in pieces; ``headers`` tell its type and length."""
         await self._ask_leave()
-        return await self._ask(
-            "POST", path, content=content, headers=headers, timeout=_timeout(ANSWER_SECONDS, write=PIECE_SECONDS)
-        )
+        return await self._ask("POST", path, content=content, headers=headers, piece_seconds=PIECE_SECONDS)
 
     @asynccontextmanager
     async def stream(self, path: str, **params: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
         """GET, answered piece by piece: (status, pieces)."""
-        async with AsyncExitStack() as stack:
+        with _sorted():
+            connection = await self._connections.take()
+        try:
             with _sorted():
-                exchange = self._exchange("GET", path, params=params, timeout=_timeout(PIECE_SECONDS))
-                response = await stack.enter_async_context(exchange)
-            yield response.status, _pieces(response)
+                await connection.send(self._head("GET", path, params), b"", ANSWER_SECONDS)
+                status = await connection.answered(PIECE_SECONDS)
+            yield status, _pieces(connection)
+        finally:
+            self._connections.give_back(connection)
 
     async def _send_json(
         self,
@@ -249,9 +213,8 @@ class UpstreamClient:
     ) -> Answer:
         headers = {"Content-Type": "application/json", **(more_headers or {})}
         await self._ask_leave()
-        return await self._ask(
-            method, path, content=orjson.dumps(value), headers=headers, timeout=_timeout(answer_seconds)
-        )
+        body = orjson.dumps(value)
+        return await self._ask(method, path, content=body, headers=headers, answer_seconds=answer_seconds)
 
     async def _ask_leave(self) -> None:
         """Right before sending: a process that was stopped must not act on what it wanted before it was."""
@@ -262,59 +225,68 @@ class UpstreamClient:
         except GatewayError as error:
             raise NotSentError(error.code) from None
 
-    async def _ask(self, method: str, path: str, **options: Any) -> Answer:
-        with _sorted():
-            content = options.get("content")
-            if isinstance(content, AsyncIterator) and int(options["headers"]["Content-Length"]) <= WHOLE_BYTES:
-                options["content"] = b"".join([piece async for piece in content])
-            async with self._exchange(method, path, **options) as response:
-                return Answer(response.status, await _read(response))
-
-    def _exchange(
+    async def _ask(
         self,
         method: str,
         path: str,
         *,
         params: Mapping[str, str | int] | None = None,
-        content: bytes | AsyncIterator[bytes] | None = None,
+        content: bytes | AsyncIterator[bytes] = b"",
         headers: Mapping[str, str] | None = None,
-        timeout: Timeouts | None = None,
-    ) -> AbstractAsyncContextManager[httpcore2.Response]:
-        target = quote(self._base_path + path, safe="/") + (f"?{urlencode(params, quote_via=quote)}" if params else "")
-        url = httpcore2.URL(scheme=self._scheme, host=self._host, port=self._port, target=target.encode("ascii"))
-        sent = [*self._headers, *((name.encode(), value.encode()) for name, value in (headers or {}).items())]
-        extensions = {"timeout": (timeout or _timeout(ANSWER_SECONDS)).for_httpcore()}
-        return self._pool.stream(method, url, headers=sent, content=content, extensions=extensions)
+        answer_seconds: float = ANSWER_SECONDS,
+        piece_seconds: float = ANSWER_SECONDS,
+    ) -> Answer:
+        with _sorted():
+            size_bytes = len(content) if isinstance(content, bytes) else int((headers or {})["Content-Length"])
+            if not isinstance(content, bytes) and size_bytes <= WHOLE_BYTES:
+                content = b"".join([piece async for piece in content])
+            head = self._head(method, path, params, headers, size_bytes)
+            connection = await self._connections.take()
+            try:
+                if isinstance(content, bytes):
+                    await connection.send(head, content, piece_seconds)
+                else:
+                    await connection.send_pieces(head, content, size_bytes, piece_seconds)
+                return Answer(await connection.answered(answer_seconds), await _read(connection, answer_seconds))
+            finally:
+                self._connections.give_back(connection)
+
+    def _head(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int] | None = None,
+        headers: Mapping[str, str] | None = None,
+        size_bytes: int = 0,
+    ) -> bytes:
+        query = f"?{urlencode(params, quote_via=quote)}" if params else ""
+        length = f"Content-Length: {size_bytes}\r\n" if method != "GET" else ""
+        more = _lines({name: value for name, value in (headers or {}).items() if name != "Content-Length"})
+        target = self._base_path + quote(path, safe="/") + query
+        return f"{method} {target} HTTP/1.1\r\n{self._headers}{more}{length}\r\n".encode("ascii")
 
 
-async def _pieces(response: httpcore2.Response) -> AsyncIterator[bytes]:
+def _lines(headers: Mapping[str, str]) -> str:
+    """Raises ValueError where one is not what a header can be: it would end its line, or be none of ASCII."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    if not lines.isascii() or lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
+        raise ValueError("a header of a request holds what no header can hold")
+    return lines
+
+
+async def _pieces(connection: Connection) -> AsyncIterator[bytes]:
     with _sorted():
-        async for piece in response.aiter_stream():
+        while piece := await connection.piece(PIECE_SECONDS):
             yield piece
 
 
-async def _read(response: httpcore2.Response) -> bytes:
-    body = bytearray()
-    async for piece in response.aiter_stream():
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
+async def _read(connection: Connection, seconds: float) -> bytes:
+    body = await connection.piece(seconds)
+    if not body or connection.is_idle:
+        return body  # all of it came at once
+    whole = bytearray(body)
+    while piece := await connection.piece(seconds):
+        whole += piece
+        if len(whole) > MAX_ANSWER_BYTES:
             raise NoAnswerError("the answer is too long")
-    return bytes(body)
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds."""
-
-    connect: float
-    read: float
-    write: float
-    pool: float
-
-    def for_httpcore(self) -> dict[str, float]:
-        """As httpcore2 wants them; dataclasses.asdict takes longer than sending a request's head."""
-        return {"connect": self.connect, "read": self.read, "write": self.write, "pool": self.pool}
-
-
-def _timeout(read: float, *, write: float = ANSWER_SECONDS) -> Timeouts:
-    return Timeouts(connect=CONNECT_SECONDS, read=read, write=write, pool=CONNECT_SECONDS)
+    return bytes(whole)

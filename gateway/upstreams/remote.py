@@ -35,7 +35,8 @@ from gateway.comfy.requests import (
 from gateway.interfaces import AskInUse, Blob, Capabilities, Clock, OnChange, UpstreamStatus
 from gateway.lease import MayAct
 from gateway.upstreams.cleaning import Cleaner
-from gateway.upstreams.client import SUBMIT_SECONDS, Answer, NotSentError, UpstreamClient, parse_address
+from gateway.upstreams.client import SUBMIT_SECONDS, Answer, UpstreamClient, parse_address
+from gateway.upstreams.exchange import NotSentError
 from gateway.upstreams.mailbox import Mailbox
 from gateway.upstreams.socket import Socket
 from gateway.upstreams.staging import Staging, folder_of

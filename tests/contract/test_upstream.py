@@ -18,7 +18,7 @@ from gateway.comfy.messages import Failed, Interrupted, Lost, NodeStarted, Outpu
 from gateway.errors import LeaseLostError, TooLargeError
 from gateway.interfaces import Blob
 from gateway.upstreams import remote
-from gateway.upstreams.client import NotSentError
+from gateway.upstreams.exchange import NotSentError
 from gateway.upstreams.remote import RemoteUpstream
 from tests.tools.waiting import wait_until
 

@@ -23,10 +23,9 @@ from gateway.upstreams.client import (
     PIECE_SECONDS,
     Address,
     Answer,
-    NoAnswerError,
-    NotSentError,
     UpstreamClient,
 )
+from gateway.upstreams.exchange import NoAnswerError, NotSentError
 from gateway.upstreams.socket import CLOSE_SECONDS, OPEN_SECONDS
 from tests.chaos.simulation.loop import OWNER
 
@@ -70,8 +69,7 @@ class SimulatedClient(UpstreamClient):
         yield body[half:]
 
     async def _ask(self, method: str, path: str, **options: Any) -> Answer:
-        timeout, content = options.get("timeout"), options.get("content", b"")
-        answer_seconds = ANSWER_SECONDS if timeout is None else timeout.read
+        content, answer_seconds = options.get("content", b""), options.get("answer_seconds", ANSWER_SECONDS)
         if not isinstance(content, bytes):  # an upload: its name is all that is looked at
             head = await anext(content)
             await content.aclose()

@@ -15,7 +15,8 @@ from gateway.comfy import answers
 from gateway.interfaces import Blob, Cleaning
 from gateway.upstreams import cleaning
 from gateway.upstreams.cleaning import Cleaner
-from gateway.upstreams.client import Answer, NoAnswerError
+from gateway.upstreams.client import Answer
+from gateway.upstreams.exchange import NoAnswerError
 from gateway.upstreams.staging import Staging, folder_of
 
 OURS = folder_of("mine")
