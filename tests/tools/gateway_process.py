@@ -6,7 +6,9 @@ variables. Every process is found by its own parent and folder, never by a name 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -203,10 +205,25 @@ class GatewayProcess:
 
 
 def free_port() -> int:
-    """A port that was free a moment ago; a gateway that is started again must come back on the same one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody else takes as long as this process lives; a gateway that is started again comes back on it.
+
+    Not one of the kernel's own choice, which it may give to somebody else a moment later: those begin higher (from 32768
+    on Linux, from 49152 elsewhere). Tests that run beside this one see its name taken.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        if sys.platform == "linux":
+            name = socket.socket(socket.AF_UNIX)
+            try:
+                name.bind(f"\0comfygate tests port {port}")  # in no folder, and gone with this process
+            except OSError:
+                name.close()
+                continue
+            name.detach()
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def command_lines() -> list[tuple[int, list[str]]]:
@@ -225,11 +242,10 @@ def command_lines() -> list[tuple[int, list[str]]]:
 
 def descendants(pid: int) -> list[int]:
     """Process ids of children, theirs included."""
-    try:
-        texts = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    except OSError:
-        return []
-    direct = [int(word) for text in texts for word in text.split()]
+    direct: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # that thread ended while we looked; others have children, too
+            direct += map(int, path.read_text().split())
     return [*direct, *(grandchild for child in direct for grandchild in descendants(child))]
 
 

@@ -14,10 +14,10 @@ CA = Path(__file__).resolve().parents[1] / "blobs" / "tls" / "ca.pem"
 @pytest.mark.parametrize("url", ["http://[", "no url", "http://127.0.0.1:{free}"])
 async def test_address_that_leads_nowhere_is_a_sentence(url):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", 0))  # and does not listen; as long as it is bound nobody else does
         url = url.format(free=probe.getsockname()[1])
-    with pytest.raises(ClientError, match="No gateway answers at"):
-        await GatewayClient(url).get("/health")
+        with pytest.raises(ClientError, match="No gateway answers at"):
+            await GatewayClient(url).get("/health")
 
 
 async def test_authority_of_the_settings_is_asked_about_https_gateways(monkeypatch):

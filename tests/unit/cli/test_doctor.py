@@ -261,12 +261,12 @@ async def test_what_is_no_comfyui_of_ours_is_named(comfyui, tmp_path, answer, se
 
 async def test_unreachable_upstream_is_named_those_added_while_running_too(tmp_path):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("127.0.0.1", 0))  # and does not listen; as long as it is bound nobody else does
         port = probe.getsockname()[1]
-    store = await SqlStore.open(tmp_path / "gateway.db", result_retention_seconds=1, asset_retention_seconds=1)
-    await store.upstream("added", url=f"http://127.0.0.1:{port}", now=1.0)
-    await store.close()
-    lines = told(await upstream_findings(port, tmp_path), Level.FAIL)
+        store = await SqlStore.open(tmp_path / "gateway.db", result_retention_seconds=1, asset_retention_seconds=1)
+        await store.upstream("added", url=f"http://127.0.0.1:{port}", now=1.0)
+        await store.close()
+        lines = told(await upstream_findings(port, tmp_path), Level.FAIL)
     assert len(lines) == 2
     assert all("cannot be reached" in line for line in lines)
     assert lines[0].startswith("added")

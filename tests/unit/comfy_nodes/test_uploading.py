@@ -180,9 +180,8 @@ def test_what_will_not_go_better_is_not_tried_again_and_no_redirect_is_followed(
 
 def test_nobody_there_is_told_without_the_address(file):
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    sent = send(str(file), Target(False, "127.0.0.1", port, "/s3cret"), sleep=Waits())
+        probe.bind(("127.0.0.1", 0))  # and does not listen; as long as it is bound nobody else does
+        sent = send(str(file), Target(False, "127.0.0.1", probe.getsockname()[1], "/s3cret"), sleep=Waits())
     assert sent.status == FAILED
     assert "127" not in sent.reason
     assert "s3cret" not in sent.reason
