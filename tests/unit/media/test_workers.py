@@ -18,6 +18,8 @@ from gateway.errors import InternalJobError, InvalidInputError, QueueFullError, 
 from gateway.media import workers as workers_module
 from gateway.media.process import Child, ChildLostError, _environment
 from gateway.media.workers import MediaWorkers
+from tests.tools.gateway_process import is_alive
+from tests.tools.waiting import PATIENCE_SECONDS
 
 IMAGES = frozenset({MediaKind.IMAGE})
 ALL = frozenset(MediaKind)
@@ -31,14 +33,6 @@ async def running(**options):
         yield media
     finally:
         await media.close()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
 
 
 def pids(media):
@@ -89,8 +83,8 @@ async def test_a_day_at_the_desk(studio):
             await media.clean(studio.write("text", b"no picture"), missing)
         assert not missing.exists()
         [pid] = pids(media)
-        assert is_running(pid)
-    assert not is_running(pid)
+        assert is_alive(pid)
+    assert not is_alive(pid)
     with pytest.raises(ShuttingDownError):
         await media.probe(still, field="image", accept=IMAGES)
 
@@ -160,7 +154,7 @@ async def test_a_client_that_leaves_stops_the_decoding(studio, monkeypatch):
         with pytest.raises(asyncio.CancelledError):
             await asking
         assert not next(iter(media._children)).is_alive
-    assert not is_running(pid)
+    assert not is_alive(pid)
 
 
 async def test_a_file_that_takes_too_long_is_refused_and_its_child_killed(studio, monkeypatch):
@@ -189,7 +183,8 @@ async def test_a_child_has_a_cap_on_memory_and_none_of_our_environment(monkeypat
     monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", "secret")
     child = await Child.start()
     try:
-        await child.ask({"do": "probe", "path": "/x", "accept": [], "limits": {}, "cpu_seconds": 7}, timeout_seconds=10)
+        task = {"do": "probe", "path": "/x", "accept": [], "limits": {}, "cpu_seconds": 7}
+        await child.ask(task, timeout_seconds=PATIENCE_SECONDS)
         proc = Path(f"/proc/{child._process.pid}")
         limits = {line[:26].strip(): line[26:].split() for line in (proc / "limits").read_text().splitlines()}
         assert limits["Max address space"][0] == str(3 * 1024**3)
@@ -205,7 +200,7 @@ async def test_a_child_ends_with_its_input():
     child = await Child.start()
     assert child._process.stdin is not None
     child._process.stdin.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await child._process.wait() == 0
 
 
@@ -231,7 +226,7 @@ async def test_a_child_dies_with_a_parent_that_was_killed(tmp_path):
         "async def main():\n"
         "    child = await Child.start()\n"
         "    await child.ask({'do': 'probe', 'path': '/x', 'accept': [], 'limits': {}, 'cpu_seconds': 5},"
-        " timeout_seconds=10)\n"
+        f" timeout_seconds={PATIENCE_SECONDS})\n"
         "    print(child._process.pid, flush=True)\n"
         "    await asyncio.sleep(60)\n"
         "asyncio.run(main())\n"
@@ -246,10 +241,10 @@ async def test_a_child_dies_with_a_parent_that_was_killed(tmp_path):
     gone = asyncio.Event()
     asyncio.get_running_loop().add_reader(watched, gone.set)
     try:
-        assert is_running(pid)
+        assert is_alive(pid)
         parent.kill()
         await parent.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await gone.wait()
     finally:
         asyncio.get_running_loop().remove_reader(watched)
