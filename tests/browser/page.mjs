@@ -268,6 +268,76 @@ const scenarios = {
     };
   },
 
+  // What the browser takes for another kind is told before it is sent; an empty file, and one too many bytes, in words.
+  async unfit() {
+    const page = await visit();
+    await isReady(page);
+    await page.setInputFiles("#face", { name: "IMG_0001.HEIC", mimeType: "image/heic", buffer: Buffer.from("no picture at all") });
+    const atOnce = await textOf(page, "#face_error");
+    await page.setInputFiles("#face", files.face);
+    const mended = await textOf(page, "#face_error");
+    await page.setInputFiles("#target", { name: "none.png", mimeType: "image/png", buffer: Buffer.alloc(0) });
+    await page.click("#start");
+    const empty = await textOf(page, "#target_error");
+    await page.route("**/face-swap", (route) => route.fulfill({
+      status: 413, json: { detail: "The body is larger than 1100 MiB.", code: "too_large" },
+    }));
+    await page.setInputFiles("#target", files.still);
+    await page.click("#start");
+    await page.waitForFunction(() => document.querySelector("#form_error").textContent);
+    const tooLarge = await textOf(page, "#form_error");
+    await page.setInputFiles("#target", files.clip);
+    return { atOnce, mended, empty, tooLarge, left: await textOf(page, "#form_error") };
+  },
+
+  // A face that is none: the same film is tried again with another photo, also after a reload.
+  async again() {
+    const page = await visit();
+    await start(page, { name: "\u0635\u0648\u0631\u0629.mp4", mimeType: "video/mp4", buffer: readFileSync(files.clip) }, files.faceless);
+    await stateIs(page, "Failed");
+    const direction = await page.locator("#job_title").evaluate((title) => getComputedStyle(title).direction);
+    await page.reload();
+    await stateIs(page, "Failed");
+    await page.waitForFunction(() => document.querySelector("#again").textContent === "Try again");
+    const error = await textOf(page, "#job_error");
+    await page.click("#again");
+    const name = await textOf(page, "#target_name");
+    await page.setInputFiles("#face", files.face);
+    await page.click("#start");
+    await stateIs(page, "Done");
+    return { error, name, direction, button: await textOf(page, "#again"), complaints: page.complaints };
+  },
+
+  // A worker is lost with the only attempt, and nobody is there to take it up.
+  async lost() {
+    const page = await visit();
+    await isReady(page);
+    const id = "01a20000-0000-7000-8000-000000000001";
+    const at = new Date().toISOString();
+    const body = {
+      id, state: "queued", fraction: 0, last_event: 1, results: [], warnings: [], error: null, cancel_requested: false, created_at: at,
+      started_at: null, finished_at: null, upstream: null, queue_position: 0, expected_start_seconds: null,
+      waiting: { ahead_own: 0, ahead_others: 0, retry_in_seconds: 0, upstreams: [{ name: "gpu", fits: null, reason: "it does not answer" }] },
+    };
+    const told = [
+      ["dispatched", { job_id: id, at }, 2], ["started", { job_id: id, at }, 3],
+      ["progress", { job_id: id, fraction: 0.4, message: "Swap face", eta_seconds: 90 }, null],
+    ];
+    const written = (events) => events.map(([name, data, number]) => `${number ? `id: ${number}\n` : ""}event: ${name}\ndata: ${JSON.stringify(data)}\n\n`).join("");
+    let isLost = false;
+    await page.route(`**/-/jobs/${id}`, (route) => route.fulfill({ json: { ...body, last_event: isLost ? 4 : 1 } }));
+    await page.route(`**/-/jobs/${id}/events*`, (route) => route.fulfill({
+      contentType: "text/event-stream",
+      body: written(isLost ? [["requeued", { job_id: id, at, message: "The worker was lost." }, 4]] : told),
+    }));
+    await page.evaluate((named) => { location.hash = named; }, id);
+    await page.waitForFunction(() => document.querySelector("#eta").textContent.includes("left"));
+    isLost = true;
+    await stateIs(page, "Waiting");
+    await page.waitForFunction(() => document.querySelector("#step").textContent.includes("gpu"));
+    return { eta: await textOf(page, "#eta"), step: await textOf(page, "#step") };
+  },
+
   // The pool: what each upstream does.
   async pool() {
     const page = await visit();
@@ -284,7 +354,7 @@ const scenarios = {
       Object.assign(body.upstreams[0], { name: "<b>gpu</b>", stale_prompts: 2, foreign_prompts: 1, reason: "removing <i>2</i> prompts" });
       await route.fulfill({ response: answer, json: body });
     });
-    await page.waitForFunction(() => document.querySelector("#pool").textContent.includes("removing"));
+    await page.waitForFunction(() => document.querySelector("#pool").textContent.includes("<i>2</i>"));
     const row = page.locator("#pool > li").first();
     return {
       lines: (await row.innerText()).split("\n").filter(Boolean), state: await row.locator(".dot").getAttribute("data-state"),

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "<img src=x onerror=window.hit=1>.mp4"
+NO_TARGET = "This cannot be used: choose an MP4, MOV or WebM video, a GIF, or a JPEG, PNG or WebP picture."
 #: Of both players, as they run: two pictures of a 24 fps film.
 DRIFT_SECONDS = 0.09
 
@@ -40,6 +41,7 @@ def files(tmp_path_factory) -> dict[str, str]:
         "endless": clips.clip(folder / "endless.mp4", 1500),
         "still": clips.still(folder / "still.png"),
         "face": clips.face(folder / "face.png"),
+        "faceless": clips.faceless(folder / "faceless.png"),
         "gif": film,
     }
     return {name: str(path) for name, path in made.items()}
@@ -179,12 +181,35 @@ def test_refusal_stands_where_the_file_was_chosen(gateway, files):
         "Choose a photo with the face to put in.",
     ]
     assert seen["complaintsBefore"] == []
-    assert seen["error"] == "This is no video, GIF or picture of a kind that the gateway accepts."
+    assert seen["error"] == NO_TARGET
     assert (seen["invalid"], seen["focused"]) == ("true", "target")
     assert seen["names"] == ["notes.mp4", "face.png"]
     assert seen["rows"] == []
     [complaint] = seen["complaints"]
     assert re.match(r"Failed to load resource: .* 415 ", complaint)
+
+
+def test_what_cannot_be_used_is_told_before_it_is_sent_and_in_words(gateway, files):
+    seen = see(gateway, files, "unfit")
+    assert seen["atOnce"] == "This cannot be used: choose a JPEG, PNG or WebP picture."
+    assert seen["empty"] == "This file is empty."
+    assert seen["tooLarge"] == "Both files together are larger than 1100 MiB."
+    assert (seen["mended"], seen["left"]) == ("", "")
+
+
+def test_a_failed_swap_is_tried_again_without_choosing_the_film_again(gateway, files):
+    seen = see(gateway, files, "again")
+    assert seen["error"].startswith("No face was found in the face photo.")
+    assert seen["name"] == "\u0635\u0648\u0631\u0629.mp4"
+    assert seen["direction"] == "rtl"
+    assert seen["button"] == "New swap"
+    assert seen["complaints"] == []
+
+
+def test_a_job_whose_worker_was_lost_promises_no_time_and_says_that_nobody_can_run_it(gateway, files):
+    seen = see(gateway, files, "lost")
+    assert seen["eta"] == ""
+    assert seen["step"] == "Waiting: no worker can run it. gpu: it does not answer"
 
 
 def test_keyboard_is_enough(gateway, files):
@@ -286,7 +311,7 @@ def test_pool_is_shown_without_secrets(gateway, files):
 
 def test_upstream_that_is_rid_of_prompts_says_what_is_done_about_it(gateway, files):
     seen = see(gateway, files, "stale")
-    assert seen["lines"][:2] == ["<b>gpu</b>", "removing <i>2</i> prompts"]
+    assert seen["lines"][:2] == ["<b>gpu</b>", "Removing <i>2</i> prompts"]
     assert (seen["state"], seen["markup"], seen["complaints"]) == ("degraded", 0, [])
 
 

@@ -25,10 +25,13 @@ function choose(slot, file) {
   chosen[slot] = file;
   addresses[slot] = file && URL.createObjectURL(file);
   showError(slot, "");
+  showError("form", "");
   byId(`${slot}_clear`).hidden = !file;
   byId(`${slot}_drop`).classList.toggle("filled", Boolean(file));
   say(byId(`${slot}_name`), file ? file.name : PLACEHOLDERS[slot]);
   say(byId(`${slot}_size`), file ? sizeText(file.size) : "");
+  // What the browser takes it for is told at once; the gateway judges by the bytes, after the upload.
+  if (file?.type && !byId(slot).accept.split(",").includes(file.type)) showError(slot, KIND_SENTENCES[slot]);
   const view = byId(`${slot}_view`);
   view.replaceChildren();
   if (!file) {
@@ -91,16 +94,19 @@ function showError(slot, text) {
   else field.removeAttribute("aria-invalid");
 }
 
-// The gateway's sentences name the field of its API, which says nothing to people.
+// The gateway's sentences name the field of its API, which says nothing to people. Photos of a phone are often HEIC.
 const KIND_SENTENCES = {
-  target: "This is no video, GIF or picture of a kind that the gateway accepts.",
-  face: "This is no picture of a kind that the gateway accepts.",
+  target: "This cannot be used: choose an MP4, MOV or WebM video, a GIF, or a JPEG, PNG or WebP picture.",
+  face: "This cannot be used: choose a JPEG, PNG or WebP picture.",
 };
+const EMPTY = "This file is empty.";
 
 function showRefusal(error) {
   const slot = FIELD_SLOTS[error.field] ?? "form";
   const isOfOtherKind = error.code === "unsupported_media_type";
-  showError(slot, (isOfOtherKind && KIND_SENTENCES[slot]) || error.message);
+  const isTooLong = error.code === "too_large" && slot === "form";
+  const said = isTooLong ? error.message.replace("The body is", "Both files together are") : error.message;
+  showError(slot, (isOfOtherKind && KIND_SENTENCES[slot]) || said);
   byId(slot)?.focus();
 }
 
@@ -112,6 +118,7 @@ function isComplete() {
   if (!byId("consent_row").hidden && !byId("consent").checked) {
     missing.unshift(["consent", "Swaps are made here only with the consent of the people in the pictures."]);
   }
+  for (const slot of ["face", "target"]) if (chosen[slot]?.size === 0) missing.push([slot, EMPTY]);
   for (const [slot, sentence] of missing) {
     showError(slot, sentence);
     byId(slot).focus();
@@ -170,6 +177,11 @@ function showUpload(fraction) {
 }
 
 const showStart = () => { byId("start").disabled = isClosed || Boolean(uploading); };
+
+/** Puts the file that a job was to change back into the form, where nothing else was chosen. */
+export function offer(file) {
+  if (file && !chosen.target && !uploading) choose("target", file);
+}
 
 /** Whether it has to be said that the people in the pictures agreed. */
 export function setConsentRequired(value) {

@@ -80,7 +80,9 @@ export async function poll() {
     }
     if (!listed.size) return; // what was refused, or not answered, is not asked for in pieces
   }
-  for (const { id } of memory.remembered()) {
+  const own = memory.remembered().map(({ id }) => id);
+  // The one on the stage may have been started elsewhere: its address is all that it takes.
+  for (const id of current && !own.includes(current) ? [current, ...own] : own) {
     if (isOver(id) || (listed.has(id) && id !== current)) continue;
     try {
       await refresh(id);
@@ -136,7 +138,7 @@ function rowOf({ id, name, at }) {
 
 function newRow(id, name, at) {
   const about = () => element("span", { className: "unseen" }, ` ${name}`);
-  const link = element("a", { href: `#${id}`, className: "row_name", title: name }, name);
+  const link = element("a", { href: `#${id}`, className: "row_name", dir: "auto", title: name }, name);
   const badge = element("span", { className: "badge" });
   const bar = element("progress", { max: 100, value: 0, "aria-label": `Progress of ${name}` });
   const stop = element("button", { type: "button", className: "quiet" }, "Cancel", about());

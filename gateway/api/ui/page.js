@@ -100,7 +100,10 @@ compose.prepare({ onStarted: (id) => { location.hash = id; }, onUnauthorized: po
 stage.prepare({ onUnauthorized: pollHealth, onState: () => { pollHealth(); pollJobs(); } });
 byId("jobs_title").tabIndex = -1;
 byId("key_form").addEventListener("submit", useToken);
-byId("again").addEventListener("click", goHome);
+byId("again").addEventListener("click", (event) => {
+  compose.offer(stage.toTryAgain());
+  goHome(event);
+});
 byId("home").addEventListener("click", goHome);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault(); // its hash would name no job

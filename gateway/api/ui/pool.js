@@ -52,7 +52,7 @@ function upstreamRow(upstream) {
     element("span", { className: "dot", "aria-hidden": "true", "data-state": state }),
     element("div", {},
       element("strong", {}, upstream.name),
-      element("p", {}, doing),
+      element("p", {}, doing[0].toUpperCase() + doing.slice(1)),
       element("p", { className: "hint" }, engine)),
   );
 }

@@ -7,6 +7,7 @@ import * as jobs from "./jobs.js";
 import * as memory from "./memory.js";
 
 const TITLE = "comfygate: face swap";
+const NEW = "New swap";
 
 let stage = null; // the job shown: {id, stream, view, original, fraction, endsAt, startedAt, lastSpoken, isShown}
 let tellUnauthorized = () => {};
@@ -49,7 +50,8 @@ function close() {
 }
 
 function clear(id) {
-  say(byId("job_title"), jobs.nameOf(id) || "Face swap");
+  showTitle(jobs.nameOf(id));
+  say(byId("again"), NEW);
   for (const part of ["job_times", "job_error", "step", "eta", "job_state"]) say(byId(part), "");
   delete byId("job_state").dataset.state;
   byId("job_notes").replaceChildren();
@@ -127,6 +129,11 @@ function showState(state, number) {
   if (badge.dataset.state === state) return;
   announce(jobs.STATE_WORDS[state] ?? state);
   badge.dataset.state = state;
+  if (state === "queued") { // once more, perhaps: what the lost attempt promised, and its clock, say nothing of the next
+    stage.endsAt = null;
+    stage.startedAt = null;
+    showLeft();
+  }
   say(badge, jobs.STATE_WORDS[state] ?? state);
   jobs.note(stage.id, state, number);
   tellState();
@@ -143,7 +150,7 @@ function showBody(body) {
   if (body.id !== stage?.id || stage.isShown) return;
   const hasEnded = gateway.ENDS.has(body.state);
   showState(body.state, body.last_event);
-  say(byId("job_title"), jobs.nameOf(body.id) || body.output_name || "Face swap");
+  showTitle(jobs.nameOf(body.id) || body.output_name);
   say(byId("job_times"), factsText(body));
   say(byId("job_error"), body.state === "failed" ? body.error?.message || "The face swap failed." : "");
   byId("working").hidden = hasEnded;
@@ -159,6 +166,12 @@ function showBody(body) {
   if (body.state === "queued" && !body.cancel_requested) say(byId("step"), waitText(body));
 }
 
+// A long name is cut by the style sheet.
+function showTitle(name) {
+  say(byId("job_title"), name || "Face swap");
+  byId("job_title").title = name;
+}
+
 function factsText(body) {
   const parts = [`Started ${timeText(body.created_at)}`];
   if (body.finished_at) parts.push(`took ${durationText((Date.parse(body.finished_at) - Date.parse(body.created_at)) / 1000)}`);
@@ -169,7 +182,9 @@ function factsText(body) {
 
 function waitText({ queue_position: position, expected_start_seconds: seconds, waiting }) {
   const workers = waiting?.upstreams ?? [];
-  if (workers.length > 0 && workers.every(({ fits }) => fits === false)) {
+  if (waiting && workers.length === 0) return "Waiting: there are no workers";
+  // Of one that cannot be asked it is not known whether it could.
+  if (workers.length > 0 && workers.every(({ fits, reason }) => fits === false || (fits === null && reason))) {
     return `Waiting: no worker can run it. ${workers.map(({ name, reason }) => `${name}: ${reason}`).join("; ")}`;
   }
   if (waiting?.retry_in_seconds >= 1) return `Waiting for another try in ${durationText(waiting.retry_in_seconds)}`;
@@ -187,6 +202,7 @@ function showEnd(body) {
   // The button that had the focus is gone: it goes to what tells of the end.
   if (document.activeElement === document.body) byId("job_title").focus();
   const [result] = body.results;
+  say(byId("again"), toTryAgain() ? "Try again" : NEW);
   if (!result) {
     showComparison(null, { isOver: true });
     return;
@@ -227,6 +243,9 @@ async function cancel() {
     byId("cancel").disabled = false;
   }
 }
+
+/** What the job shown was to change, where it failed: to be tried again, with another face perhaps. Else null. */
+export const toTryAgain = () => (byId("job_state").dataset.state === "failed" ? stage?.original ?? null : null);
 
 /** Wires the buttons. onUnauthorized is called when a token is asked for, onState when the job is in another state. */
 export function prepare({ onUnauthorized, onState }) {
