@@ -26,12 +26,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy.pool import NullPool
 
 from gateway.errors import ShuttingDownError, StorageFullError
 from gateway.lease import Lease
@@ -91,17 +92,30 @@ class MemoryDatabase:
     """A database in memory, on one connection."""
 
     def __init__(self) -> None:
-        self._engine = create_engine("sqlite://", poolclass=StaticPool)
-        _prepare(self._engine, "foreign_keys=ON")
-        self.connection = self._engine.connect()
-        with self.connection.begin():
-            # A test holds this equal to what the migrations make, in a tenth of their time.
-            TABLES.create_all(self.connection)
+        self.connection = _memory_engine().connect()
+        _raw(self.connection).deserialize(_empty_database())
 
     def close(self) -> None:
         """Forget everything."""
         self.connection.close()
-        self._engine.dispose()
+
+
+@cache
+def _memory_engine() -> Engine:
+    """One for all: each of its connections is a database of its own, but the statements are compiled once."""
+    engine = create_engine("sqlite://", poolclass=NullPool)
+    _prepare(engine, "foreign_keys=ON")
+    return engine
+
+
+@cache
+def _empty_database() -> bytes:
+    """All tables, as a file would hold them: reading it takes a hundredth of the time of making them."""
+    with _memory_engine().connect() as connection:
+        with connection.begin():
+            # A test holds this equal to what the migrations make, in a tenth of their time.
+            TABLES.create_all(connection)
+        return _raw(connection).serialize()
 
 
 class InlineExecutor:

@@ -20,6 +20,7 @@ from gateway.objects.session import open_client
 from gateway.objects.spans import FileSpan
 from tests.fakes.bucket import MemoryBucket
 from tests.tools.object_servers import SECRET_KEY, SERVERS
+from tests.tools.plain_http import NO_TLS
 
 MIB = 1024**2
 #: In a hurry; parts as small as servers take them.
@@ -64,7 +65,7 @@ def file_of(folder, data):
 
 
 async def fetch(link, method="GET", **options):
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=NO_TLS) as client:
         return await client.request(method, link, **options)
 
 

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
+from gateway.engine import template_files
 from gateway.engine.bus import LocalBus
 from gateway.engine.carrier import Carrier
 from gateway.engine.catalog import Catalog
@@ -339,6 +340,14 @@ def logged():
     """What was logged; nothing is rendered, which would take longer than all the rest."""
     with capture_logs() as entries:
         yield entries
+
+
+@pytest.fixture(scope="session", autouse=True)
+def templates_are_parsed_once():
+    """A template is a value of the texts that it is made of, and nearly every test here begins with the same eight."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template_files, "load_template", cache(load_template))
+        yield
 
 
 class Inline(ThreadPoolExecutor):

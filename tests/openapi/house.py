@@ -20,6 +20,7 @@ from PIL import Image
 from tests.tools.clips import clip, face
 from tests.tools.file_server import serving
 from tests.tools.gateway_process import GatewayProcess, free_port
+from tests.tools.plain_http import NO_TLS
 from tests.tools.waiting import wait_until_now
 
 #: Name of an upload that is there; no example of the document is called so, or another would take its place.
@@ -49,7 +50,9 @@ class House:
 
     def client(self) -> httpx.Client:
         """With the key."""
-        return httpx.Client(base_url=self.gateway.url, headers={"X-API-Key": self.key}, timeout=90, trust_env=False)
+        return httpx.Client(
+            base_url=self.gateway.url, headers={"X-API-Key": self.key}, timeout=90, trust_env=False, verify=NO_TLS
+        )
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import websockets
 from PIL import Image
 
 from gateway.embedded.video import Audio, add_audio, encode_h264
+from tests.tools.plain_http import NO_TLS
 
 pytestmark = pytest.mark.system
 
@@ -47,7 +48,9 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     def client(self, **settings: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers=HEADERS, timeout=PATIENCE_SECONDS, **settings)
+        return httpx.AsyncClient(
+            base_url=self.url, headers=HEADERS, timeout=PATIENCE_SECONDS, verify=NO_TLS, **settings
+        )
 
     def socket(self, client_id: str) -> Any:
         address = f"ws://127.0.0.1:{self.port}/ws?clientId={client_id}"
@@ -194,7 +197,7 @@ async def run(worker: Process, graph: dict[str, Any], client_id: str) -> Outcome
 
 async def test_nothing_is_answered_without_the_token(worker):
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
-        async with httpx.AsyncClient(base_url=worker.url, headers=headers) as http:
+        async with httpx.AsyncClient(base_url=worker.url, headers=headers, verify=NO_TLS) as http:
             for path in ("/prompt", "/system_stats", "/view?filename=plain.png&type=input", "/nosuch"):
                 assert (await http.get(path)).status_code == 401
         with pytest.raises(websockets.InvalidStatus) as refusal:

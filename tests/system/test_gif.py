@@ -40,8 +40,9 @@ def cases() -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def targets(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("gifs")
-    paths = {name: folder / f"{name}.gif" for name in cases()}
+    paths = {}
     for name, data in cases().items():
+        paths[name] = folder / f"{name}.gif"
         paths[name].write_bytes(data)
     return paths
 

@@ -23,6 +23,7 @@ from typing import Any, Self
 import httpx
 
 from tests.tools.files import files_below
+from tests.tools.plain_http import NO_TLS
 from tests.tools.waiting import PATIENCE_SECONDS, wait_until, wait_until_now
 
 #: Settings of the machine's owner must not change a test.
@@ -198,10 +199,12 @@ class GatewayProcess:
         return {"Authorization": f"Bearer {(self.data_dir / 'admin-token').read_text().strip()}"}
 
     def http(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False)
+        return httpx.Client(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS)
 
     def client(self, **settings: Any) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, **settings)
+        return httpx.AsyncClient(
+            base_url=self.url, timeout=PATIENCE_SECONDS, trust_env=False, **{"verify": NO_TLS, **settings}
+        )
 
 
 def free_port() -> int:

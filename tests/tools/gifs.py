@@ -53,8 +53,11 @@ def gif(frames: Sequence[np.ndarray], delays: Sequence[int], *, loop: int | None
     if loop is not None:
         blocks.append(LOOP + loop.to_bytes(2, "little") + b"\0")
     flags = TO_BACKGROUND | 1 if transparent else LEAVE
+    # Equal frames are equal blocks, and finding 255 colours takes most of the time.
+    made: dict[bytes, tuple[bytes, int]] = {}
     for frame, delay in zip(frames, delays, strict=True):
-        block, corner = picture(frame, own_corner=transparent)
+        block, corner = made.get(frame.tobytes()) or picture(frame, own_corner=transparent)
+        made[frame.tobytes()] = (block, corner)
         blocks += [control(delay, flags=flags, transparent=corner if transparent else 0), block]
     return b"".join([*blocks, b";"])
 

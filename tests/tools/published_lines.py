@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 
 from tests.tools.faceswap_client import parts
+from tests.tools.plain_http import NO_TLS
 from tests.tools.waiting import PATIENCE_SECONDS
 
 
@@ -48,7 +49,7 @@ async def run_without_curl(words: list[str], folder: Path) -> tuple[bytes, int]:
     body = next((_after(words, index).encode() for index, word in enumerate(words) if word == "-d"), b"")
     files = {name: Path(value[1:]) for name, _, value in form if value.startswith("@")}
     fields = {name: value for name, _, value in form if not value.startswith("@")}
-    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS) as client:
         if form:
             answer = await client.post(url, data=fields, files=parts(**files))
         elif "-X" in words:

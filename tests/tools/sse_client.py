@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.tools.plain_http import NO_TLS
 from tests.tools.sse_parser import Message, Parsed, parse
 from tests.tools.waiting import PATIENCE_SECONDS
 
@@ -101,7 +102,7 @@ class EventSource:
 
     async def _run(self) -> None:
         retry_milliseconds = 3000
-        async with httpx.AsyncClient(timeout=_PATIENT, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=_PATIENT, trust_env=False, verify=NO_TLS) as client:
             while True:
                 headers = {"Last-Event-ID": self.last_event_id} if self.last_event_id else {}
                 received = bytearray()
