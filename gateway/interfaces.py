@@ -88,6 +88,30 @@ class BlobWriter(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """What object storage did not do when it was asked last."""
+
+    #: A code or a kind of failure, for the operator.
+    reason: str
+    #: It answered and refused; else it does not answer, or not as such a service does.
+    is_refusal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlobsState:
+    """How the place is where bytes live, from memory."""
+
+    #: ``s3://bucket/prefix/``; None: the data directory.
+    location: str | None = None
+    trouble: Trouble | None = None
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nobody answers there."""
+        return self.trouble is not None and not self.trouble.is_refusal
+
+
 class Blobs(Protocol):
     """Where bytes live."""
 
@@ -136,6 +160,14 @@ class Blobs(Protocol):
 
     async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:
         """Where a client may fetch it without us, for a while, to be saved under that name; None: nowhere."""
+        ...
+
+    def state(self) -> BlobsState:
+        """How the place is, from memory."""
+        ...
+
+    async def probe(self) -> None:
+        """Ask the place how it is, so that ``state`` knows though nobody wants anything of it. Raises nothing."""
         ...
 
 
@@ -216,6 +248,10 @@ class Bucket(Protocol):
         Returns:
             How many.
         """
+        ...
+
+    def trouble(self) -> Trouble | None:
+        """What it does not do, as far as that was tried last; None when all went well, or nothing was asked yet."""
         ...
 
     async def close(self) -> None:

@@ -41,6 +41,7 @@ from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
+from gateway.engine.storage_watch import StorageWatch
 from gateway.engine.template_files import workflows_folder
 from gateway.engine.tidying import Tidying
 from gateway.engine.timing import LearnedTimings
@@ -178,6 +179,8 @@ async def _build(
     await dispatcher.prepare()  # before any upstream is connected: what is open there is not stale
     stack.push_async_callback(service.close)
     stack.push_async_callback(pool.close)
+    if settings.storage_place is not None:
+        await _run_beside(stack, StorageWatch(blobs, clock).run(), "storage")
     beside = (TemplateWatch(catalog, clock), Tidying(store, pool, bus, clock))
     await _set_going(stack, pool, builder, dispatcher, keeper, *beside, post)
     stack.callback(service.stopping.set)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.api.facade import Health, HealthStatus, MemberView
+from gateway.interfaces import BlobsState
 from gateway.screening import Policy
 
 
@@ -31,6 +32,7 @@ def full_body(health: Health) -> dict[str, object]:
             "check": health.screening.check,
             "message": _SCREENING_FAILS if health.screening.is_failing else _SCREENING[health.screening.policy],
         },
+        "storage": {"location": health.storage.location, "message": _storage(health.storage)},
         "warnings": list(health.warnings),
         "consent_required": health.consent_required,
     }
@@ -42,6 +44,16 @@ _SCREENING: Final = {
     Policy.REJECT: "Pictures that are sent in are looked at; what is flagged is refused.",
 }
 _SCREENING_FAILS: Final = "The check failed when it was asked last: jobs are refused until it works again."
+
+
+def _storage(state: BlobsState) -> str:
+    if state.location is None:
+        return "Files lie in the data directory."
+    if state.trouble is None:
+        return f"Files lie in {state.location}."
+    if state.is_away:
+        return f"{state.location} does not answer ({state.trouble.reason}): files are neither taken nor given out until it does."
+    return f"{state.location} refuses what it is asked ({state.trouble.reason}): 'comfygate doctor' tells more."
 
 
 def upstream_body(view: MemberView) -> dict[str, object]:

@@ -18,8 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -30,8 +29,9 @@ import structlog
 from gateway.blobs.cache import Cache
 from gateway.blobs.local import LocalBlobs, LocalBlobWriter
 from gateway.blobs.marks import Copy, Marks
+from gateway.blobs.turns import Turns
 from gateway.errors import StorageUnreachableError
-from gateway.interfaces import Blob, Bucket, StoredObject
+from gateway.interfaces import Blob, BlobsState, Bucket, StoredObject
 
 #: Before the keys of all blobs.
 FOLDER: Final = "blobs/"
@@ -41,6 +41,7 @@ LINK_SECONDS: Final = 300
 UNFINISHED_SECONDS: Final = 3600.0
 #: How many recent commits can be taken back; far more than requests in flight.
 _FRESH_LIMIT: Final = 4096
+_NEVER_THERE: Final = "probe/"
 _DAMAGED: Final = "A stored file is damaged."
 _AWAY: Final = "The file could not be stored; try again."
 
@@ -84,7 +85,7 @@ class BucketBlobs:
         self._cache = Cache(cache_bytes)
         # Apart from those of the disk's store, which may be at a large file.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="marks")
-        self._names: dict[str, _Name] = {}
+        self._turns = Turns()
         # Blobs that did not exist before this run's first commit of them -> commits that were not taken back.
         self._fresh: OrderedDict[str, int] = OrderedDict()
         self._aborts_at = 0.0
@@ -133,7 +134,7 @@ class BucketBlobs:
     async def _send(self, blob: Blob) -> Blob:
         """Have the bucket hold what lies here whole; what did not get there is not kept here either."""
         with self._cache.pinned(blob.hash):
-            async with self._alone(blob.hash):
+            async with self._turns.alone(blob.hash):
                 try:
                     await self._committed(blob)
                 except BaseException:
@@ -178,7 +179,7 @@ class BucketBlobs:
         """A file with its bytes, that stays as long as the context; see ``interfaces.Blobs``."""
         with self._cache.pinned(blob_hash):
             if not await self._is_here(blob_hash):
-                async with self._alone(blob_hash):
+                async with self._turns.alone(blob_hash):
                     if not await self._is_here(blob_hash):
                         await self._bring(blob_hash)
             self._cache.use(blob_hash)
@@ -240,6 +241,16 @@ class BucketBlobs:
             there.key, seconds=LINK_SECONDS, filename=filename, content_type=content_type
         )
 
+    def state(self) -> BlobsState:
+        """How the bucket is, as far as it was asked."""
+        return BlobsState(self._bucket.location(""), self._bucket.trouble())
+
+    async def probe(self) -> None:
+        """List what is never there: that needs the way, the credentials and the bucket."""
+        with suppress(StorageUnreachableError):
+            async for _ in self._bucket.listed(_NEVER_THERE):
+                pass
+
     async def _located(self, blob_hash: str) -> StoredObject | None:
         """An object with its bytes: the one that counts, else any, since the hash fixes the bytes."""
         known = await self._run(self._marks.find, blob_hash)
@@ -256,9 +267,10 @@ class BucketBlobs:
     async def delete(self, blob_hash: str, *, untouched_since: float) -> bool:
         """Delete it unless it was committed or touched since; whether it is gone. See ``interfaces.Blobs``.
 
-        Where the storage does not answer it is gone for us, and False: ``tidy`` deletes it when the storage answers.
+        Where the storage does not answer it is gone for us, and False: ``tidy`` deletes it when the storage answers. Once it
+        is known not to, it is not asked: each answer that does not come takes half a minute, and there may be thousands.
         """
-        async with self._alone(blob_hash):
+        async with self._turns.alone(blob_hash):
             return await self._delete(blob_hash, untouched_since)
 
     async def _delete(self, blob_hash: str, untouched_since: float) -> bool:
@@ -269,6 +281,8 @@ class BucketBlobs:
         await self._drop_here(blob_hash)
         if doomed is not None:
             return await self._finish(doomed)
+        if self.state().is_away:
+            return False
         try:
             return await self._delete_unmarked(blob_hash, untouched_since)
         except StorageUnreachableError as error:
@@ -285,6 +299,8 @@ class BucketBlobs:
         return bool(old)
 
     async def _finish(self, doomed: Copy) -> bool:
+        if self.state().is_away:
+            return False
         try:
             await self._bucket.delete(key_of(doomed))
         except StorageUnreachableError as error:
@@ -295,7 +311,7 @@ class BucketBlobs:
 
     async def discard(self, blob: Blob) -> bool:
         """Take back a commit of this run that led to nothing; whether the bytes are gone. See ``interfaces.Blobs``."""
-        async with self._alone(blob.hash):
+        async with self._turns.alone(blob.hash):
             left = self._fresh.get(blob.hash, 0) - 1
             if left > 0:
                 self._fresh[blob.hash] = left
@@ -315,7 +331,7 @@ class BucketBlobs:
         )  # after the listing: what was completed before it is marked, or under way
         there = {copy for _, copy in listed}
         for found, copy in listed:
-            if found.modified_at >= since or copy.hash in self._names or marked.get(copy.hash) == copy.generation:
+            if found.modified_at >= since or copy.hash in self._turns or marked.get(copy.hash) == copy.generation:
                 continue
             if copy.hash not in marked:
                 old.add(copy.hash)
@@ -331,8 +347,12 @@ class BucketBlobs:
             log.warning("storage_not_tidied", reason=error.reason)
 
     async def _tidy(self) -> None:
+        if self.state().is_away:
+            await self.probe()
+            if self.state().is_away:
+                return
         for doomed in await self._run(self._marks.doomed):
-            async with self._alone(doomed.hash):
+            async with self._turns.alone(doomed.hash):
                 await self._finish(doomed)
         now = time.time()
         if now >= self._aborts_at:
@@ -353,8 +373,7 @@ class BucketBlobs:
     async def _drop_here(self, blob_hash: str) -> None:
         """Take it off the disk, unless somebody waits who has just committed the same: that one sends it, or drops it."""
         self._cache.remove(blob_hash)
-        name = self._names.get(blob_hash)
-        if name is None or name.users == 1:
+        if self._turns.wanted(blob_hash) <= 1:
             await self._local.delete(blob_hash, untouched_since=float("inf"))
 
     def _found_here(self) -> list[Blob]:
@@ -364,7 +383,7 @@ class BucketBlobs:
     async def _move(self, earlier: Path) -> int:
         moved = 0
         for path, blob in await self._run(_lying, earlier):
-            async with self._alone(blob.hash):
+            async with self._turns.alone(blob.hash):
                 if await self._run(self._marks.find, blob.hash) is None:
                     copy = Copy.new(blob.hash)
                     await self._bucket.put(key_of(copy), path)
@@ -379,27 +398,6 @@ class BucketBlobs:
         """Do a little work on the disk. A canceled caller leaves at once; the work is finished all the same."""
         running = self._threads.submit(work, *arguments, **options)
         return await asyncio.shield(asyncio.wrap_future(running))
-
-    @asynccontextmanager
-    async def _alone(self, blob_hash: str) -> AsyncIterator[None]:
-        """One at a time for each blob. Whoever is within, or waits, counts as being at it."""
-        name = self._names.setdefault(blob_hash, _Name())
-        name.users += 1
-        try:
-            async with name.lock:
-                yield
-        finally:
-            name.users -= 1
-            if not name.users:
-                del self._names[blob_hash]
-
-
-@dataclass(slots=True)
-class _Name:
-    """Who is at a blob."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    users: int = 0
 
 
 class BucketBlobWriter:

@@ -34,7 +34,7 @@ import anyio
 
 from gateway.blobs.parts import NO_ROOM_SENTENCE, Part, take_over
 from gateway.errors import StorageFullError
-from gateway.interfaces import Blob
+from gateway.interfaces import Blob, BlobsState
 
 #: Bytes gathered before a thread is asked to write them: a hop costs about 0.1 ms, so a hop per 64 KiB socket read
 #: would be most of the work.
@@ -192,6 +192,13 @@ class LocalBlobs:
     async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:  # noqa: ARG002 - the protocol's
         """Nowhere but here."""
         return None
+
+    def state(self) -> BlobsState:
+        """Here: it is as the disk is."""
+        return BlobsState()
+
+    async def probe(self) -> None:
+        """Whoever uses it finds out."""
 
     # ------------------------------------------------------------------------------------------- inside the threads
 

@@ -36,6 +36,7 @@ def _lines(url: str, health: dict[str, Any]) -> Iterator[str]:
     for template in health["templates"]:
         yield f"template {template['name']}: {template['problem']}"
     yield f"safety: {health['safety']['message']}"
+    yield f"storage: {health['storage']['message']}"
     for warning in health["warnings"]:
         yield f"warning: {warning}"
 

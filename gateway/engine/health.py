@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from gateway.engine.catalog import Catalog
 from gateway.engine.members import MemberView
 from gateway.engine.pool import Pool
 from gateway.engine.screening import NOBODY_LOOKS, ScreeningState
+from gateway.interfaces import BlobsState
 from gateway.job import JobState
+
+#: Files lie in the data directory.
+HERE: Final = BlobsState()
 
 
 class HealthStatus(StrEnum):
@@ -42,6 +47,8 @@ class Health:
     consent_required: bool = False
     #: What is done about inputs before there is a job.
     screening: ScreeningState = NOBODY_LOOKS
+    #: Where inputs and results lie, and whether that works.
+    storage: BlobsState = HERE
 
     @property
     def is_ready(self) -> bool:
@@ -54,6 +61,7 @@ def judge(
     catalog: Catalog,
     jobs: Mapping[JobState, int],
     screening: ScreeningState,
+    storage: BlobsState,
     *,
     consent_required: bool,
 ) -> Health:
@@ -69,7 +77,11 @@ def judge(
     ready = tuple(template.name for template in templates if template.name not in unfit)
     if not ready:
         status = HealthStatus.UNAVAILABLE
-    elif len(able) < len(views) or problems or screening.is_failing or any(view.restraint for view in views):
+    elif len(able) < len(views) or any(view.restraint for view in views):
+        status = HealthStatus.DEGRADED
+    elif problems or screening.is_failing or storage.trouble is not None:
+        # No less than that while files cannot be had: every gateway on that storage has the same trouble, and what needs no
+        # file (states, streams, cancels) is answered as ever. A load balancer that took us away would take that, too.
         status = HealthStatus.DEGRADED
     else:
         status = HealthStatus.HEALTHY
@@ -83,4 +95,5 @@ def judge(
         ready_templates=ready,
         consent_required=consent_required,
         screening=screening,
+        storage=storage,
     )

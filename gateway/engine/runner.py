@@ -31,6 +31,7 @@ from gateway.engine.pool import Pool
 from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
 from gateway.engine.results import Collector, Files, ResultLostError, Warnings, reported
+from gateway.engine.storage_watch import once_storage_takes
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import (
     BusyError,
@@ -375,7 +376,8 @@ class Runner:
         await self.bars.show(
             attempt.job, attempt.task, attempt.run_to, sentence, snapshot=attempt.tracker.snapshot(), left=left
         )
-        work = self._collect(attempt, files)
+        waits = partial(self.bars.show, attempt.job, attempt.task, attempt.run_to)
+        work = once_storage_takes(partial(self._collect, attempt, files), self._blobs, self._clock, waits)
         try:
             collected = await unless_canceled(attempt.canceling, work, name=f"collecting {attempt.prompt_id}")
         except JobError as error:

@@ -400,8 +400,8 @@ class Service:
 
     def health(self) -> Health:
         """How the gateway is."""
-        wants_consent = self.settings.require_consent
-        return judge(self._pool, self._catalog, self._counts, self._screening.state(), consent_required=wants_consent)
+        beside = (self._screening.state(), self.blobs.state())
+        return judge(self._pool, self._catalog, self._counts, *beside, consent_required=self.settings.require_consent)
 
     def upstreams(self) -> tuple[MemberView, ...]:
         """How the pool's upstreams are."""

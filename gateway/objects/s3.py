@@ -28,13 +28,14 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from gateway.errors import StorageUnreachableError
-from gateway.interfaces import StoredObject
+from gateway.interfaces import StoredObject, Trouble
 from gateway.naming import content_disposition
 from gateway.object_url import ObjectUrl
 from gateway.objects.failures import FAILURES, SENTENCE, Failure, Kind, as_ours, kind_of, told
 from gateway.objects.reading import chunks
 from gateway.objects.session import open_client
 from gateway.objects.spans import Span, measured
+from gateway.objects.troubles import Troubles
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -82,6 +83,7 @@ class S3Bucket:
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="s3")
         # (key, upload id) of the uploads in parts that this process is at.
         self._uploads: set[tuple[str, str]] = set()
+        self._troubles = Troubles(place.location(""))
 
     @classmethod
     async def open(cls, place: ObjectUrl, *, ca_file: Path | None = None, pace: Pace | None = None) -> S3Bucket:
@@ -97,6 +99,10 @@ class S3Bucket:
     def location(self, key: str) -> str:
         """``s3://bucket/prefix/key``."""
         return self._place.location(key)
+
+    def trouble(self) -> Trouble | None:
+        """The newest that is not over."""
+        return self._troubles.newest()
 
     # ------------------------------------------------------------------------------------------------------------ going up
 
@@ -386,19 +392,25 @@ class S3Bucket:
         tries = 0
         while True:
             try:
-                return await self._run(work, *arguments, stopped=stopped)
+                answer = await self._run(work, *arguments, stopped=stopped)
             except FAILURES as error:
                 kind = kind_of(error)
                 if kind is Kind.MISSING:
+                    self._troubles.over(work.__name__)
                     raise FileNotFoundError from error
                 if kind is Kind.UPLOAD_GONE:
+                    self._troubles.over(work.__name__)
                     raise _UploadGoneError(error) from error
                 wait = self._pace.wait_seconds[min(tries, len(self._pace.wait_seconds) - 1)]
                 if kind is not Kind.PASSING or time.monotonic() - begun_at + wait > self._pace.give_up_seconds:
                     log.warning("storage_failed", reason=told(error), tries=tries + 1)
+                    self._troubles.note(work.__name__, Trouble(told(error), is_refusal=kind is Kind.REFUSAL))
                     raise as_ours(error) from error
                 tries += 1
                 await asyncio.sleep(wait)
+            else:
+                self._troubles.over(work.__name__)
+                return answer
 
     async def _run(self, work: Callable[..., R], *arguments: object, stopped: threading.Event | None = None) -> R:
         """Do blocking work in a thread. With ``stopped``, a canceled caller has the thread stop, and waits for that."""

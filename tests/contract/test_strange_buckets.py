@@ -22,6 +22,7 @@ PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 26\r\n\r\
 NO_DATE = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: yesterday\r\nContent-Length: 0\r\n\r\n'
 HALF = b"HTTP/1.1 200 OK\r\nContent-Type: application/xml\r\nContent-Length: 12\r\n\r\n<A><B><C>one"
 SENT_ON = b"HTTP/1.1 301 Moved\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
+REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 40\r\n\r\n<Error><Code>AccessDenied</Code></Error>\n"
 WHOLE = b'HTTP/1.1 200 OK\r\nETag: "x"\r\nLast-Modified: Wed, 18 Jun 2025 12:01:00 GMT\r\nContent-Length: 5\r\n\r\n'
 
 
@@ -77,6 +78,7 @@ def answering(plain):
 
     def answering(answer):
         server.answer, server.requests = answer, 0
+        bucket._troubles._by_kind.clear()  # of tests before
         return bucket, server
 
     return answering
@@ -125,6 +127,23 @@ async def test_what_it_was_that_answered_is_told(answering):
         await bucket.look("k")
     assert told.value.reason == "what answers there is no S3 service, or not all of the time (KeyError)"
     assert not told.value.is_refusal
+
+
+async def test_it_is_remembered_what_does_not_work_until_it_does(answering, tmp_path):
+    bucket, server = answering(PAGE)
+    with pytest.raises(StorageUnreachableError):
+        await bucket.look("k")
+    assert (bucket.trouble().reason.startswith("what answers there"), bucket.trouble().is_refusal) == (True, False)
+    server.answer = REFUSED
+    with pytest.raises(StorageUnreachableError):
+        await put(bucket, tmp_path, b"small")
+    assert (bucket.trouble().reason, bucket.trouble().is_refusal) == ("PutObject: AccessDenied (HTTP 403)", True)
+    server.answer = WHOLE
+    await bucket.look("k")
+    # Somebody answers; that he takes what is put has not been seen.
+    assert bucket.trouble().reason == "PutObject: AccessDenied (HTTP 403)"
+    await put(bucket, tmp_path, b"small")
+    assert bucket.trouble() is None
 
 
 @pytest.fixture

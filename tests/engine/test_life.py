@@ -9,14 +9,15 @@ import pytest
 from gateway.breaker import EJECT_SECONDS
 from gateway.comfy.messages import LogLine, NodeProgress, NodeStarted
 from gateway.comfy.progress import RUN_TO
-from gateway.engine import results
+from gateway.engine import results, storage_watch
 from gateway.engine.bars import STEP
 from gateway.engine.dispatcher import MAX_RETRY_SECONDS
 from gateway.engine.results import FETCH_WAIT_SECONDS
+from gateway.engine.storage_watch import LOOK_SECONDS, LOOKS
 from gateway.errors import StorageFullError, TooLargeError
 from gateway.events import EventKind
-from gateway.interfaces import Report
-from gateway.job import TaskEvent
+from gateway.interfaces import BlobsState, Report, Trouble
+from gateway.job import JobState, TaskEvent
 
 FILTERED = "[ReActor] NSFW content detected with score=0.991, skipping..."
 FACELESS = "[ReActor] No source faces detected"
@@ -316,6 +317,56 @@ async def test_a_full_disk_of_ours_is_no_loss_of_the_upstreams(engine):
     await engine.pass_time(MAX_RETRY_SECONDS)
     task = await engine.task(job_id)
     assert (task.losses, task.interruptions) == (0, 1)
+
+
+AWAY = BlobsState("s3://faces/p/", Trouble("EndpointConnectionError"))
+
+
+async def test_a_result_waits_for_storage_that_does_not_answer_and_is_not_made_anew(engine):
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.blobs.place = AWAY
+    engine.finish(gpu)
+    for _ in range(LOOKS + 1):
+        await engine.settle()
+        await engine.pass_time(LOOK_SECONDS)
+    job = await engine.job(job_id)
+    shown = engine.bus.latest(job_id)
+    assert (job.state, shown.message) == (JobState.FINISHING, "Waiting for the storage of files")
+    engine.blobs.place = BlobsState("s3://faces/p/")
+    await engine.settle()
+    await engine.pass_time(LOOK_SECONDS)
+    await engine.until("succeeded", job_id)
+    assert await engine.kinds(job_id) == ["queued", "dispatched", "started", "finishing", "succeeded"]
+
+
+async def test_a_result_that_storage_never_takes_is_made_anew_at_last_and_costs_no_attempt(engine, monkeypatch):
+    monkeypatch.setattr(storage_watch, "PATIENCE_SECONDS", LOOK_SECONDS)
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.blobs.place = AWAY
+    engine.finish(gpu)
+    for _ in range(LOOKS + 1):
+        await engine.settle()
+        await engine.pass_time(LOOK_SECONDS)
+    await engine.until("queued", job_id)
+    await engine.settle()
+    await engine.pass_time(MAX_RETRY_SECONDS)
+    task = await engine.task(job_id)
+    assert (task.losses, task.interruptions) == (0, 1)
+
+
+async def test_a_job_that_waits_for_storage_can_be_canceled(engine):
+    gpu = engine.new_upstream()
+    await engine.start(gpu)
+    job_id = await engine.submit()
+    engine.blobs.place = AWAY
+    engine.finish(gpu)
+    await engine.settle()
+    await engine.service.cancel(job_id, "local")
+    await engine.until("canceled", job_id)
 
 
 @pytest.mark.parametrize("content", [b"", b"text:nonsense", b"video:film", b"image:" + b"x" * 2000])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.api.health import full_body
 from gateway.engine.health import HealthStatus
 from gateway.engine.needs import Need, requirement_of, split_requirement
 from gateway.engine.pool import FORM_BYTES, MAX_COLLECTING, Pool
@@ -18,6 +19,7 @@ from gateway.errors import (
     ShuttingDownError,
     TooLargeError,
 )
+from gateway.interfaces import BlobsState, Trouble
 from tests.fakes.clock import FrozenClock
 from tests.fakes.upstream import FakeUpstream
 
@@ -396,6 +398,21 @@ async def test_beside_a_real_upstream_a_worker_detects_faces(engine):
 
 
 # ------------------------------------------------------------------------------------------------------------- health
+
+
+async def test_storage_that_does_not_answer_degrades_health_and_takes_nobody_out_of_service(engine):
+    await engine.start(engine.new_upstream())
+    engine.blobs.place = BlobsState("s3://faces/p/", Trouble("EndpointConnectionError"))
+    health = engine.service.health()
+    assert (health.status, health.is_ready) == (HealthStatus.DEGRADED, True)
+    told = full_body(health)["storage"]
+    assert told["location"] == "s3://faces/p/"
+    assert "does not answer (EndpointConnectionError)" in told["message"]
+    engine.blobs.place = BlobsState("s3://faces/p/", Trouble("PutObject: AccessDenied (HTTP 403)", is_refusal=True))
+    assert "refuses what it is asked (PutObject: Acc" in full_body(engine.service.health())["storage"]["message"]
+    engine.blobs.place = BlobsState("s3://faces/p/")
+    assert engine.service.health().status is HealthStatus.HEALTHY
+    assert full_body(engine.service.health())["storage"]["message"] == "Files lie in s3://faces/p/."
 
 
 async def test_a_gateway_on_which_no_template_fits_any_upstream_is_not_ready(engine):

@@ -12,8 +12,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Self
 
-from gateway.errors import StorageFullError
-from gateway.interfaces import Blob, Clock
+from gateway.errors import StorageFullError, StorageUnreachableError
+from gateway.interfaces import Blob, BlobsState, Clock
 
 #: Every path of a blob begins so.
 FOLDER = Path("/memory")
@@ -54,6 +54,9 @@ class MemoryBlobs:
         #: Where some of them may be had elsewhere.
         self.links: dict[str, str] = {}
         self.tidied = 0
+        self.probed = 0
+        #: Where they are said to lie, and how it is there; with a trouble nothing is taken.
+        self.place = BlobsState()
 
     def put(self, data: bytes) -> Blob:
         name = hashlib.sha256(data).hexdigest()
@@ -70,6 +73,8 @@ class MemoryBlobs:
         path.unlink()  # noqa: ASYNC240 - one file
         if self.is_full:
             raise StorageFullError("There is no room left.")
+        if (trouble := self.place.trouble) is not None:
+            raise StorageUnreachableError("away", reason=trouble.reason, is_refusal=trouble.is_refusal)
         return self.put(data)
 
     def path(self, blob_hash: str) -> Path:
@@ -104,6 +109,12 @@ class MemoryBlobs:
 
     async def link(self, blob_hash: str, *, filename: str, content_type: str) -> str | None:
         return self.links.get(blob_hash)
+
+    def state(self) -> BlobsState:
+        return self.place
+
+    async def probe(self) -> None:
+        self.probed += 1
 
     def _drop(self, name: str) -> bool:
         self._touched.pop(name, None)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.errors import StorageUnreachableError
-from gateway.interfaces import StoredObject
+from gateway.interfaces import StoredObject, Trouble
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class MemoryBucket:
         self.asked: list[tuple[str, str]] = []
         #: Uploads in parts that a run left, by key, with the time of their beginning.
         self.unfinished: dict[str, float] = {}
+        self._trouble: Trouble | None = None
 
     def location(self, key: str) -> str:
         return f"s3://memory/{key}"
@@ -86,10 +87,15 @@ class MemoryBucket:
             del self.unfinished[key]
         return len(left)
 
+    def trouble(self) -> Trouble | None:
+        return self._trouble
+
     async def close(self) -> None:
         return
 
     def _ask(self, what: str, key: str) -> None:
         self.asked.append((what, key))
+        self._trouble = None
         if self.failure is not None:
+            self._trouble = Trouble(self.failure.reason, is_refusal=self.failure.is_refusal)
             raise self.failure

@@ -98,15 +98,25 @@ class Safety(Model):
     message: str
 
 
+class Storage(Model):
+    """Where inputs and results lie, and whether that works."""
+
+    location: str | None
+    """``s3://bucket/prefix/``; null for the data directory."""
+    message: str
+
+
 class Health(HealthWord):
     """What the owner may know."""
 
-    engine: str
+    engine: str | None
+    """``comfyui``, or ``preview`` while only embedded workers run jobs; null while none is reachable."""
     upstreams: list[Upstream]
     templates: list[TemplateProblem]
     jobs: dict[str, int]
     """By state."""
     safety: Safety
+    storage: Storage
     warnings: list[str]
     consent_required: bool
 

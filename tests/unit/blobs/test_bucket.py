@@ -125,7 +125,7 @@ async def test_one_of_two_commits_that_fails_takes_nothing_from_the_other(make, 
     async def fail_once(key, path, **options):
         if not failed:
             failed.append(key)
-            while next(iter(blobs._names.values())).users < 2:  # noqa: ASYNC110 - the other one comes by itself
+            while max(map(blobs._turns.wanted, blobs._turns._turns)) < 2:  # noqa: ASYNC110 - the other one comes by itself
                 await asyncio.sleep(0)
             raise AWAY
         return await putting(key, path, **options)
@@ -155,7 +155,7 @@ async def test_bytes_that_come_while_the_same_are_deleted_are_stored(make, bucke
     deleting = asyncio.create_task(blobs.delete(blob.hash, untouched_since=time.time() + 60))
     await dooming.wait()
     committing = asyncio.create_task(put(blobs, b"data"))
-    while blobs._names[blob.hash].users < 2:  # noqa: ASYNC110 - the other one comes by itself
+    while blobs._turns.wanted(blob.hash) < 2:  # noqa: ASYNC110 - the other one comes by itself
         await asyncio.sleep(0)
     goes_on.set()
     assert await deleting
@@ -179,7 +179,7 @@ async def test_a_canceled_commit_leaves_nothing(make, bucket, tmp_path, monkeypa
     with pytest.raises(asyncio.CancelledError):
         await committing
     assert in_cache(tmp_path) == set()
-    assert blobs._names == {}
+    assert blobs._turns._turns == {}
 
 
 async def test_nothing_is_there_while_it_goes_up(make, bucket, monkeypatch):
@@ -316,6 +316,22 @@ async def test_what_cannot_be_deleted_is_gone_for_us_and_deleted_later(make, buc
     assert len(bucket.kept) == 1
     await blobs.tidy()
     assert bucket.kept == {}
+
+
+async def test_who_does_not_answer_is_asked_once_and_not_for_every_file(make, bucket):
+    blobs = await make()
+    doomed = [await put(blobs, bytes([number])) for number in range(20)]
+    bucket.failure = AWAY
+    bucket.asked.clear()
+    for blob in doomed:
+        assert not await blobs.delete(blob.hash, untouched_since=time.time() + 60)
+    await blobs.tidy()
+    assert [name for name, _ in bucket.asked] == ["delete", "listed"]
+    assert blobs.state().is_away
+    bucket.failure = None
+    await blobs.tidy()
+    assert bucket.kept == {}
+    assert blobs.state().trouble is None
 
 
 async def test_what_cannot_be_deleted_before_a_restart_is_deleted_after_it(make, bucket):

@@ -24,6 +24,7 @@ class Gateway:
             "upstreams": [{**upstream, "reason": "", "cleaning": self._cleaning}],
             "templates": [],
             "safety": {"message": "Nothing is looked at."},
+            "storage": {"message": "Files lie in the data directory."},
             "warnings": [],
         }
 
