@@ -6,7 +6,16 @@ are frozen dataclasses from here or from the ground modules.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Mapping,
+    Sequence,
+)
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -1079,7 +1088,48 @@ class Store(Protocol):
         ...
 
 
-# ------------------------------------------------------------------------------------------------------------ webhooks
+# ------------------------------------------------------------------------------------------------ webhooks, deliveries
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request with bytes to a URL that a client named."""
+
+    method: str
+    #: As the client wrote it.
+    url: str
+    content_type: str
+    size_bytes: int
+    content: bytes | AsyncIterable[bytes]
+    #: For silence within it; and for all of it.
+    patience_seconds: float
+    deadline_seconds: float
+    #: More header fields.
+    fields: Mapping[str, str] = field(default_factory=dict)
+    https_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was answered to it."""
+
+    status: int
+    #: Of the field Retry-After.
+    retry_after_seconds: float | None
+
+
+class Sender(Protocol):
+    """Carries requests to where clients name, guarded: nothing but what the policy of now allows is dialled."""
+
+    async def send(self, outgoing: Outgoing) -> Heard:
+        """Send it once, following nothing; what was answered.
+
+        Raises:
+            TimeoutError: not within its time.
+            SourceUnreachableError: it may not be called, or nobody answers there as one should; not told apart.
+            FileNotFoundError: of the content.
+        """
+        ...
 
 
 class WebhookSender(Protocol):

@@ -17,9 +17,10 @@ from urllib.parse import urlsplit
 
 from gateway.api.dialects import DIALECTS
 from gateway.api.told_outside import teller
-from gateway.blobs.dialing import GuardedBackend, SystemResolver, dial, resolve_overrides
+from gateway.blobs.dialing import SystemResolver, resolve_overrides
 from gateway.blobs.fetch import UrlFetcher, tls_context
 from gateway.blobs.putting import UrlPutter
+from gateway.blobs.sending import GuardedSender
 from gateway.data_dir import StartError
 from gateway.engine.bucket_target import BucketTarget
 from gateway.engine.bus import LocalBus
@@ -32,7 +33,7 @@ from gateway.engine.webhooks import Webhooks
 from gateway.errors import InvalidInputError
 from gateway.holding import Keeper
 from gateway.interfaces import Blobs, Clock, DeliveryTarget, Store
-from gateway.safety import Endpoint, SafeUrl, UrlMode, UrlPolicy, listener_endpoints
+from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
 from gateway.storage_builder import open_bucket
 from gateway.webhooks.delivery import Deliverer
@@ -76,19 +77,10 @@ class Outside:
         """Fetches inputs."""
         return UrlFetcher(blobs, policy=self.policy, resolver=self._resolver(stack, 8), tls=self.tls)
 
-    def deliverer(self, stack: AsyncExitStack, clock: Clock) -> Deliverer:
-        """Calls webhooks. Its look-ups are its own: names of receivers that nobody answers for hold up no input."""
-        resolver = self._resolver(stack, 64)
-
-        def backend(url: SafeUrl) -> GuardedBackend:
-            return GuardedBackend(url, self.policy(), resolver=resolver, dialer=dial)
-
-        return Deliverer(policy=self.policy, backend=backend, tls=self.tls, clock=clock)
-
-    def putter(self, stack: AsyncExitStack, blobs: Blobs, clock: Clock) -> UrlPutter:
-        """Puts finished files to URLs; its look-ups are its own, likewise."""
-        resolver = self._resolver(stack, 16)
-        return UrlPutter(blobs, policy=self.policy, resolver=resolver, tls=self.tls, clock=clock)
+    def sender(self, stack: AsyncExitStack, clock: Clock, *, threads: int) -> GuardedSender:
+        """Carries what goes there. Its look-ups are its own: names that nobody answers for hold up nobody else's."""
+        resolver = self._resolver(stack, threads)
+        return GuardedSender(policy=self.policy, resolver=resolver, tls=self.tls, clock=clock)
 
     def _resolver(self, stack: AsyncExitStack, threads: int) -> SystemResolver:
         resolver = SystemResolver(self.overrides, threads=threads)
@@ -184,11 +176,11 @@ async def open_post_office(
     secrets = WebhookSecrets(store.webhooks, sealer, clock)
     kept_seconds = min(settings.result_retention, settings.job_retention)
     tell = teller(DIALECTS, settings.public_url or "", kept_seconds)
-    sender = outside.deliverer(stack, clock)
+    sender = Deliverer(outside.sender(stack, clock, threads=64))
     courier = Courier(store, sender, secrets, clock, tell=tell, may_act=may_act)
     webhooks = Webhooks(store.webhooks, secrets, sender, clock, new_id, on_message=courier.wake)
     targets = await _targets(stack, settings, blobs, clock)
-    putter = outside.putter(stack, blobs, clock)
+    putter = UrlPutter(blobs, outside.sender(stack, clock, threads=16))
     carrier = Carrier(store, blobs, bus, putter, targets, sealer, clock, may_act=may_act)
     deliveries = Deliveries(
         store.deliveries,

@@ -12,6 +12,7 @@ import pytest
 from gateway.accounts import Key, Scope, User, hash_of
 from gateway.blobs.fetch import UrlFetcher
 from gateway.blobs.putting import UrlPutter
+from gateway.blobs.sending import GuardedSender
 from gateway.delivering import MAX_REFUSALS, Answer, DeliveryState, Named, Reason, Urls
 from gateway.engine import bucket_target
 from gateway.engine.bucket_target import BucketTarget
@@ -502,7 +503,7 @@ async def guarded(carrying):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     how = {"policy": lambda: policy, "resolver": network.resolve, "dialer": network.dial, "tls": context}
     carrying.deliveries._guard = UrlFetcher(carrying.blobs, **how)
-    carrying.carrier._uploader = UrlPutter(carrying.blobs, clock=carrying.clock, **how)
+    carrying.carrier._uploader = UrlPutter(carrying.blobs, GuardedSender(clock=carrying.clock, **how))
     return carrying
 
 

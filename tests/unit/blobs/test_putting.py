@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from gateway.blobs.dialing import dial
 from gateway.blobs.fetch import tls_context
 from gateway.blobs.putting import UrlPutter
+from gateway.blobs.sending import GuardedSender
 from gateway.delivering import Answer, Reason, Upload
 from gateway.interfaces import Blob
 from gateway.safety import UrlMode, UrlPolicy
@@ -95,16 +96,16 @@ class Bench:
     async def put(self, data=b"picture", url=URL, *, mode=UrlMode.PUBLIC, listed=(), ca="ca.pem", **options):
         blob = self.blobs.put(data)
         policy = UrlPolicy.from_settings(mode, listed)
-        putter = UrlPutter(
-            self.blobs,
+        sender = GuardedSender(
             policy=lambda: policy,
             resolver=self.receiver.resolve,
             dialer=self.receiver.dial,
             tls=trusting(ca),
             clock=FrozenClock(),
-            **options,
         )
-        return await putter.put(Upload(url, blob.hash, blob.size_bytes, "image/png", "one.png"))
+        return await UrlPutter(self.blobs, sender, **options).put(
+            Upload(url, blob.hash, blob.size_bytes, "image/png", "one.png")
+        )
 
 
 @pytest.fixture

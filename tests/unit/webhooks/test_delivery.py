@@ -9,10 +9,11 @@ import time
 import pytest
 from standardwebhooks import Webhook
 
-from gateway.blobs.dialing import GuardedBackend, dial
+from gateway.blobs.dialing import dial
+from gateway.blobs.sending import MAX_ANSWER_BYTES, GuardedSender
 from gateway.outbox import Answer, Delivery, Reason
 from gateway.safety import UrlMode, UrlPolicy
-from gateway.webhooks.delivery import MAX_ANSWER_BYTES, Deliverer
+from gateway.webhooks.delivery import Deliverer
 from gateway.webhooks.signature import secret_text
 from tests.fakes.clock import NOON, FrozenClock
 
@@ -59,12 +60,14 @@ class Receiver:
 
     def deliverer(self, mode=UrlMode.PUBLIC, listed=("203.0.113.0/24",), **options):
         policy = UrlPolicy.from_settings(mode, listed)
-
-        def backend(url):
-            return GuardedBackend(url, policy, resolver=self.resolve, dialer=self.dial)
-
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return Deliverer(policy=lambda: policy, backend=backend, tls=tls, clock=FrozenClock(), **options)
+        sender = GuardedSender(
+            policy=lambda: policy,
+            resolver=self.resolve,
+            dialer=self.dial,
+            tls=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            clock=FrozenClock(),
+        )
+        return Deliverer(sender, **options)
 
     async def send(self, url="http://hooks.lan/in?token=1", body=b'{"a":1}', at=int(NOON), **options):
         return await self.deliverer(**options).send(Delivery(url, "msg_1", at, body, (SECRET,)))
