@@ -70,7 +70,7 @@ class MediaFacts:
     has_audio: bool
     #: for example ``h264``; None for a still or a GIF.
     video_codec: str | None
-    #: whether a pixel of a still shows what is behind it.
+    #: whether a pixel of a still, or of a GIF's frame, shows what is behind it.
     is_see_through: bool = False
 
     def to_json(self) -> dict[str, Any]:

@@ -57,6 +57,7 @@ LINK_BYTES = 16
 #: must not cost the work of an hour.
 FETCH_WAIT_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 OPAQUE_CODE = "transparency_not_kept"
+OPAQUE_GIF_SENTENCE = "Transparency was not kept: the result is opaque where the GIF was transparent."
 OPAQUE_SENTENCE = "Transparency was not kept: where the picture was transparent, the colours hidden there show."
 PREVIEW_CODE = "preview_engine"
 PREVIEW_SENTENCE = "Made by the CPU preview engine: a classical blend, not the quality of a swap model."
@@ -387,11 +388,17 @@ def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:
 
 
 def _made_opaque(job: Job, results: Iterable[JobResult]) -> Warnings:
-    """ComfyUI's loader of pictures hands on colours only: a black drawing on nothing comes out black all over."""
+    """ComfyUI's loader of pictures hands on colours only: a black drawing on nothing comes out black all over.
+
+    A GIF's holes are put back where the result has its size and frames (``media/gif_holes.py``).
+    """
     target = job.inputs.get(TARGET_ROLE)
-    pictures = [result.facts for result in results if result.facts.kind is MediaKind.IMAGE]
+    pictures = [result.facts for result in results if result.facts.kind in {MediaKind.IMAGE, MediaKind.GIF}]
     kept = target is None or not target.facts.is_see_through or any(facts.is_see_through for facts in pictures)
-    return () if kept or not pictures else ((OPAQUE_CODE, OPAQUE_SENTENCE),)
+    if kept or not pictures:
+        return ()
+    is_moving = pictures[0].kind is MediaKind.GIF
+    return ((OPAQUE_CODE, OPAQUE_GIF_SENTENCE if is_moving else OPAQUE_SENTENCE),)
 
 
 def _substituted(bound: Bound, upstream: Upstream) -> Warnings:

@@ -2,7 +2,7 @@
 
 Runs in the child process only. ComfyUI a125cd84 puts the whole prompt, names of inputs included, into text chunks of a
 PNG and into the EXIF of a WebP. Pictures are copied bit for bit: files are taken apart into chunks and put together
-again, never decoded and encoded. On the way a GIF gets its target's timing, and a PNG the colour profile of the still that
+again, never decoded and encoded, but for a GIF whose target is transparent. On the way a GIF gets its target's timing, and a PNG the colour profile of the still that
 it was made of: ComfyUI hands numbers through and says nothing of which colours they mean, so that a photo of a phone, most
 often in Display P3, came back paler than it was. Videos are the work of ``remuxing.py``.
 """
@@ -16,7 +16,7 @@ from typing import Final
 
 from gateway.audit import Keeps, MediaKind
 from gateway.errors import ResultInvalidError
-from gateway.media import gif_blocks
+from gateway.media import gif_blocks, gif_holes
 from gateway.media.remuxing import Like
 from gateway.sniffing import MediaType
 
@@ -176,4 +176,4 @@ def _clean_gif(data: bytes, like: Like | None) -> tuple[gif_blocks.Gif, str]:
     except ResultInvalidError:
         return gif, "the target cannot be taken apart"
     timed = gif_blocks.timed_like(gif, target)
-    return (gif, "another number of frames") if timed is None else (timed, "")
+    return (gif, "another number of frames") if timed is None else (gif_holes.with_holes_of(timed, like.path), "")

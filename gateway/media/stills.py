@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.errors import InvalidInputError, TooLargeError, UnsupportedMediaError
+from gateway.media import gif_holes
 from gateway.media.blocks import Pixels
 from gateway.media.limits import Limits
 from gateway.sniffing import MediaType
@@ -83,15 +85,16 @@ def probe_gif(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
             raise TooLargeError(
                 f"The GIF has {pixels:,} pixels in all its frames; at most {limits.gif_pixels:,} are accepted."
             )
-        milliseconds = 0
+        milliseconds, is_see_through = 0, False
         for index in range(frames):
             image.seek(index)
             image.load()
             delay = int(image.info.get("duration", 0))
             milliseconds += delay if delay > _SHORTEST_DELAY_MS else _DEFAULT_DELAY_MS
+            is_see_through = is_see_through or gif_holes.is_see_through(image)
         facts = _still_facts(image, kind, frames=frames)
     if frames == 1:
-        return facts
+        return replace(facts, is_see_through=is_see_through)
     return MediaFacts(
         kind=facts.kind,
         content_type=facts.content_type,
@@ -103,6 +106,7 @@ def probe_gif(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
         duration_seconds=milliseconds / 1000,
         has_audio=False,
         video_codec=None,
+        is_see_through=is_see_through,
     )
 
 

@@ -56,7 +56,8 @@ _SAMPLE_SECONDS_PER_FRAME: Final = 8.0
 _SAMPLE_SECONDS_PER_GIB: Final = 60.0
 _LARGE_BYTES: Final = 16 * 1024**2
 #: Cleaning reads the file three times, its target twice and the copy once, and writes it once; a second try is seldom.
-_CLEAN_SECONDS: Final = 20.0
+#: A GIF of the most pixels that may come in takes 30 s where its holes are put back.
+_CLEAN_SECONDS: Final = 120.0
 _CLEAN_SECONDS_PER_GIB: Final = 120.0
 #: Decoding uses two threads, and a deadline that passes first is the better answer.
 _CPU_PER_SECOND: Final = 2

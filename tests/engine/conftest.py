@@ -51,7 +51,7 @@ STALL_SECONDS = 600.0
 #: Turns of the loop after which all that can happen has happened; the longest chain here takes about half of them.
 TURNS = 200
 ACCEPTS = {
-    "target": frozenset({MediaKind.IMAGE, MediaKind.VIDEO}),
+    "target": frozenset({MediaKind.IMAGE, MediaKind.VIDEO, MediaKind.GIF}),
     "face": frozenset({MediaKind.IMAGE}),
 }
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.engine.results import OPAQUE_CODE, OPAQUE_SENTENCE
+from gateway.engine.results import OPAQUE_CODE, OPAQUE_GIF_SENTENCE, OPAQUE_SENTENCE
 from gateway.engine.submitting import draw_number
 from gateway.errors import InvalidInputError, TaskUnavailableError
 from gateway.events import EventKind
@@ -100,6 +100,18 @@ async def test_transparency_is_only_said_to_be_lost_where_it_is(engine, result, 
     gpu.prompt.succeed(engine.result_node("faceswap_image"), result)
     await engine.until("succeeded", job_id)
     assert [code for code, _ in await warnings(engine, job_id)] == codes
+
+
+@pytest.mark.parametrize(
+    ("result", "said"), [(b"solid:swapped", [(OPAQUE_CODE, OPAQUE_GIF_SENTENCE)]), (b"cutout:swapped", [])]
+)
+async def test_holes_of_a_gif_that_were_lost_are_said_in_words_of_their_own(engine, result, said):
+    await engine.start(gpu := engine.new_upstream())
+    job_id = await engine.submit(target=b"cutout:target")
+    gpu.prompt.start()
+    gpu.prompt.succeed(engine.result_node("faceswap_gif"), result)
+    await engine.until("succeeded", job_id)
+    assert await warnings(engine, job_id) == said
 
 
 async def test_what_was_chosen_is_kept_over_a_restart_and_still_said(engine):

@@ -27,6 +27,21 @@ TWICE = replace(IMAGE, width=1280, height=720)
 PAINTED = replace(IMAGE, width=1024, height=1024)
 FILM = replace(VIDEO, width=768, height=512, frames=96, fps=Fraction(24), duration_seconds=4.0, has_audio=False)
 DRAWN = replace(IMAGE, is_see_through=True)
+#: A GIF with holes, and without.
+CUT_OUT = MediaFacts(
+    MediaKind.GIF,
+    "image/gif",
+    ".gif",
+    640,
+    360,
+    5,
+    Fraction(10),
+    0.5,
+    has_audio=False,
+    video_codec=None,
+    is_see_through=True,
+)
+SOLID = replace(CUT_OUT, is_see_through=False)
 #: As ReActor's content filter leaves them.
 SMALL = replace(IMAGE, width=512, height=512)
 STUMP = replace(VIDEO, width=512, height=512, frames=1, fps=Fraction(25), duration_seconds=0.04)
@@ -40,6 +55,8 @@ FACTS = {
     b"painted": PAINTED,
     b"film": FILM,
     b"drawn": DRAWN,
+    b"cutout": CUT_OUT,
+    b"solid": SOLID,
     b"small": SMALL,
     b"stump": STUMP,
     b"cut": CUT,

@@ -90,3 +90,13 @@ def pixels(path: Path) -> np.ndarray:
             image.seek(index)
             shown.append(np.asarray(image.convert("RGB")))
         return np.stack(shown)
+
+
+def holes(path: Path) -> np.ndarray:
+    """Where each frame, as it is shown, is transparent: (frame, row, column)."""
+    with Image.open(path) as image:
+        found = []
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            found.append(np.asarray(image.convert("RGBA"))[..., 3] == 0)
+        return np.stack(found)

@@ -177,6 +177,14 @@ def test_a_gif_takes_the_delays_and_the_loop_of_its_target(studio):
     assert (given_up, timing["delays"], timing["loop"]) == ("", [5, 77, 9], 4)
 
 
+def test_a_gif_is_transparent_where_its_target_is(studio):
+    target = gifs.gif(studio.frames(3), [5, 77, 9], loop=4, transparent=True)
+    like_a_gif(studio, gifs.gif(studio.frames(3), [10] * 3, loop=0), target)
+    holes = gifs.holes(studio.folder / "target.gif")
+    assert holes.any()
+    np.testing.assert_array_equal(gifs.holes(studio.folder / "out.gif"), holes)
+
+
 @pytest.mark.parametrize(
     ("frames", "keeps", "reason"),
     [(2, KEEPS_ALL, "another number of frames"), (3, frozenset({Keeps.FRAMES}), "")],

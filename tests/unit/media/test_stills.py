@@ -71,6 +71,18 @@ def test_a_picture_is_see_through_when_a_pixel_is(studio, probe, suffix, mode, l
     assert facts(probe(path)).is_see_through is expected
 
 
+@pytest.mark.parametrize(("through", "expected"), [([], False), ([0], True), ([0, 1], True)])
+def test_a_gif_is_see_through_when_a_pixel_of_any_frame_is(studio, probe, through, expected):
+    frames = [Image.new("RGBA", (6, 4), (9, 8 * number, 7, 255)) for number in range(2)]
+    for number in through:
+        frames[number].putpixel((5, 3), (0, 0, 0, 0))
+    path = studio.folder / "film.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, disposal=2)
+    assert facts(probe(path)).is_see_through is expected
+    frames[through[0] if through else 0].save(path)
+    assert facts(probe(path)).is_see_through is expected
+
+
 def test_a_photo_laid_on_its_side_is_measured_upright(studio, probe):
     path = studio.folder / "phone.jpg"
     exif = Image.Exif()
