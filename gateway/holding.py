@@ -74,6 +74,8 @@ class Keeper:
             LeaseLostError: somebody has taken over.
             BusyError: it could not be found out.
         """
+        if self.holds():
+            return
         try:
             async with asyncio.timeout(VERIFY_SECONDS):
                 while not self.holds():

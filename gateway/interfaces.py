@@ -293,8 +293,13 @@ class Cleaned:
 class Media(Protocol):
     """Decoding, in processes that may die of it."""
 
-    async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
-        """What the file is, fully checked. Raises InvalidInputError, UnsupportedMediaError, TooLargeError on ``field``."""
+    async def probe(
+        self, path: Path, *, field: str, accept: frozenset[MediaKind], size_bytes: int | None = None
+    ) -> MediaFacts:
+        """What the file is, fully checked. Raises InvalidInputError, UnsupportedMediaError, TooLargeError on ``field``.
+
+        ``size_bytes``, where it is known, spares asking the disk.
+        """
         ...
 
     async def compare(self, target: Path, result: Path, *, crf: int | None, all_frames: bool) -> Comparison:
@@ -329,12 +334,14 @@ class Media(Protocol):
         keeps: frozenset[Keeps] = KEEPS_ALL,
         is_compared: bool = False,
         crf: int | None = None,
+        size_bytes: int | None = None,
     ) -> Cleaned:
         """Write a copy without the upstream's private metadata, pixels untouched; its facts.
 
         ``like`` is the target: a video gets its timing and its sound, a GIF its delays and its loop, as far as
         ``keeps`` names them; a PNG gets the colour profile of a still. With ``is_compared`` a first look is taken at
-        whether it is changed, for which ``crf`` is as in ``compare``.
+        whether it is changed, for which ``crf`` is as in ``compare``. ``size_bytes`` of the file and of ``like`` together,
+        where it is known, spares asking the disk.
         """
         ...
 
@@ -456,6 +463,8 @@ class Report:
     upstream: str | None = None
     prompt_id: str | None = None
     engine: str | None = None
+    #: With STARTED: raise the job's highest fraction to this in the same commit, as ``save_progress`` does.
+    fraction: float | None = None
     #: With ATTEMPT_LOST and INTERRUPTED: for people, and what it was.
     reason: str = ""
     cause: Cause | None = None

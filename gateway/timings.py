@@ -90,9 +90,21 @@ def believed(seconds: float, expected: float) -> float:
 
 def fold(sums: Sums, work: Work, seconds: float) -> Sums:
     """The sums with one more run in them."""
-    point = (1.0 / work.frames, 1.0, work.megapixels, seconds / work.frames)
-    products = [point[row] * point[column] for row in range(4) for column in range(row, 4)]
-    return tuple(FADING * old + new for old, new in zip(sums, products, strict=True))
+    a, c, y = 1.0 / work.frames, work.megapixels, seconds / work.frames
+    aa, ab, ac, ay, bb, bc, by, cc, cy, yy = sums
+    # Written out, as in ``fit``.
+    return (
+        FADING * aa + a * a,
+        FADING * ab + a,
+        FADING * ac + a * c,
+        FADING * ay + a * y,
+        FADING * bb + 1.0,
+        FADING * bc + c,
+        FADING * by + y,
+        FADING * cc + c * c,
+        FADING * cy + c * y,
+        FADING * yy + y * y,
+    )
 
 
 def predict(parts: Sequence[float], work: Work) -> float:
@@ -215,10 +227,14 @@ class Timings:
             node_class: of the node.
             pass_number: as in ``Lap``.
         """
-        for key in _asked(template, upstream, work, node_class, pass_number):
-            if key in self._rows:
-                return predict(self._parts_of(key), work)
-        return None
+        key = Key(template, node_class, pass_number, upstream)
+        if key not in self._rows:  # most are there: the others need not even be named
+            rest = _asked(template, upstream, work, node_class, pass_number)[1:]
+            known = next((key for key in rest if key in self._rows), None)
+            if known is None:
+                return None
+            key = known
+        return predict(self._parts_of(key), work)
 
     def _parts_of(self, key: Key) -> tuple[float, float, float]:
         if (parts := self._parts.get(key)) is None:

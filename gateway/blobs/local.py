@@ -133,7 +133,8 @@ class LocalBlobs:
         """
         if not _HASH.fullmatch(blob_hash):
             raise ValueError("a blob is named by 64 lower-case hex digits")
-        return self._root / blob_hash[:2] / blob_hash
+        # One path made at once: each "/" of pathlib's makes another.
+        return Path(f"{self._root}/{blob_hash[:2]}/{blob_hash}")
 
     def held(self, blob_hash: str) -> AbstractAsyncContextManager[Path]:
         """Where a committed blob lies; nothing has to be done to keep it there."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from math import inf
 from typing import NamedTuple
 
@@ -160,9 +161,9 @@ def _divided(shares: Mapping[str, float]) -> dict[str, float]:
 def _known_laps(name: str, expected: tuple[float, ...] | None, seconds_of: SecondsOf) -> tuple[float, ...]:
     """Seconds after the last tick, then of each pass; () where nothing is known."""
     most = MAX_LEARNED_PASSES if expected is None else len(expected)
-    rest, found = seconds_of(name, 0), [seconds_of(name, number) for number in range(1, most + 1)]
-    if expected is None:
-        found = found[: next((place for place, seconds in enumerate(found) if seconds is None), most)]
+    rest, passes = seconds_of(name, 0), (seconds_of(name, number) for number in range(1, most + 1))
+    # Where nothing says how many there are, there is none behind the first that was never met.
+    found = list(passes) if expected is not None else list(takewhile(lambda seconds: seconds is not None, passes))
     known = [seconds for seconds in found if seconds is not None]
     if not known:
         return () if rest is None else (rest,)

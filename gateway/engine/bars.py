@@ -6,7 +6,7 @@ the commit that makes the result downloadable.
 
 A value that was shown and not stored would be forgotten by a kill, so the store goes ahead: it holds a *ceiling* that
 nothing shown has passed, and before a bar passes it the next one is committed. That is 20 small writes a job instead of
-one per tick. A step is longer where a job is that quick: two seconds' worth, which is all that a short one has, for each
+one per tick; the first is made with the commit that says the job has started. A step is longer where a job is that quick: two seconds' worth, which is all that a short one has, for each
 write would take as long as the work that it tells of. The next ceiling is stored when a bar comes near the last one, beside
 what goes on, so that few ticks wait for a write: the first ones of an attempt, and leaps. After a kill the bar goes on from
 the ceiling, at most a step and a quarter ahead of what was last seen.
@@ -40,6 +40,11 @@ class _Ceiling:
     near: float
     #: Stores the next one.
     raising: asyncio.Task[None] | None = None
+
+    def rise_to(self, fraction: float, step: float) -> None:
+        """That much is stored."""
+        self.fraction = max(self.fraction, fraction)
+        self.near = HIGHEST if fraction >= HIGHEST else self.fraction - NEAR * step
 
     def has_raised(self, task: asyncio.Task[None]) -> None:
         """What went wrong will go wrong again where the bar would pass the ceiling, and is raised there."""
@@ -98,7 +103,7 @@ class Bars:
         """Have the next ceiling stored: before coming back where the bar would pass this one, else beside it."""
         if ceiling.raising is not None and fraction > ceiling.fraction:
             await asyncio.wait({ceiling.raising})
-        step = STEP if left is None else max(STEP, (1.0 - fraction) * STEP_SECONDS / max(left, STEP_SECONDS))
+        step = _step(fraction, left)
         if fraction > ceiling.fraction:
             await self._raise(job_id, ceiling, fraction + step, step, sentence)
         elif ceiling.raising is None and fraction > ceiling.near and ceiling.fraction < HIGHEST:
@@ -109,8 +114,24 @@ class Bars:
     async def _raise(self, job_id: str, ceiling: _Ceiling, fraction: float, step: float, sentence: str) -> None:
         fraction = min(fraction, HIGHEST)
         await self._store.save_progress([(job_id, fraction, sentence)], now=self._clock.now())
-        ceiling.fraction = max(ceiling.fraction, fraction)
-        ceiling.near = HIGHEST if fraction >= HIGHEST else ceiling.fraction - NEAR * step
+        ceiling.rise_to(fraction, step)
+
+    def first_ceiling(self, job_id: str, left: float | None) -> float | None:
+        """What the commit that says of a job's start should store beside it, so that its first steps wait for no other.
+
+        None where the bar has a ceiling already: an attempt that only begins again must not raise it.
+
+        Args:
+            job_id: of the job, whose bar is shown.
+            left: seconds to the job's end, where they can be told.
+        """
+        ceiling = self._ceilings.get(job_id)
+        return min(_step(0.0, left), HIGHEST) if ceiling is not None and ceiling.fraction <= 0.0 else None
+
+    def note_ceiling(self, job_id: str, fraction: float) -> None:
+        """It was stored."""
+        if (ceiling := self._ceilings.get(job_id)) is not None:
+            ceiling.rise_to(fraction, fraction)
 
     async def rest(self, job_id: str) -> None:
         """The attempt has ended; the bar stays where it is for the next one."""
@@ -121,6 +142,11 @@ class Bars:
     def forget(self, job_id: str) -> None:
         """The job has ended without an attempt."""
         self._bus.forget(job_id)
+
+
+def _step(fraction: float, left: float | None) -> float:
+    """From a fraction to the next ceiling. Args: left: seconds to the job's end, where they can be told."""
+    return STEP if left is None else max(STEP, (1.0 - fraction) * STEP_SECONDS / max(left, STEP_SECONDS))
 
 
 def describe(title: str | None, snapshot: Snapshot) -> str:

@@ -192,7 +192,7 @@ class Dispatcher:
     # ------------------------------------------------------------------------------------------------------ one round
 
     async def _round(self) -> None:
-        if not (self._pool.views() and (candidates := await self._candidates())):
+        if not (len(self._pool) and (candidates := await self._candidates())):
             return
         needs = await self._needs(candidates)
         if self._stopping:

@@ -141,8 +141,7 @@ class Follower:
             case NodeProgress():
                 pass
             case PromptStarted():
-                attempt.started = True
-                await self._recorder.record(attempt.task.id, Report(TaskEvent.STARTED, attempt=attempt.number))
+                await self._note_start(attempt, now)
             case NodeOutput():
                 attempt.on_output(message)
             case LogLine(text=text):
@@ -162,6 +161,14 @@ class Follower:
             )
             if attempt.started and prompt_left is not None and prompt_left <= ENDING_SECONDS:
                 attempt.on_ending()
+
+    async def _note_start(self, attempt: Attempt, now: float) -> None:
+        attempt.started = True
+        left = attempt.with_results(attempt.tracker.seconds_left(now))
+        ceiling = self._bars.first_ceiling(attempt.job.id, left)
+        report = Report(TaskEvent.STARTED, attempt=attempt.number, fraction=ceiling)
+        if await self._recorder.record(attempt.task.id, report) is not None and ceiling is not None:
+            self._bars.note_ceiling(attempt.job.id, ceiling)
 
     # ---------------------------------------------------------------------------------------------------------- cancel
 

@@ -1,7 +1,8 @@
 """What a task needs of an upstream, as one comparable key and back.
 
 The key is the template's pinned version, and behind it those models that the client chose itself: two tasks with one key
-fit the same upstreams, so the queue, the pool and the scheduler can speak of needs without knowing a template. Pure.
+fit the same upstreams, so the queue, the pool and the scheduler can speak of needs without knowing a template. And the
+graph of an attempt, once an upstream meets them. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from typing import Any, Final
 import orjson
 
 from gateway.audit import MediaFacts
+from gateway.binding import Bound, bind
+from gateway.interfaces import Capabilities
 from gateway.job import Job
+from gateway.lacks import missing_on
 from gateway.quantities import work_facts
 from gateway.template import Template
 
@@ -61,3 +65,37 @@ def work_of_job(template: Template, job: Job) -> MediaFacts | None:
     """What tells how much work a job is; ``template`` is its pinned version."""
     facts = {role: given.facts for role, given in job.inputs.items()}
     return work_facts(template, job.parameters, facts, TARGET_ROLE)
+
+
+def bound_on(
+    template: Template,
+    capabilities: Capabilities,
+    job: Job,
+    staged: Mapping[str, str],
+    prompt_id: str,
+    folder: str,
+    *,
+    is_known_to_fit: bool = False,
+) -> Bound | str:
+    """The graph of one attempt, or what the upstream lacks for it.
+
+    Args:
+        template: of the job.
+        capabilities: of the upstream.
+        job: to be bound.
+        staged: role -> what a node must say of the file.
+        prompt_id: of the attempt.
+        folder: ours on the upstream.
+        is_known_to_fit: the upstream lacks nothing, by just these capabilities.
+    """
+    if not is_known_to_fit and (missing := missing_on(template, capabilities, job.parameters)):
+        return missing[0]
+    return bind(
+        template,
+        inputs=staged,
+        parameters=job.parameters,
+        output_prefix=f"{folder}/{prompt_id}/out",
+        capabilities=capabilities,
+        facts={role: given.facts for role, given in job.inputs.items()},
+        is_known_to_fit=True,
+    )

@@ -26,12 +26,7 @@ class Outages:
 
     async def note(self) -> None:
         """Write down what has become unreachable since the last time."""
-        lost = {
-            view.status.name: view.status.unreachable_since
-            for view in self._pool.views()
-            if view.status.unreachable_since is not None
-        }
-        for name, since in lost.items():
+        for name, since in self._pool.outages().items():
             if self._noted.get(name) != since:
                 at = self._clock.now() - (self._clock.monotonic() - since)
                 await self._store.note_outage(name, at=at)

@@ -243,6 +243,19 @@ class Pool:
 
     # ------------------------------------------------------------------------------------------------------- looking
 
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def outages(self) -> dict[str, float]:
+        """Members that could be reached and cannot any more, by name: since when, monotonic seconds."""
+        found = {name: member.upstream.status().unreachable_since for name, member in self._members.items()}
+        return {name: since for name, since in found.items() if since is not None}
+
+    def lacks(self, name: str, requirement: str, need: Need) -> tuple[str, ...] | None:
+        """What a member misses for a need, as it has said itself; None while it has not, or is no member."""
+        member = self._members.get(name)
+        return None if member is None else member.lacks(requirement, need)
+
     def views(self) -> tuple[MemberView, ...]:
         """How all members are, by name."""
         now = self._clock.monotonic()
@@ -412,7 +425,8 @@ def _settling(member: Member) -> str:
 
 def _ready(member: Member) -> Capabilities | None:
     status = member.upstream.status()
-    if not member.is_available or status.foreign_prompts or status.stale_prompts:
+    is_available = status.reachable and not member.draining and not member.restarting
+    if not is_available or status.foreign_prompts or status.stale_prompts:
         return None
     return member.upstream.capabilities()
 

@@ -13,6 +13,7 @@ import structlog
 from gateway.comfy.messages import OutputFile
 from gateway.delivering import FIELD as DELIVERY
 from gateway.engine.credentials import Credentials
+from gateway.engine.waiting import Waiting
 from gateway.interfaces import Bus, Clock, NewJob, Recorded, Report, Store
 from gateway.job import JobResult, JobState, RetryLimits
 from gateway.outbox import FIELD as WEBHOOK
@@ -46,6 +47,8 @@ class Recorder:
         self._on_message = on_message
         #: Secrets of the jobs that have not ended: with what is recorded here, they go.
         self.credentials = Credentials()
+        #: What waits, as far as it was told of here.
+        self.waiting = Waiting(store)
 
     @property
     def limits(self) -> RetryLimits:
@@ -92,6 +95,7 @@ class Recorder:
 
     def _tell(self, recorded: Recorded) -> Recorded:
         job = recorded.job
+        self.waiting.note(job, recorded.task)
         for event in recorded.events:
             self._bus.announce(job.id, event.number)
             log.info(

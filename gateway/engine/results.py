@@ -124,7 +124,7 @@ class Collector:
         """
         results: list[JobResult] = []
         try:
-            async with scratch_folder(self._scratch, "result") as folder:
+            async with scratch_folder(self._scratch, "result", is_made=False) as folder:
                 for node_id, spec in bound.outputs.items():
                     file = _the_file(files.get(node_id, ()), spec)
                     results.append(await self._one(job, bound, spec, upstream, file, folder, lines))
@@ -162,7 +162,7 @@ class Collector:
         """
         made: list[JobResult] = []
         try:
-            async with scratch_folder(self._scratch, "result") as folder:
+            async with scratch_folder(self._scratch, "result", is_made=False) as folder:
                 made.append(await self._made(maker, node_id, file, folder / "fetched"))
         except BaseException:
             # Canceled while the folder went: its bytes are a blob by then.
@@ -174,7 +174,7 @@ class Collector:
         if file.text is None:
             await self._fetch(maker.upstream, file, path)
         else:
-            await finished(path.write_bytes, file.text.encode())
+            await finished(_write_at, path, 0, file.text.encode())
         is_picture = await asyncio.to_thread(_looks_like_a_picture, path)
         measured = await self._media.measure(path) if is_picture else None
         facts = measured or unmeasured(file)
@@ -227,12 +227,18 @@ class Collector:
         fetched, cleaned = folder / "fetched", folder / "cleaned"
         if file.text is not None:
             report = audited_report(file.text, job.inputs[spec.of or ""].facts)
-            await finished(cleaned.write_bytes, report.to_json())
+            await finished(_write_at, cleaned, 0, report.to_json())
             return await self._commit(job, report.facts(), cleaned)
         fetched_bytes = await self._fetch(upstream, file, fetched)
         async with self._like(job, spec) as like:
             copy = await self._media.clean(
-                fetched, cleaned, like=like, keeps=spec.keeps, is_compared=spec.swaps_faces, crf=spec.crf
+                fetched,
+                cleaned,
+                like=like,
+                keeps=spec.keeps,
+                is_compared=spec.swaps_faces,
+                crf=spec.crf,
+                size_bytes=fetched_bytes + (job.inputs[spec.of or ""].size_bytes if like else 0),
             )
         facts = copy.facts
         if fetched_bytes >= LARGE_BYTES:
@@ -343,8 +349,10 @@ def _looks_like_a_picture(path: Path) -> bool:
         return (sniff(file.read(HEAD_BYTES)) or ANY_FILE).kind in audit.PICTURES
 
 
-def _write_at(path: Path, offset: int, data: bytearray) -> None:
-    """Write a part of a file; the first part begins the file anew, after a try that broke off too."""
+def _write_at(path: Path, offset: int, data: bytes | bytearray) -> None:
+    """Write a part of a file; the first part makes its folder, and begins the file anew after a try that broke off."""
+    if not offset:
+        path.parent.mkdir(0o700, exist_ok=True)
     with path.open("r+b" if offset else "wb") as file:
         file.seek(offset)
         file.write(data)

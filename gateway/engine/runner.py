@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from typing import assert_never
 
 import structlog
 
-from gateway.binding import Bound, as_dispatched, bind
+from gateway.binding import Bound, as_dispatched
 from gateway.comfy.messages import Failed, Interrupted, Lost, Message, Outcome, Succeeded
 from gateway.comfy.progress import Tracker
 from gateway.engine.bars import Bars
@@ -26,7 +26,7 @@ from gateway.engine.catalog import Catalog
 from gateway.engine.early import EarlyOutputs, maker_of
 from gateway.engine.endings import Ending, Stages
 from gateway.engine.following import Attempt, Follower
-from gateway.engine.needs import need_of, work_of_job
+from gateway.engine.needs import bound_on, need_of, work_of_job
 from gateway.engine.pool import Pool
 from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
@@ -42,9 +42,8 @@ from gateway.errors import (
     TooLargeError,
     UpstreamMemoryError,
 )
-from gateway.interfaces import Blob, Blobs, Bus, Capabilities, Clock, OpenTask, Recorded, Report, Store, Upstream
+from gateway.interfaces import Blob, Blobs, Bus, Clock, OpenTask, Recorded, Report, Store, Upstream
 from gateway.job import Cause, Job, JobInput, JobResult, Task, TaskEvent, TaskState
-from gateway.lacks import missing_on
 from gateway.template import Template
 
 log = structlog.get_logger(__name__)
@@ -97,7 +96,7 @@ class Runner:
 
     async def stage_ahead(self, task_id: str, upstream: Upstream) -> None:
         """Upload a queued task's inputs while the upstream is busy with another; failing is no event."""
-        found = await self._store.queued_task(task_id)
+        found = await self._recorder.waiting.look(task_id)
         if found is None:
             return
         try:
@@ -114,7 +113,7 @@ class Runner:
             stages: told on the way.
             is_ahead: sent while another is about to end there, behind which it waits.
         """
-        found = await self._store.queued_task(task_id)
+        found = await self._recorder.waiting.take(task_id)
         if found is None:
             return Ending.WITHDRAWN
         job, task = found
@@ -215,7 +214,9 @@ class Runner:
         capabilities = upstream.capabilities()
         if capabilities is None:
             raise ConnectionError("the upstream went away while inputs were staged")
-        work = partial(_bound, template, capabilities, job, staged, prompt_id, upstream.folder)
+        work = partial(bound_on, template, capabilities, job, staged, prompt_id, upstream.folder)
+        if template.workflow is None and self._pool.lacks(upstream.name, *need_of(template, job)) == ():
+            work = partial(work, is_known_to_fit=True)
         bound = await asyncio.to_thread(work) if len(template.nodes) > LARGE_GRAPH else work()
         if isinstance(bound, str):
             log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=bound)
@@ -430,20 +431,3 @@ class Runner:
         report = Report(TaskEvent.FAILED, attempt=attempt, error_code=error.code, error_message=error.message)
         await self._recorder.record(task.id, report)
         return Ending.WITHDRAWN
-
-
-def _bound(
-    template: Template, capabilities: Capabilities, job: Job, staged: Mapping[str, str], prompt_id: str, folder: str
-) -> Bound | str:
-    """The graph of one attempt, or what the upstream lacks for it. Args: folder: ours on the upstream."""
-    if missing := missing_on(template, capabilities, job.parameters):
-        return missing[0]
-    return bind(
-        template,
-        inputs=staged,
-        parameters=job.parameters,
-        output_prefix=f"{folder}/{prompt_id}/out",
-        capabilities=capabilities,
-        facts={role: given.facts for role, given in job.inputs.items()},
-        is_known_to_fit=True,
-    )

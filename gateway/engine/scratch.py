@@ -7,7 +7,6 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 _NAME_BYTES = 16
@@ -27,12 +26,29 @@ async def finished(work: Callable[..., object], *arguments: object) -> None:
 
 
 @asynccontextmanager
-async def scratch_folder(parent: Path, what: str) -> AsyncIterator[Path]:
-    """A folder of one's own below ``parent``, deleted with all that is in it at the end."""
+async def scratch_folder(parent: Path, what: str, *, is_made: bool = True) -> AsyncIterator[Path]:
+    """A folder of one's own below ``parent``, deleted with all that is in it at the end.
+
+    Args:
+        parent: its parent.
+        what: the first part of its name.
+        is_made: False where whoever writes the first file makes it, with mode 0700, in the same step.
+    """
     folder = parent / f"{what}-{secrets.token_hex(_NAME_BYTES)}"
     try:
-        await finished(folder.mkdir, 0o700)
+        if is_made:
+            await finished(folder.mkdir, 0o700)
         yield folder
     finally:
         # Shielded: a cancel that comes now would take it out of the threads' queue before it began.
-        await finished(partial(shutil.rmtree, folder, ignore_errors=True))
+        await finished(_delete, folder)
+
+
+def _delete(folder: Path) -> None:
+    """Some files and no folders, most often, for which ``rmtree`` takes three times as long."""
+    try:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -208,7 +208,9 @@ class Intake:
     async def _probe(self, submission: Submission) -> dict[str, JobInput]:
         async def one(role: str, given: SubmittedFile) -> tuple[str, JobInput]:
             async with self._blobs.held(given.blob.hash) as path:
-                facts = await self._media.probe(path, field=given.field, accept=submission.accepts[role])
+                facts = await self._media.probe(
+                    path, field=given.field, accept=submission.accepts[role], size_bytes=given.blob.size_bytes
+                )
             return role, JobInput(self._new_id(), given.blob.hash, given.blob.size_bytes, facts, given.source)
 
         async with asyncio.TaskGroup() as group:

@@ -197,19 +197,21 @@ def _clean(task: Task) -> dict[str, Any]:
         )
         return {"facts": facts.to_json(), "given_up": taken.given_up, "is_changed": is_changed}
     given_up = cleaning.clean_picture(path, kind, out, like, _profile(task))
-    measure = stills.probe_gif if kind.kind is MediaKind.GIF else stills.result_facts
-    facts = measure(out, kind, limits)
-    return {"facts": facts.to_json(), "given_up": given_up, "is_changed": _is_other_still(task, out, kind)}
+    if kind.kind is MediaKind.GIF:
+        return {"facts": stills.probe_gif(out, kind, limits).to_json(), "given_up": given_up, "is_changed": False}
+    target = _still_beside(task)
+    facts, pixels = stills.result_seen(out, kind, limits, is_shown=target is not None)
+    is_changed = target is not None and pixels is not None and comparing.stills_differ(target, pixels)
+    return {"facts": facts.to_json(), "given_up": given_up, "is_changed": is_changed}
 
 
-def _is_other_still(task: Task, out: Path, kind: MediaType) -> bool:
-    if not task.get("is_compared") or kind.kind is not MediaKind.IMAGE:
-        return False
+def _still_beside(task: Task) -> tuple[Path, MediaType] | None:
+    """The target, when a still is to be compared with it and it is one."""
+    if not task.get("is_compared"):
+        return None
     target = Path(task["like"])
-    target_kind = _sniff_file(target)
-    if target_kind.kind is not MediaKind.IMAGE:
-        return False
-    return comparing.compare_files((target, target_kind), (out, kind), crf=None, all_frames=False).changed
+    kind = _sniff_file(target)
+    return (target, kind) if kind.kind is MediaKind.IMAGE else None
 
 
 def _like(task: Task) -> remuxing.Like | None:

@@ -67,6 +67,11 @@ def first_frames_differ(before: VideoFrame, after: VideoFrame, *, crf: int | Non
     return fitted is None or is_changed(_movement(*fitted, limit=limit, palette=False), limit)
 
 
+def stills_differ(target: tuple[Path, MediaType], result: Pixels) -> bool:
+    """Whether a still, decoded already, is something else than its target."""
+    return not np.array_equal(stills.read_upright(*target), result)
+
+
 def _compare_stills(before: Pixels, after: Pixels) -> Comparison:
     if before.shape != after.shape:
         return Comparison(changed=True, largest_movement=_FURTHEST, frames_compared=1)

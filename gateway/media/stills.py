@@ -128,14 +128,23 @@ def colour_profile(path: Path, kind: MediaType) -> bytes | None:
 def read_upright(path: Path, kind: MediaType) -> Pixels:
     """RGB as ComfyUI's LoadImage sees it: upright, alpha dropped, 32-bit greys scaled (ComfyUI a125cd84, nodes.py)."""
     with open_still(path, kind) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "I":
-            upright = upright.point(lambda level: level * (1 / 255))
-        return np.asarray(upright.convert("RGB"))
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> Pixels:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode == "I":
+        upright = upright.point(lambda level: level * (1 / 255))
+    return np.asarray(upright.convert("RGB"))
 
 
 def result_facts(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
     """As ``probe_still`` for what an upstream made, which may be animated."""
+    return result_seen(path, kind, limits, is_shown=False)[0]
+
+
+def result_seen(path: Path, kind: MediaType, limits: Limits, *, is_shown: bool) -> tuple[MediaFacts, Pixels | None]:
+    """The same, and with ``is_shown`` what ``read_upright`` gives of it, without decoding it twice."""
     with open_still(path, kind) as image:
         _check_size(image, limits)
         frames = getattr(image, "n_frames", 1) if kind.content_type != "image/jpeg" else 1
@@ -145,7 +154,10 @@ def result_facts(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
             if frames > 1:
                 image.seek(index)
             image.load()
-        return _still_facts(image, kind, frames=frames)
+        facts = _still_facts(image, kind, frames=frames)
+        if is_shown and frames > 1:
+            image.seek(0)
+        return facts, _upright(image) if is_shown else None
 
 
 def _refuse_deep_grey(image: Image.Image) -> None:

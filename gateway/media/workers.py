@@ -80,7 +80,9 @@ class MediaWorkers:
     """
 
     def __init__(self, limits: Limits | None = None, *, children: int = _CHILDREN, samples: bool = False) -> None:
-        self._limits = limits or Limits()
+        asked = limits or Limits()
+        #: As tasks carry them, of inputs and of results.
+        self._limits, self._limits_of_results = asked.to_json(), asked.for_results().to_json()
         self._idle: list[Child] = []
         #: all that may still be there: idle, busy and dying.
         self._children: set[Child] = set()
@@ -108,8 +110,16 @@ class MediaWorkers:
             await child.ended()
         self._children.clear()
 
-    async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
+    async def probe(
+        self, path: Path, *, field: str, accept: frozenset[MediaKind], size_bytes: int | None = None
+    ) -> MediaFacts:
         """What an input is, fully checked.
+
+        Args:
+            path: the input.
+            field: the request field it came in, for error messages.
+            accept: what it may be.
+            size_bytes: of it; None: the disk is asked.
 
         Raises:
             InvalidInputError: empty, damaged, cut short, without or with several video streams, too slow to decode.
@@ -117,12 +127,13 @@ class MediaWorkers:
             TooLargeError: the sentence names the limit.
             QueueFullError: too many files wait to be checked.
         """
-        timeout_seconds = _PROBE_SECONDS + _PROBE_SECONDS_PER_GIB * await _size_gib(path)
+        size_gib = await _size_gib(path) if size_bytes is None else size_bytes / _GIB
+        timeout_seconds = _PROBE_SECONDS + _PROBE_SECONDS_PER_GIB * size_gib
         task = {
             "do": "probe",
             "path": str(path),
             "accept": sorted(accept),
-            "limits": self._limits.to_json(),
+            "limits": self._limits,
             "moving_field": _MOVING_FIELDS.get(field),
         }
         done = await self._work_on_input(task, timeout_seconds, field=field)
@@ -220,6 +231,7 @@ class MediaWorkers:
         keeps: frozenset[Keeps] = KEEPS_ALL,
         is_compared: bool = False,
         crf: int | None = None,
+        size_bytes: int | None = None,
     ) -> Cleaned:
         """Write a copy of a result without the upstream's private metadata, pictures untouched.
 
@@ -232,6 +244,7 @@ class MediaWorkers:
             keeps: what of it to take: ``FPS`` is the timing, ``AUDIO`` the sound.
             is_compared: lay the first frame beside that of ``like``, as both are at hand; a still is compared whole.
             crf: of the template's encoder; None for a lossless one.
+            size_bytes: of the result and of ``like`` together; None: the disk is asked.
 
         Returns:
             Facts of the copy, decoded as an input is. Nothing is left at ``out`` when it fails.
@@ -248,10 +261,11 @@ class MediaWorkers:
             "keeps": sorted(keeps),
             "is_compared": is_compared and like is not None,
             "compared_at_crf": crf,
-            "limits": self._limits.for_results().to_json(),
+            "limits": self._limits_of_results,
         }
         try:
-            size_gib = await _size_gib(*((path,) if like is None else (path, like)))
+            read = (path,) if like is None else (path, like)
+            size_gib = await _size_gib(*read) if size_bytes is None else size_bytes / _GIB
             done = await self._work(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * size_gib)
         except BaseException:
             # In a thread of its own accord: it runs to its end even if this is being canceled once more.
@@ -271,7 +285,7 @@ class MediaWorkers:
             ResultInvalidError: it is damaged or cut short.
             InternalJobError: it took too long, or the process died of it.
         """
-        task = {"do": "measure", "path": str(path), "limits": self._limits.for_results().to_json()}
+        task = {"do": "measure", "path": str(path), "limits": self._limits_of_results}
         answer = await self._checked(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * await _size_gib(path))
         if answer.get("refused") in {UnsupportedMediaError.code, TooLargeError.code}:
             return None

@@ -787,6 +787,20 @@ async def test_progress_never_falls_and_never_says_done(store):
     assert 0.99 < (await store.job("job-0001")).fraction < 1.0
 
 
+async def test_the_start_of_a_job_raises_its_progress_in_the_same_commit(store):
+    await create(store)
+    await dispatch(store)
+    started = await tell(store, TaskEvent.STARTED, 1, fraction=0.25)
+    assert started.job.fraction == (await store.job("job-0001")).fraction == 0.25
+    await tell(store, TaskEvent.ATTEMPT_LOST, 1)
+    await dispatch(store)
+    assert (await tell(store, TaskEvent.STARTED, 2, fraction=0.1)).job.fraction == 0.25, "it never falls"
+    await create(store, 2)
+    sent = await dispatch(store, task="task-0002")
+    assert (await tell(store, TaskEvent.STARTED, 1, task="task-0002", fraction=1.0)).job.fraction < 1.0
+    assert sent.job.fraction == 0.0
+
+
 async def test_progress_survives_the_next_event(store):
     await create(store)
     await dispatch(store)

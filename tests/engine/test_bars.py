@@ -142,3 +142,23 @@ async def test_an_attempt_that_ended_leaves_no_write_behind(world):
     world.store.gate.set()
     await resting
     assert not any(task.get_name().startswith("ceiling") for task in asyncio.all_tasks())
+
+
+async def test_the_first_ceiling_comes_with_the_commit_that_says_the_job_has_started(world):
+    await world.show(0.0)
+    assert world.bars.first_ceiling("j", 1.0) == HIGHEST, "two seconds' worth is all of it"
+    assert world.bars.first_ceiling("j", 20.0) == pytest.approx(0.1)
+    assert world.bars.first_ceiling("j", None) == STEP
+    world.store.stored = 0.1
+    world.bars.note_ceiling("j", 0.1)
+    await world.show(0.07, left=20.0)
+    assert world.store.writes == []
+    await world.show(0.08, left=20.0)
+    assert len(world.store.writes) == 1, "near it the next one is stored"
+
+
+async def test_an_attempt_that_only_begins_again_raises_nothing(world):
+    """A job that was started twenty times has not come further by that."""
+    await world.bars.show(SimpleNamespace(id="j", fraction=0.3), TASK, 0.0, "Working")
+    assert world.bars.first_ceiling("j", 1.0) is None
+    assert world.bars.first_ceiling("unknown", 1.0) is None

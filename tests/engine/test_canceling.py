@@ -158,6 +158,22 @@ async def test_a_cancel_waits_for_the_thread_that_writes_a_result(tmp_path):
     assert (tmp_path / "fetched").read_bytes() == b"x"
 
 
+async def test_a_folder_on_the_way_is_gone_at_the_end_whatever_is_in_it(tmp_path):
+    async with scratch.scratch_folder(tmp_path, "look") as folder:
+        (folder / "within").mkdir()
+        (folder / "within" / "file").write_bytes(b"x")
+        (folder / "file").write_bytes(b"x")
+    async with scratch.scratch_folder(tmp_path, "result", is_made=False) as folder:
+        assert not folder.exists()
+        results._write_at(folder / "fetched", 0, b"x")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        results._write_at(folder / "fetched", 1, b"y")
+        assert (folder / "fetched").read_bytes() == b"xy"
+    async with scratch.scratch_folder(tmp_path, "result", is_made=False):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_a_cancel_while_the_folder_of_a_result_waits_to_be_deleted_deletes_it_all_the_same():
     """What waits for a thread would be taken out of the queue, and its folder stay."""
     may_end, done = threading.Event(), threading.Event()

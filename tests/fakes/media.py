@@ -77,7 +77,10 @@ class FakeMedia:
         #: The target of every copy, as far as one was named.
         self.likes: list[Path | None] = []
 
-    async def probe(self, path: Path, *, field: str, accept: frozenset[MediaKind]) -> MediaFacts:
+    async def probe(
+        self, path: Path, *, field: str, accept: frozenset[MediaKind], size_bytes: int | None = None
+    ) -> MediaFacts:
+        assert size_bytes in {None, len(self._read(path))}
         facts = FACTS.get(self._read(path).partition(b":")[0])
         if facts is None:
             raise InvalidInputError("The file is no media.", field=field)
@@ -125,11 +128,13 @@ class FakeMedia:
         keeps: frozenset[Keeps] = KEEPS_ALL,
         is_compared: bool = False,
         crf: int | None = None,
+        size_bytes: int | None = None,
     ) -> Cleaned:
         """The first look at a result with ``plain`` in it shows that it is changed; at any other it shows nothing."""
         del keeps, crf
         self.likes.append(like)
         data = self._read(path)
+        assert size_bytes in {None, len(data) + (len(self._read(like)) if like else 0)}
         facts = FACTS.get(data.partition(b":")[0])
         if facts is None:
             raise ResultInvalidError("The result is no good.")

@@ -38,7 +38,7 @@ from gateway.store.queries.assets import add_results, drop_results, end_results,
 from gateway.store.queries.consents import complete as complete_consent
 from gateway.store.queries.deliveries import add as add_deliveries
 from gateway.store.queries.deliveries import told as told_of_delivery
-from gateway.store.queries.jobs import SELECT_JOB
+from gateway.store.queries.jobs import HIGHEST_UNFINISHED, SELECT_JOB
 from gateway.store.queries.ledger import close_hold
 from gateway.store.queries.outbox import post
 from gateway.store.queries.queue import STEP_ASIDE, overdue
@@ -201,7 +201,7 @@ def _apply(
     if report.event is TaskEvent.DISPATCHED:
         changed = _dispatch(connection, story, changed, report)
     elif report.event is TaskEvent.STARTED:
-        _start(connection, story, changed)
+        _start(connection, story, changed, report)
     elif flagged_now:
         story.job = replace(story.job, cancel_requested_at=story.now)
         story.say(EventKind.CANCEL_REQUESTED, {})
@@ -247,8 +247,11 @@ def _dispatch(connection: Connection, story: _Story, task: Task, report: Report)
     return changed
 
 
-def _start(connection: Connection, story: _Story, task: Task) -> None:
+def _start(connection: Connection, story: _Story, task: Task, report: Report) -> None:
     change(connection, _CHANGE_ATTEMPT, {"wanted": task.prompt_id, "started_at": story.now})
+    if report.fraction is not None:
+        fraction = max(story.job.fraction, min(report.fraction, HIGHEST_UNFINISHED))
+        story.job = replace(story.job, fraction=fraction)
     if story.job.started_at is None:
         story.job = replace(story.job, started_at=story.now)
     story.say(EventKind.STARTED, {"upstream": task.upstream, "attempt": task.attempt})

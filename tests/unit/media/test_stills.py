@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from gateway.audit import MediaFacts, MediaKind
 from gateway.media import stills
 from gateway.media.limits import Limits
-from gateway.sniffing import JPEG, PNG, WEBP
+from gateway.sniffing import JPEG, PNG, WEBP, sniff
 
 PICTURE = Image.fromarray(np.arange(40 * 60 * 3, dtype=np.uint32).reshape(40, 60, 3).astype(np.uint8))
 
@@ -265,3 +265,21 @@ def test_greys_of_16_bits_are_refused_with_a_way_out(studio, probe):
         answer = probe(path)
         assert answer["refused"] == "unsupported_media_type"
         assert "save it with 8 bits a channel" in answer["message"]
+
+
+@pytest.mark.parametrize("how", ["RGB", "RGBA", "P", "L", "I;16", "on its side", "animated"])
+def test_what_was_decoded_to_be_measured_is_what_is_compared(studio, how):
+    path, mode = studio.folder / "seen.png", how if len(how) <= 4 else "RGB"
+    options = {}
+    if how == "on its side":
+        options["exif"] = Image.Exif()
+        options["exif"][ExifTags.Base.Orientation] = 6
+    if how == "animated":
+        options |= {"save_all": True, "append_images": [Image.new("RGB", (6, 4), "red")]}
+    picture = Image.fromarray(np.arange(72, dtype=np.uint8).reshape(4, 6, 3)).convert(mode)
+    picture.save(path, **options)
+    kind = sniff(path.read_bytes())
+    facts, pixels = stills.result_seen(path, kind, Limits().for_results(), is_shown=True)
+    assert facts == stills.result_facts(path, kind, Limits().for_results())
+    assert np.array_equal(pixels, stills.read_upright(path, kind))
+    assert stills.result_seen(path, kind, Limits().for_results(), is_shown=False) == (facts, None)
