@@ -1,8 +1,8 @@
 """The process that decodes: reads one task a line from its standard input, answers one line each, may die of any.
 
-Started by ``process.py`` as ``python -m gateway.media.child <parent's process id>``. It holds no secret, sees no
-network need, has a cap on memory, and a cap on processor time that is set anew for each task. It ends when its input
-ends, and the kernel ends it with the parent.
+Started by ``process.py`` as ``python -m gateway.media.child <parent's process id>``; says ``ready`` when it listens. It
+holds no secret, sees no network need, has a cap on memory, and a cap on processor time that is set anew for each task. It
+ends when its input ends, and the kernel ends it with the parent.
 
 A task is ``{"id", "do": probe|compare|survey|sample|clean, "cpu_seconds", …}``, an answer ``{"id", "done": {…}}`` or
 ``{"id", "refused": code, "message": sentence, "cause": for our log, "" when the sentence says it all}``. Each says
@@ -54,6 +54,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     av.logging.set_level(None)
+    answers.write("ready\n")
+    answers.flush()
     for line in sys.stdin:
         task = json.loads(line)
         _allow_cpu(task["cpu_seconds"])

@@ -17,8 +17,13 @@ from typing import Any, Final, Self
 
 import gateway
 
+#: What it says first, when it listens.
+_READY: Final = b"ready\n"
 #: An answer is a handful of facts.
 _LONGEST_ANSWER_BYTES: Final = 64 * 1024
+#: Importing the codecs takes a third of a second, and many times that where all processors are wanted. No file is to be
+#: refused for it.
+_START_SECONDS: Final = 120.0
 
 
 class ChildLostError(Exception):
@@ -26,10 +31,16 @@ class ChildLostError(Exception):
 
 
 class Child:
-    """A running child; asks are one at a time."""
+    """A running child; asks are one at a time.
 
-    def __init__(self, process: Process) -> None:
+    Args:
+        process: the child's.
+        is_ready: whether it has said that it listens.
+    """
+
+    def __init__(self, process: Process, *, is_ready: bool = False) -> None:
         self._process = process
+        self._is_ready = is_ready
         self._killed = False
         #: how many tasks it was given.
         self.asked = 0
@@ -38,7 +49,7 @@ class Child:
 
     @classmethod
     async def start(cls) -> Self:
-        """A fresh child. It warms up by itself; the first task waits in its input meanwhile."""
+        """A fresh child. It warms up by itself; the first task waits for that, which is not of the task's time."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -72,6 +83,7 @@ class Child:
         """
         self.asked += 1
         numbered = {**task, "id": self.asked}
+        await self._ready()
         try:
             async with asyncio.timeout(timeout_seconds):
                 answer = await self._exchange(json.dumps(numbered).encode() + b"\n")
@@ -84,6 +96,19 @@ class Child:
             raise ChildLostError
         self.resident_bytes = answer.get("resident_bytes")
         return answer
+
+    async def _ready(self) -> None:
+        """Wait until it has imported what it decodes with. Raises ChildLostError."""
+        if self._is_ready or self._process.stdout is None:
+            return
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                line = await self._process.stdout.readline()
+        except (OSError, ValueError) as error:  # TimeoutError is an OSError
+            raise ChildLostError from error
+        if line != _READY:
+            raise ChildLostError
+        self._is_ready = True
 
     async def _exchange(self, line: bytes) -> Any:
         if self._process.stdin is None or self._process.stdout is None:

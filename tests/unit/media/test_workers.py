@@ -39,6 +39,14 @@ def pids(media):
     return [child._process.pid for child in media._children]
 
 
+async def stopped(media):
+    """Its only child can be asked, and says no more."""
+    [child] = media._children
+    await child._ready()
+    os.kill(child._process.pid, signal.SIGSTOP)
+    return child._process.pid
+
+
 async def test_a_day_at_the_desk(studio):
     """Probe, refuse, compare, clean and refuse again, all by one warm child that then dies with the desk."""
     still = studio.folder / "x.png"
@@ -146,8 +154,7 @@ async def test_a_client_that_leaves_stops_the_decoding(studio, monkeypatch):
 
     monkeypatch.setattr(Child, "_exchange", announced)
     async with running() as media:
-        [pid] = pids(media)
-        os.kill(pid, signal.SIGSTOP)
+        pid = await stopped(media)
         asking = asyncio.create_task(media.probe(still, field="image", accept=IMAGES), name="asking")
         await asked.wait()
         asking.cancel()
@@ -159,12 +166,11 @@ async def test_a_client_that_leaves_stops_the_decoding(studio, monkeypatch):
 
 async def test_a_file_that_takes_too_long_is_refused_and_its_child_killed(studio, monkeypatch):
     monkeypatch.setattr(workers_module, "_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(workers_module, "_COMPARE_SECONDS", 0.01)
+    monkeypatch.setattr(workers_module, "_COMPARE_SECONDS", 0.0)
     still = studio.folder / "x.png"
     Image.new("RGB", (30, 20)).save(still)
     async with running() as media:
-        [pid] = pids(media)
-        os.kill(pid, signal.SIGSTOP)
+        await stopped(media)
         with pytest.raises(InvalidInputError, match="could not be decoded within"):
             await media.probe(still, field="image", accept=IMAGES)
         with pytest.raises(InternalJobError, match="in time"):
@@ -204,12 +210,42 @@ async def test_a_child_ends_with_its_input():
         assert await child._process.wait() == 0
 
 
+async def test_the_time_that_a_child_takes_to_start_is_not_of_its_first_task():
+    """Else a good file is refused where the machine has much to do."""
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", "read go; echo ready; cat", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    child = Child(process)
+    try:
+        asking = asyncio.create_task(child.ask({"do": "probe"}, timeout_seconds=0.0), name="asking")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not asking.done()
+        process.stdin.write(b"go\n")
+        with pytest.raises(TimeoutError):
+            await asking
+    finally:
+        child.kill()
+        await child.ended()
+
+
+@pytest.mark.parametrize("said", ["", "hello"])
+async def test_a_child_that_does_not_start_is_lost(said):
+    process = await asyncio.create_subprocess_exec(
+        "echo", said, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    child = Child(process)
+    with pytest.raises(ChildLostError):
+        await child.ask({"do": "probe"}, timeout_seconds=PATIENCE_SECONDS)
+    await child.ended()
+
+
 async def test_an_answer_to_another_question_is_no_answer():
     """`cat` in the child's place: it gives back the question, whose number we then change."""
     process = await asyncio.create_subprocess_exec(
         "sed", "-u", 's/$/ /;s/"id": 1/"id": 9/', stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
-    child = Child(process)
+    child = Child(process, is_ready=True)
     try:
         with pytest.raises(ChildLostError):
             await child.ask({"do": "probe"}, timeout_seconds=5)
