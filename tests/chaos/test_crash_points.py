@@ -13,7 +13,7 @@ import pytest
 from tests.chaos.crash_points.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
-LONGEST_SECONDS = 120
+LONGEST_SECONDS = 900
 
 
 def crash_points(*options: str) -> tuple[int, str]:

@@ -33,7 +33,7 @@ from tests.tools.waiting import wait_until_now
 
 pytestmark = pytest.mark.system
 
-DEMO_SECONDS = 120
+DEMO_SECONDS = 300
 PORTLESS = "https://raw.githubusercontent.com"
 COMMAND = [sys.executable, "-m", "gateway", "demo"]
 

@@ -82,10 +82,14 @@ class GatewayProcess:
                 stderr=err,
             )
         self._seen = seen
-        if wait_until_it_listens:
-            wait_until_now(self.is_listening, what="the gateway to listen")
-            if wait_for_workers:
-                wait_until_now(self._is_whole, what="all workers")
+        try:
+            if wait_until_it_listens:
+                wait_until_now(self.is_listening, what="the gateway to listen")
+                if wait_for_workers:
+                    wait_until_now(self._is_whole, what="all workers")
+        except BaseException:
+            self.end()  # nobody else will: whoever wanted it has nothing to end
+            raise
         return self
 
     def stop(self) -> tuple[int, float]:

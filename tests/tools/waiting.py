@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 POLL_SECONDS = 0.02
 #: Generous: a busy machine must not fail a test. A test that passes waits for what it wants, never for this.
-PATIENCE_SECONDS = 40.0
+PATIENCE_SECONDS = 120.0
 
 T = TypeVar("T")
 

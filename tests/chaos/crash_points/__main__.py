@@ -29,7 +29,7 @@ from tests.chaos.crash_points.life import Life, Notes
 from tests.chaos.crash_points.points import DIED, Points, watch
 
 #: No life and no inspection takes as long.
-MAX_SECONDS = 20.0
+MAX_SECONDS = 120.0
 SIDE_BY_SIDE = 3
 
 
