@@ -12,7 +12,7 @@ import websockets
 
 from gateway.accounts import RANDOM_BYTES, KeyKind, hash_of, key_text
 from tests.tools.faceswap_client import ended, parts, submit
-from tests.tools.files import files_below
+from tests.tools.files import contents_below
 from tests.tools.gateway_process import GatewayProcess
 
 pytestmark = pytest.mark.system
@@ -111,8 +111,8 @@ async def knock_on_sockets(gateway: GatewayProcess, key: str) -> None:
 def written(gateway: GatewayProcess) -> dict[str, bytes]:
     """Everything that lies in its folders, what its workers keep too, but the one file that is there to hold a token."""
     found = {
-        str(path.relative_to(gateway.folder)): path.read_bytes()
-        for path in files_below(gateway.folder)
+        str(path.relative_to(gateway.folder)): content
+        for path, content in contents_below(gateway.folder).items()
         if path != gateway.data_dir / "admin-token"
     }
     assert {"data/gateway.db", "data/gateway.db-wal", "stderr.txt"} <= found.keys()

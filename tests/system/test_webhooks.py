@@ -14,7 +14,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.tools import faceswap_client
-from tests.tools.files import files_below
+from tests.tools.files import contents_below
 from tests.tools.gateway_process import GatewayProcess
 from tests.tools.receiver import Receiver
 from tests.tools.waiting import wait_until
@@ -106,11 +106,11 @@ async def test_a_trial_is_signed_and_says_what_came_of_it(gateway):
     assert "No messages." in await said(gateway, "list")
     assert secret not in gateway.log.read_text()
     plain = secret.removeprefix("whsec_").encode()
-    files = files_below(gateway.data_dir)
+    files = contents_below(gateway.data_dir)
     assert gateway.data_dir / "webhook-key" in files
     assert gateway.data_dir / "gateway.db-wal" in files
-    for path in files:
-        assert not [form for form in (plain, base64.b64decode(plain)) if form in path.read_bytes()], path.name
+    for path, content in files.items():
+        assert not [form for form in (plain, base64.b64decode(plain)) if form in content], path.name
 
 
 async def test_the_gateway_itself_and_its_upstreams_are_never_called(gateway):
