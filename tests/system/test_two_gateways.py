@@ -141,8 +141,9 @@ async def test_stopped_gateway_is_taken_over_and_changes_nothing_when_it_wakes(p
             wake(second)
         first.process = None
         assert status == EX_TEMPFAIL
-        assert not {"completed", "error"} & set(told.names), "it has not ended there: the stream has"
-        assert told.comments[-1] == "shutdown"
+        assert "error" not in told.names
+        # It may read what the other one wrote down before it notices that there is another one.
+        assert told.names[-1] == "completed" or told.comments[-1] == "shutdown"
         assert "Traceback" not in first.log.read_text()
 
         assert (await ended(new, neighbour))["status"] == "SUCCESS"
@@ -246,13 +247,13 @@ async def test_second_waits_for_the_first_to_end_and_a_killed_one_is_not_waited_
         async with first.client() as client:
             assert (await client.get("/-/jobs")).status_code == HTTPStatus.OK
         assert first.stop()[0] == 0
-        wait_until_now(second.is_listening, patience_seconds=5)
+        wait_until_now(second.is_listening, what="the second to listen")
+        assert b"data_dir_taken_over" not in second.log.read_bytes(), "it was left to it"
         async with second.client() as client:
             assert (await client.get("/-/jobs")).status_code == HTTPStatus.OK
         second.kill()
-        begun = time.monotonic()
         first.start(wait_for_workers=False)
-        assert time.monotonic() - begun < Timing().still_seconds - 1, "nobody waits for the dead"
+        assert b"waiting_for_data_dir" not in first.log.read_bytes(), "nobody waits for the dead"
         assert first.rows("SELECT token FROM leases") == [(3,)]
     finally:
         first.end()
