@@ -13,7 +13,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
-from gateway.blobs.bucket import BucketBlobs
+import structlog
+
+from gateway.blobs.bucket import MARKS, BucketBlobs
+from gateway.blobs.claim import OWNER, Claim, TakenError
 from gateway.blobs.local import LocalBlobs
 from gateway.data_dir import StartError, unusable
 from gateway.errors import StorageUnreachableError
@@ -24,6 +27,9 @@ from gateway.settings import Settings
 #: In the data directory: marks, cache and the place.
 STORAGE: Final = "storage"
 _PLACE: Final = "place"
+#: How long a start waits for the bucket to say whose it is.
+CLAIM_SECONDS: Final = 5.0
+log = structlog.get_logger(__name__)
 
 
 async def open_bucket(
@@ -80,12 +86,15 @@ async def open_blobs(
         return local
     bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL", ca_file=settings.ca_file)
     stack.push_async_callback(bucket.close)
+    claim = Claim(bucket, folder / STORAGE / "id")
+    await _require_claim(claim, place)
     blobs = BucketBlobs(
         bucket,
         folder / STORAGE,
         cache_bytes=settings.storage_cache,
         holds=holds,
         links=settings.storage_downloads == "redirect",
+        claim=claim,
     )
     stack.push_async_callback(blobs.close)
     try:
@@ -98,19 +107,36 @@ async def open_blobs(
     return blobs
 
 
+async def _require_claim(claim: Claim, place: ObjectUrl) -> None:
+    """See that the prefix is ours. Where nobody answers we start all the same: it is asked again before anything is swept."""
+    try:
+        async with asyncio.timeout(CLAIM_SECONDS):
+            await claim.require()
+    except TakenError as error:
+        raise StartError(
+            f"{place.location('')} holds the files of another data directory, which would be deleted as nobody's: let "
+            f"GATEWAY_STORAGE_URL name another prefix. If that one is gone for good, delete {place.location(OWNER)}."
+        ) from error
+    except (TimeoutError, StorageUnreachableError):
+        log.warning("storage_not_claimed", location=place.location(""))
+
+
 def _require_place(folder: Path, place: ObjectUrl | None) -> None:
-    """Have the data directory belong to this place; the first one that is configured is written down."""
+    """Have the data directory belong to this place, unless files of its lie in another, or may still have to be deleted there."""
     file = folder / STORAGE / _PLACE
     wanted = place.location("") if place is not None else None
     try:
         before = file.read_text(encoding="utf-8").strip() if file.is_file() else None
-        if before is None and wanted is not None:
+        is_bound = before not in {None, wanted} and any((folder / STORAGE / MARKS).glob("*/*"))
+        if wanted is not None and not is_bound:
             file.parent.mkdir(mode=0o700, exist_ok=True)
             file.write_text(f"{wanted}\n", encoding="utf-8")
+        elif not is_bound:
+            file.unlink(missing_ok=True)
     except OSError as error:
         raise unusable(folder, error) from error
-    if before is not None and before != wanted:
+    if is_bound:
         raise StartError(
-            f"The files of {folder} lie in {before}: let GATEWAY_STORAGE_URL name that place, or, if they are not wanted any "
-            f"more, take {file.parent} away."
+            f"The files of {folder} lie in {before}: let GATEWAY_STORAGE_URL name that place. 'comfygate backup' gets them "
+            f"out for another one; if they are not wanted any more, take {file.parent} away."
         )

@@ -8,7 +8,7 @@ Which object counts, and why late deletions cannot hit the wrong one, is told in
 a failure may part: what the storage does not take back now is asked of it again with each sweep.
 
 What a killed run leaves: an upload in parts (aborted by the first ``tidy`` of the next run), or an object without a mark
-(found by ``untouched``). One gateway per prefix: the lease is that of the data directory.
+(found by ``untouched``). One data directory per prefix: ``claim.py``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import anyio
 import structlog
 
 from gateway.blobs.cache import Cache
+from gateway.blobs.claim import Claim
 from gateway.blobs.local import LocalBlobs, LocalBlobWriter
 from gateway.blobs.marks import Copy, Marks
 from gateway.blobs.turns import Turns
@@ -35,6 +36,8 @@ from gateway.interfaces import Blob, BlobsState, Bucket, StoredObject
 
 #: Before the keys of all blobs.
 FOLDER: Final = "blobs/"
+#: Folder of the marks in ours.
+MARKS: Final = "marks"
 #: How long a link for a download may be opened; what was begun then may take longer.
 LINK_SECONDS: Final = 300
 #: An upload in parts that was begun so long ago, and is not ours, is nobody's.
@@ -63,6 +66,7 @@ class BucketBlobs:
         cache_bytes: what may lie there besides what is in use.
         holds: whether this process still holds the data directory; asked in threads.
         links: whether downloads are told to go to the bucket.
+        claim: that the bucket's prefix is ours; None: nobody doubts it.
         local: the store on the disk below; a parameter for tests.
     """
 
@@ -74,14 +78,16 @@ class BucketBlobs:
         cache_bytes: int,
         holds: Callable[[], bool] = lambda: True,
         links: bool = False,
+        claim: Claim | None = None,
         local: LocalBlobs | None = None,
     ) -> None:
         self._bucket = bucket
         self._root = root
         self._holds = holds
         self._links = links
+        self._claim = claim
         self._local = local or LocalBlobs(root / "cache", holds=holds)
-        self._marks = Marks(root / "marks", holds)
+        self._marks = Marks(root / MARKS, holds)
         self._cache = Cache(cache_bytes)
         # Apart from those of the disk's store, which may be at a large file.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="marks")
@@ -324,6 +330,8 @@ class BucketBlobs:
 
         Copies that another one has taken the place of are deleted on the way.
         """
+        if self._claim is not None:
+            await self._claim.require()
         old = set(await self._run(self._marks.untouched, since=since))
         listed = [(found, copy) async for found in self._bucket.listed(FOLDER) if (copy := _copy_at(found.key))]
         marked = await self._run(
@@ -356,6 +364,8 @@ class BucketBlobs:
                 await self._finish(doomed)
         now = time.time()
         if now >= self._aborts_at:
+            if self._claim is not None:
+                await self._claim.require()
             # The first time whatever was begun before us: the data directory is ours, so its run is dead.
             older_than = now - UNFINISHED_SECONDS if self._aborts_at else self._begun_at
             if dropped := await self._bucket.abort_unfinished(older_than=older_than, under=FOLDER):

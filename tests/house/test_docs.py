@@ -33,6 +33,8 @@ MADE_LATER = {
     "blobs/parts/",
     "storage/cache/",
     "storage/marks/",
+    "storage/id",
+    "storage/place",
     "scratch/",
     "input/gateway/",
     "output/gateway/",

@@ -73,7 +73,8 @@ class There:
 
     def keys(self):
         found = self._client.list_objects_v2(Bucket=BUCKET, Prefix=f"{self._prefix}/")
-        return [each["Key"] for each in found.get("Contents", ())]
+        keys = [each["Key"] for each in found.get("Contents", ())]
+        return [key for key in keys if key != f"{self._prefix}/owner"]
 
     def unfinished(self):
         found = self._client.list_multipart_uploads(Bucket=BUCKET, Prefix=f"{self._prefix}/")
