@@ -27,10 +27,12 @@ def run(directory: Path, port: int, *, once: bool) -> None:
         StartError: something is missing or taken.
         ClientError: the swap failed.
     """
-    target, face = _inputs(directory)
     settings = from_mapping(
         {"port": port, "data_dir": directory / "data", "embedded_workers": 1, "log_level": "warning"}
     )
+    # A taken port is told at once; the clip takes seconds.
+    serving.listen(settings.host, settings.port).close()
+    target, face = _inputs(directory)
     show: list[asyncio.Task[None]] = []
 
     def on_ready(gateway: Gateway, url: str) -> None:

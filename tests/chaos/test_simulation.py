@@ -18,7 +18,7 @@ def replay(seed: int) -> str:
     return f"python -m tests.chaos.simulation --seed {seed} --trace"
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, 50))
+@pytest.mark.parametrize("first", [0, *(pytest.param(first, marks=pytest.mark.long) for first in range(50, SEEDS, 50))])
 def test_nothing_is_lost_or_done_twice_in_any_world(first: int) -> None:
     for seed in range(first, min(first + 50, SEEDS)):
         assert run(seed).violations == (), replay(seed)

@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
-from gateway.engine import template_files
 from gateway.engine.bus import LocalBus
 from gateway.engine.carrier import Carrier
 from gateway.engine.catalog import Catalog
@@ -45,6 +44,7 @@ from tests.fakes.media import FakeMedia
 from tests.fakes.receivers import PlainSealer, Receivers
 from tests.fakes.storage import Storage
 from tests.fakes.upstream import FakeUpstream, capabilities_for
+from tests.tools.templates import parsed_once
 
 ROOT = Path(__file__).parents[2]
 STALL_SECONDS = 600.0
@@ -344,9 +344,7 @@ def logged():
 
 @pytest.fixture(scope="session", autouse=True)
 def templates_are_parsed_once():
-    """A template is a value of the texts that it is made of, and nearly every test here begins with the same eight."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(template_files, "load_template", cache(load_template))
+    with parsed_once():
         yield
 
 

@@ -51,7 +51,7 @@ async def test_running_job_is_interrupted_and_the_one_behind_it_is_not(gateway, 
     async with gateway.client() as client:
         running = await submit(client, video=material.long, image=material.face(102))
         next_one = await submit(client, video=material.clip, image=material.face(103))
-        await at_work(client, running)
+        shown = (await at_work(client, running))["fraction"]
         async with EventSource(f"{gateway.url}/events/{running}") as source:
             answer = await client.delete(f"/-/jobs/{running}")
             assert (answer.status_code, answer.json()["cancel_requested"]) == (HTTPStatus.ACCEPTED, True)
@@ -61,6 +61,7 @@ async def test_running_job_is_interrupted_and_the_one_behind_it_is_not(gateway, 
         assert source.messages[-1].json == {"detail": "Canceled by request", "code": "canceled"}
         after = await job(client, running)
         assert (after["results"], after["state"]) == ([], "canceled")
+        assert shown <= after["fraction"] < 1, "its bar stays where it was"
         assert (await ended(client, next_one))["status"] == "SUCCESS"
     assert attempts(gateway, running) == [(1, "canceled")]
     # It may have been sent ahead: then it was pulled back before it began, which costs nothing.

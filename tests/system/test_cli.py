@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from gateway.cli import main
 from tests.tools.faceswap_client import ended, submit
 from tests.tools.gateway_process import GatewayProcess, free_port
 
@@ -222,10 +223,23 @@ async def test_address_is_gone_after_a_stop(tmp_path):
         (("config", "--port", "70000"), "GATEWAY_PORT"),
     ],
 )
-def test_each_refusal_is_a_sentence_and_leaves_nothing(tmp_path, words, sentence):
-    done = run(tmp_path, *(word.format(free=free_port()) for word in words))
+def test_each_refusal_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch, capsys, words, sentence):
+    """In this process: that a refusal reaches the shell is shown elsewhere here."""
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended_with:
+        main([word.format(free=free_port()) for word in words])
+    assert ended_with.value.code == 1
+    told = capsys.readouterr().err
+    assert told.startswith("comfygate: ")
+    assert sentence in told
+    assert "Traceback" not in told
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_ends_the_process_with_1_and_without_a_traceback(tmp_path):
+    done = run(tmp_path, "config", "--port", "70000")
     assert done.returncode == 1
     assert done.stderr.startswith("comfygate: ")
-    assert sentence in done.stderr
     assert "Traceback" not in done.stderr
-    assert list(tmp_path.iterdir()) == []

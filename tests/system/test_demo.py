@@ -239,10 +239,11 @@ def test_taken_port_is_told_with_the_remedy(tmp_path) -> None:
         said = refusal(run_demo("--once", "--directory", "here", "--port", str(port), folder=tmp_path))
     assert f"Port {port}" in said
     assert "--port" in said
+    assert list(tmp_path.iterdir()) == [], "said before anything was made"
 
 
 def test_directory_that_cannot_be_written_is_told_with_the_remedy(tmp_path) -> None:
     (tmp_path / "a-file").write_text("")
-    said = refusal(run_demo("--once", "--directory", "a-file/below", folder=tmp_path))
+    said = refusal(run_demo("--once", "--directory", "a-file/below", "--port", "0", folder=tmp_path))
     assert "a-file/below" in said
     assert "--directory" in said

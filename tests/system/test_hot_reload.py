@@ -20,14 +20,14 @@ TEMPLATE = "faceswap_video"
 LIVE_WITHIN_SECONDS = 2.0
 
 
-@pytest.fixture
-def workflows(tmp_path) -> Path:
-    return shutil.copytree(ROOT / "workflows", tmp_path / "workflows")
+@pytest.fixture(scope="module")
+def workflows(tmp_path_factory) -> Path:
+    return shutil.copytree(ROOT / "workflows", tmp_path_factory.mktemp("templates") / "workflows")
 
 
-@pytest.fixture
-def gateway(tmp_path, workflows):
-    with GatewayProcess(tmp_path / "gateway", settings={"WORKFLOWS_DIR": str(workflows)}) as process:
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory, workflows):
+    with GatewayProcess(tmp_path_factory.mktemp("gateway"), settings={"WORKFLOWS_DIR": str(workflows)}) as process:
         yield process
 
 
@@ -89,6 +89,7 @@ async def test_template_edited_into_nonsense_while_jobs_run(gateway, workflows, 
 
 
 async def test_template_taken_away_is_not_offered_and_its_running_job_ends_well(gateway, workflows, material):
+    """The last one here: it does not bring the template back."""
     async with gateway.client() as client:
         running = await submit(client, video=material.long, image=material.face(803))
         await at_work(client, running)

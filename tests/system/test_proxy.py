@@ -6,6 +6,7 @@ import asyncio
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 
@@ -27,6 +28,7 @@ CLIENT = "127.0.0.2"
 PAGE_ORIGIN = "https://app.example.org"
 PROXIES = {"nginx": nginx, "caddy": caddy}
 NGINX = ["nginx", "nginx /swap"]
+FRONTS = [*NGINX, "caddy", "caddy /swap"]
 
 
 def require(name: str) -> None:
@@ -41,6 +43,12 @@ class Site:
     gateway: GatewayProcess
     front: Front
     kind: str
+    #: Its place among ``FRONTS``.
+    number: int
+
+    def face(self, material, variant: int) -> Path:
+        """A portrait that its worker has not had from behind the other proxy."""
+        return material.face(variant + 10 * self.number)
 
     async def pause(self, *, paused: bool) -> None:
         """Jobs wait, or go on."""
@@ -49,21 +57,32 @@ class Site:
             assert (await client.post(f"/-/upstreams/{WORKER}/{verb}")).status_code == HTTPStatus.OK
 
 
-@pytest.fixture(scope="module", params=[*NGINX, "caddy", "caddy /swap"])
-def site(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def behind(tmp_path_factory):
+    """By prefix: a gateway, and the port at which it is told that a proxy listens, one after another."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(prefix: str) -> tuple[GatewayProcess, int]:
+            port = free_port()
+            settings = {
+                "PUBLIC_URL": f"https://{HOST}:{port}{prefix}",
+                "TRUSTED_PROXIES": "127.0.0.1",
+                "CORS_ORIGINS": PAGE_ORIGIN,
+                "MAX_UPLOAD": f"{LARGEST_BODY_MIB - 1} MiB",
+            }
+            return stack.enter_context(GatewayProcess(tmp_path_factory.mktemp("behind"), settings)), port
+
+        yield start
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def site(request, behind):
     kind, _, prefix = request.param.partition(" ")
     require(kind)
-    port = free_port()
-    settings = {
-        "PUBLIC_URL": f"https://{HOST}:{port}{prefix}",
-        "TRUSTED_PROXIES": "127.0.0.1",
-        "CORS_ORIGINS": PAGE_ORIGIN,
-        "MAX_UPLOAD": f"{LARGEST_BODY_MIB - 1} MiB",
-    }
-    with ExitStack() as stack:
-        gateway = stack.enter_context(GatewayProcess(tmp_path_factory.mktemp("behind"), settings))
-        front = stack.enter_context(PROXIES[kind](port=port, gateway_port=gateway.port, prefix=prefix))
-        yield Site(gateway, front, kind)
+    gateway, port = behind(prefix)
+    with PROXIES[kind](port=port, gateway_port=gateway.port, prefix=prefix) as front:
+        yield Site(gateway, front, kind, FRONTS.index(request.param))
 
 
 @pytest.fixture
@@ -77,7 +96,7 @@ async def waiting(site):
 async def test_events_arrive_when_they_happen(waiting, material):
     """Nothing follows ``queued`` until the worker is let go: kept in a buffer, it would never come."""
     async with waiting.front.client() as client:
-        files = parts(video=material.long, image=material.face(700))
+        files = parts(video=material.long, image=waiting.face(material, 700))
         async with stream(client, "POST", "face-swap", files=files) as live:
             await live.until("queued")
             assert [message.event for message in live.parsed.messages] == ["queued"]
@@ -97,7 +116,7 @@ async def test_a_buffering_proxy_would_be_noticed(waiting, material):
     options = {"port": port, "gateway_port": waiting.gateway.port, "prefix": waiting.front.prefix, "patch": buffers}
     with nginx(**options) as front:
         async with front.client() as client:
-            files = parts(video=material.clip, image=material.face(701))
+            files = parts(video=material.clip, image=waiting.face(material, 701))
             with pytest.raises((TimeoutError, httpx.ReadTimeout)):
                 async with (
                     asyncio.timeout(2),
@@ -108,7 +127,7 @@ async def test_a_buffering_proxy_would_be_noticed(waiting, material):
 
 async def test_socket_opens_and_tells_the_job_to_its_end(waiting, material):
     async with waiting.front.client() as client:
-        prompt_id = await submit(client, video=material.clip, image=material.face(702))
+        prompt_id = await submit(client, video=material.clip, image=waiting.face(material, 702))
     url = waiting.front.public_url.replace("https", "wss") + "/face-swap-ws"
     async with websockets.connect(url, origin=waiting.front.origin, **waiting.front.socket_options()) as connection:
         await connection.send(json.dumps({"prompt_id": prompt_id}))
@@ -125,7 +144,7 @@ async def test_a_big_upload_passes_and_its_result_comes_in_ranges(site, material
     big = tmp_path / "big.mp4"
     await asyncio.to_thread(pad, material.clip, big, 30 * MIB)
     async with site.front.client() as client:
-        prompt_id = await submit(client, {"output_name": "mit Umlaut ä"}, video=big, image=material.face(703))
+        prompt_id = await submit(client, {"output_name": "mit Umlaut ä"}, video=big, image=site.face(material, 703))
         found = await ended(client, prompt_id)
         assert found["status"] == "SUCCESS", found
         path = found["result"]
@@ -177,7 +196,7 @@ async def test_each_client_counts_as_itself_whatever_it_claims(site, material):
     for address, face in ((CLIENT, 704), ("127.0.0.3", 705)):
         async with site.front.client(address) as client:
             client.headers.update(forged)
-            prompt_id = await submit(client, video=material.clip, image=material.face(face))
+            prompt_id = await submit(client, video=material.clip, image=site.face(material, face))
         assert site.gateway.rows("SELECT submitter FROM jobs WHERE id = ?", prompt_id) == [(address,)]
 
 
