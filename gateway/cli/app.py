@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -30,6 +31,9 @@ templates = cyclopts.App(name="templates", help="Workflow templates; needs no ga
 app.command(templates)
 nodes = cyclopts.App(name="nodes", help="The node pack that comes with the gateway; needs no gateway.")
 app.command(nodes)
+
+#: What a shell sees of a program that a closed pipe ended: 128 + SIGPIPE.
+CLOSED_PIPE_STATUS = 141
 
 
 @app.command
@@ -274,7 +278,14 @@ consents.register(app)
 def main(arguments: Sequence[str] | None = None) -> None:
     """The ``comfygate`` command."""
     try:
-        app(arguments)
+        try:
+            app(arguments)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has seen enough, as ``head`` has. What is left in the buffer must not fail once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(CLOSED_PIPE_STATUS) from None
     except (StartError, ClientError) as error:
         print(f"comfygate: {error}", file=sys.stderr)
         raise SystemExit(1) from None

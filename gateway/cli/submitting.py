@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from gateway.sniffing import HEAD_BYTES, sniff
 
 #: Times in a row that a stream may break without a word before we give up; waits double from half a second.
 RECONNECTS = 8
+_PERCENTAGE = re.compile(r"progress: [\d.]+%$")
 
 
 @dataclass(slots=True)
@@ -38,32 +41,42 @@ async def submit_files(
     """Submit, show a bar, save; where the result lies.
 
     Raises:
-        ClientError: a file cannot be read, or the gateway said no.
+        ClientError: a file cannot be read or written, or the gateway said no.
     """
     field = _field_for(target)
     _readable(face)
+    _writable(output)
     watch = _Watch(consent=consent)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.percentage:>5.1f} %"),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        line = bar.add_task("Uploading", total=100.0)
+        line = bar.add_task("Uploading", total=100.0, left="")
         async for name, data in _events(client, target, face, field, watch):
             if name == "progress":
-                bar.update(line, completed=data["percentage"], description=data.get("step") or data["message"])
+                bar.update(line, completed=data["percentage"], left=_left(data))
+                if not _PERCENTAGE.search(data["message"]):  # that is what the bar is for
+                    bar.update(line, description=data["message"])
             elif name == "executing":
                 bar.update(line, description=data["message"])
             elif name == "queued":
                 bar.update(line, description="Queued")
             elif name == "completed":
-                bar.update(line, completed=100.0, description="Done")
+                bar.update(line, completed=100.0, description="Done", left="")
     if watch.ended is None:
         raise ClientError("The stream ended before the job did; look for it with 'comfygate jobs'.")
-    into = output or Path(watch.ended["filename"])
-    await client.download(watch.ended["download_url"], into)
+    into = output or Path(Path(watch.ended["filename"]).name)
+    try:
+        await client.download(watch.ended["download_url"], into)
+    except OSError as error:
+        raise ClientError(
+            f"{into} cannot be written ({error.strerror or type(error).__name__}): the result is kept for a while at "
+            f"{client.url}{watch.ended['download_url']}"
+        ) from error
     return into
 
 
@@ -135,6 +148,27 @@ def _field_for(target: Path) -> str:
     if media is None:
         raise ClientError(f"{target} is neither a video nor a picture that the gateway takes.")
     return "target_image" if media.kind is MediaKind.IMAGE else "video"
+
+
+def _left(progress: dict[str, Any]) -> str:
+    seconds = progress.get("eta_seconds")
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"about {minutes} min {rest:02} s left" if minutes else f"about {rest} s left"
+
+
+def _writable(output: Path | None) -> None:
+    """That the result has a place is seen before anything is uploaded."""
+    into = output or Path()
+    folder = into.parent if output else into
+    reason = None
+    if output and into.is_dir():
+        reason = "it is a folder"
+    elif not os.access(folder, os.W_OK):
+        reason = f"{folder} is no folder that you may write to"
+    if reason:
+        raise ClientError(f"{into} cannot be written ({reason}): name another file with -o.")
 
 
 def _readable(path: Path) -> bytes:

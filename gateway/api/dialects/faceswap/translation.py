@@ -28,6 +28,7 @@ from gateway.delivering import Delivery, Destination, read_destination
 from gateway.errors import GatewayError, InvalidInputError
 from gateway.events import Event, EventKind, Progress
 from gateway.job import Job, JobState
+from gateway.naming import FACE_SWAP
 from gateway.outbox import FIELD as WEBHOOK
 
 NAME: Final = "faceswap"
@@ -245,9 +246,9 @@ def _step(job: Job, snapshot: Progress | None, position: int | None) -> str:
                 return f"Executing: {snapshot.node_class}"
             return snapshot.message if snapshot is not None else job.step or "Starting"
         case JobState.SUCCEEDED:
-            return "Face swap completed successfully"
+            return f"{_noun(job)} completed successfully"
         case JobState.FAILED:
-            return "Face swap failed"
+            return f"{_noun(job)} failed"
         case JobState.CANCELED:
             return CANCELED_MESSAGE
         case _:
@@ -257,7 +258,12 @@ def _step(job: Job, snapshot: Progress | None, position: int | None) -> str:
 def _error_sentence(job: Job) -> str | None:
     if job.state is JobState.CANCELED:
         return CANCELED_MESSAGE
-    return job.error_message or "The face swap failed." if job.state is JobState.FAILED else None
+    return job.error_message or f"The {_noun(job).lower()} failed." if job.state is JobState.FAILED else None
+
+
+def _noun(job: Job) -> str:
+    """What it is called: jobs of every dialect are asked for here, clients' own workflows too."""
+    return "Face swap" if job.task == FACE_SWAP else "Job"
 
 
 # ------------------------------------------------------------------------------------------------------ event -> frames
@@ -279,7 +285,7 @@ def frames(item: Event | Progress, job: Job, previous: Progress | None, prefix: 
     told: tuple[Frame, ...] = ()
     match item.kind:
         case EventKind.QUEUED:
-            told = (_queued_frame(item, prefix),)
+            told = (_queued_frame(item, job, prefix),)
         case EventKind.REQUEUED:
             told = _requeued_frames(item, job, previous)
         case EventKind.SUCCEEDED:
@@ -304,10 +310,10 @@ def _requeued_frames(event: Event, job: Job, previous: Progress | None) -> tuple
     return (Frame("progress", {**waiting.data, "message": str(event.data.get("message", ""))}),)
 
 
-def _queued_frame(event: Event, prefix: str) -> Frame:
+def _queued_frame(event: Event, job: Job, prefix: str) -> Frame:
     data: dict[str, object] = {
         "prompt_id": event.job_id,
-        "message": QUEUED_MESSAGE,
+        "message": QUEUED_MESSAGE if job.task == FACE_SWAP else "Job queued successfully!",
         "status_url": f"{prefix}/status/{event.job_id}",
         "events_url": f"{prefix}/events/{event.job_id}",
     }
@@ -334,7 +340,7 @@ def _progress_frame(job: Job, fraction: float, eta_seconds: float | None) -> Fra
         "percentage": shown,
         "current": math.floor(min(max(fraction, 0.0), 1.0) * total),
         "total": total,
-        "message": f"Face swap progress: {shown:.2f}%",
+        "message": f"{_noun(job)} progress: {shown:.2f}%",
     }
     if eta_seconds is not None and math.isfinite(eta_seconds):
         data["eta_seconds"] = round(eta_seconds, 1)
@@ -345,7 +351,7 @@ def _completed_frame(event: Event, job: Job, prefix: str) -> Frame:
     filename = _first_link(event)
     warnings = event.data.get("warnings")
     data: dict[str, object] = {
-        "message": COMPLETED_MESSAGE,
+        "message": COMPLETED_MESSAGE if job.task == FACE_SWAP else "🎉 Job completed successfully!",
         "filename": filename,
         "download_url": f"{prefix}/download/{filename}",
         "prompt_id": event.job_id,

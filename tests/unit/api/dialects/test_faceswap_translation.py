@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from gateway.audit import MediaKind
 from gateway.errors import InvalidInputError, UnsupportedMediaError
 from gateway.events import Event, EventKind, Progress
 from gateway.interfaces import Blob
+from gateway.job import JobState
 from gateway.settings import from_mapping
 from gateway.sniffing import GIF, MP4
 from tests.fakes.fake_service import IMAGE_FACTS, FakeService
@@ -54,6 +57,19 @@ def test_executing_is_told_when_the_node_changes_and_only_then():
     assert names == ["executing", "progress"]
     assert again == ["progress"]
     assert other[0].data == {"node": "4", "title": None, "class_type": None, "message": "Swapping: 3 of 9"}
+
+
+def test_a_job_that_swaps_no_face_is_called_none():
+    job = replace(JOB, task="workflow")
+    told = [frame.data["message"] for frame in translation.frames(snapshot(0.5), job, None)]
+    for kind in (EventKind.QUEUED, EventKind.SUCCEEDED):
+        told += [str(frame.data["message"]) for frame in translation.frames(Event(job.id, 1, kind, 0.0, {}), job, None)]
+    for state in JobState:
+        body = translation.status_body(replace(job, state=state), None, None, "")
+        told += [body["progress"]["step"], body["error"] or ""]
+    assert "Job completed successfully" in told
+    assert "The job failed." in told
+    assert [sentence for sentence in told if "face" in sentence.lower()] == []
 
 
 def test_a_lost_attempt_leaves_the_bar_where_it_was_and_says_why():
