@@ -291,6 +291,16 @@ def says_held_back(log_lines: Iterable[str]) -> bool:
     return any(_FILTERED_LINE in line for line in log_lines)
 
 
+def suspicious(log_lines: Iterable[str]) -> str | None:
+    """Why a result whose pictures nobody looks at is not to be believed; None where its upstream logged nothing of the kind."""
+    log = "\n".join(log_lines)
+    if says_held_back([log]):
+        return "the upstream's content filter took pictures out"
+    if any(phrase in log for phrase in (*_NO_SOURCE_LINES, *_NO_TARGET_LINES)):
+        return "the upstream missed a face"
+    return None
+
+
 def held_back_error() -> JobError:
     """The error for a result that an upstream's filter held back, whole or in part."""
     return ContentFlaggedError("The worker's own content filter does not work on what the target shows.")
@@ -336,6 +346,10 @@ REENCODE_MOVEMENT: Final[Mapping[int, float]] = MappingProxyType(
 #: since the other mistake would fail jobs whose face was swapped.
 PALETTE_MOVEMENT: Final = 5.25
 
+#: What ReActor 6ad6b35 logs when it finds no face in the photo, and in the target; the embedded worker logs the same.
+_NO_SOURCE_LINES: Final = ("No valid source face", "No source face", "Cannot detect any Source")
+_NO_TARGET_LINES: Final = ("Cannot detect any Target", "No target face found")
+
 #: Twice the largest movement that changing nothing was seen to cause.
 _MARGIN: Final = 2.0
 
@@ -374,11 +388,11 @@ def unchanged_error(log_lines: Iterable[str]) -> JobError:
             itself. The phrases are those of ReActor 6ad6b35, which the embedded worker logs too.
     """
     log = "\n".join(log_lines)
-    if any(phrase in log for phrase in ("No valid source face", "No source face", "Cannot detect any Source")):
+    if any(phrase in log for phrase in _NO_SOURCE_LINES):
         return NoFaceFoundError(
             "No face was found in the face photo. Send one that shows a face from the front, well lit."
         )
-    if "Cannot detect any Target" in log or "No target face found" in log:
+    if any(phrase in log for phrase in _NO_TARGET_LINES):
         return NoFaceFoundError("No face was found in the picture or video that the face should go into.")
     return ResultUnchangedError(
         "The result is the same as the target: nothing was swapped. Most often no face is clearly visible in the photo"

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 from gateway.errors import InvalidInputError
 from gateway.job import Job, JobResult
 from gateway.outbox import JITTER, MAX_ATTEMPTS, MAX_RETRY_AFTER_SECONDS, SCHEDULE_SECONDS, Again, Dead, Delivered
+from gateway.placed import Placed, placed_at
 
 #: Name in a job's ``extra``, and of the field in which clients give it.
 FIELD: Final = "deliver_to"
@@ -127,7 +128,7 @@ class Delivery:
     @property
     def key(self) -> str:
         """Below a target's prefix. The same in every attempt, so that a second one overwrites the first."""
-        return f"{self.job_id}/{self.file_name}"
+        return key_in_target(self.job_id, self.file_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +291,10 @@ def planned(job: Job, now: float) -> tuple[Delivery, ...]:
     places, hosts = _texts(wish, "places"), _texts(wish, "hosts")
     made = []
     for position, (result, name) in enumerate(zip(job.results, names, strict=True)):
+        placed = placed_at(result.blob)
+        if placed is not None:
+            made.append(_arrived(job, result, placed, position, now))
+            continue
         is_surplus = target is None and position >= len(places)
         made.append(
             Delivery(
@@ -312,6 +317,33 @@ def planned(job: Job, now: float) -> tuple[Delivery, ...]:
     return tuple(made)
 
 
+def _arrived(job: Job, result: JobResult, placed: Placed, position: int, now: float) -> Delivery:
+    """Of a file that its upstream has put there itself: there is nothing left to do."""
+    return Delivery(
+        id=delivery_id(job.id, position),
+        job_id=job.id,
+        owner=job.owner,
+        position=position,
+        asset_id=result.asset_id,
+        file_name=placed.file_name,
+        target=placed.target,
+        host=f"target:{placed.target}",
+        place=result.place,
+        state=DeliveryState.DELIVERED,
+        attempts=1,
+        next_at=None,
+        created_at=now,
+        last_at=now,
+        last_status=200,
+        reason=Reason.ANSWERED,
+    )
+
+
+def key_in_target(job_id: str, file_name: str) -> str:
+    """Where a job's file lies below a target's prefix."""
+    return f"{job_id}/{file_name}"
+
+
 def delivery_id(job_id: str, position: int) -> str:
     """The id of the one delivery of a job's output."""
     return f"dlv_{job_id}_{position}"
@@ -322,9 +354,13 @@ def file_names(job: Job) -> tuple[str, ...]:
 
     A link that opens a file without a key is never part of it.
     """
-    taken: set[str] = set()
+    placed = [placed_at(result.blob) for result in job.results]
+    taken = {one.file_name.lower() for one in placed if one is not None}
     names = []
-    for number, result in enumerate(job.results, 1):
+    for number, (result, there) in enumerate(zip(job.results, placed, strict=True), 1):
+        if there is not None:
+            names.append(there.file_name)
+            continue
         name = _file_name(job, result)
         # Two that differ in case alone are one file to some stores.
         while name.lower() in taken:
@@ -337,7 +373,16 @@ def file_names(job: Job) -> tuple[str, ...]:
 def _file_name(job: Job, result: JobResult) -> str:
     suffix = PurePosixPath(result.link).suffix
     wish = PurePosixPath((result.name or "").replace("\\", "/")).name
-    stem = wish.removesuffix(suffix) if wish else job.output_name
+    return _safe_name(wish.removesuffix(suffix) if wish else job.output_name, suffix)
+
+
+def file_name_of(job: Job, suffix: str, number: int) -> str:
+    """What a file of a job's template is called where it goes, before the job has results. Args: number: from 1."""
+    name = _safe_name(job.output_name, suffix)
+    return name if number == 1 else f"{number}-{name}"
+
+
+def _safe_name(stem: str, suffix: str) -> str:
     safe = _OUTSIDE.sub("_", unicodedata.normalize("NFC", stem)).lstrip(".") or "output"
     return f"{safe[: MAX_FILE_NAME - len(suffix)]}{_OUTSIDE.sub('_', suffix)}"
 

@@ -229,6 +229,25 @@ class Bucket(Protocol):
         """What is there; None when nothing is."""
         ...
 
+    async def copy(self, source: str, key: str, *, content_type: str, filename: str, sha256: str) -> None:
+        """Have an object stored under another key, too, in place of what is there; its bytes do not come here.
+
+        Args:
+            source: the key of what is there, at most 5 GiB.
+            key: the other name.
+            content_type: as with ``put``.
+            filename: as with ``put``.
+            sha256: 64 hex digits, left with the object; nobody checks them.
+
+        Raises:
+            FileNotFoundError: there is nothing to copy.
+        """
+        ...
+
+    async def sha256_found(self, key: str) -> str | None:
+        """What the storage itself has worked out of an object's bytes, as 64 hex digits; None where it has not."""
+        ...
+
     def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """Bytes from ``start`` up to but without ``end``, all of one object. Raises FileNotFoundError."""
         ...
@@ -316,6 +335,10 @@ class Media(Protocol):
         Of what moves at most ``most`` frames, spread by time. Each that one can see through is written three times: with
         the colours that are hidden there, on white, on black. Raises InvalidInputError, BusyError.
         """
+        ...
+
+    async def skim(self, path: Path) -> MediaFacts | None:
+        """What a video is by its index alone, nothing of it decoded; None where that does not say, or says that it is cut."""
         ...
 
     async def measure(self, path: Path) -> MediaFacts | None:

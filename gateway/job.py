@@ -145,6 +145,7 @@ class JobResult:
     """One finished file of a job."""
 
     asset_id: str
+    #: blake3 of its bytes, 64 hex digits; or where it lies, when that is not with us (``placed.py``).
     blob: str
     size_bytes: int
     facts: MediaFacts
@@ -158,6 +159,8 @@ class JobResult:
     attempt_id: str | None = None
     #: What it was called on the upstream, folders and all: tells apart the files of a node.
     source: str | None = None
+    #: Where it lies when its upstream has put it there and it is not with us, fit to be shown: ``s3://bucket/prefix/key``.
+    place: str | None = None
 
     @property
     def key(self) -> tuple[str | None, str | None, str]:

@@ -11,7 +11,7 @@ import asyncio
 import importlib.util
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ from gateway.data_dir import (
     read_admin_token,
     read_asset_key,
 )
+from gateway.engine.arrivals import Arrivals
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
 from gateway.engine.dispatcher import Dispatcher
@@ -48,14 +49,14 @@ from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
 from gateway.errors import GatewayError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
-from gateway.interfaces import Blobs, Clock
+from gateway.interfaces import Blobs, Bucket, Clock
 from gateway.job import RetryLimits
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
 from gateway.outgoing import Bell, Kept, Outside, PostOffice, open_outside, open_post_office
 from gateway.safety_builder import open_screening
 from gateway.settings import Settings
-from gateway.storage_builder import open_blobs
+from gateway.storage_builder import open_blobs, open_targets
 from gateway.store.queries.leases import Claim
 from gateway.store.sql_store import SqlStore
 from gateway.upstream_builder import UpstreamBuilder
@@ -131,15 +132,19 @@ async def _build(
     clock: Clock,
 ) -> Service:
     bus = LocalBus()
-    blobs, media = await _open_files(stack, settings, folder, holding)
+    targets = await open_targets(stack, settings)
+    blobs, media = await _open_files(stack, settings, folder, holding, targets)
     catalog = Catalog(workflows_folder(settings.workflows_dir), store, clock)
     await catalog.load()
 
     wake, posted = Bell(), Bell()
     pool = Pool(clock, on_change=wake)
     recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake, on_message=posted)
+    scratch, max_result_bytes = folder / "scratch", 4 * settings.max_video
+    direct = {name: targets[name] for name in settings.delivery_direct}
+    arrivals = Arrivals(direct, media, scratch, max_result_bytes=max_result_bytes, may_act=holding.verified)
     collector = Collector(
-        store, blobs, media, folder / "scratch", clock, max_result_bytes=4 * settings.max_video, new_id=_new_id
+        store, blobs, media, scratch, clock, arrivals, max_result_bytes=max_result_bytes, new_id=_new_id
     )
     timings = await stack.enter_async_context(LearnedTimings(store))
     runner = Runner(
@@ -151,7 +156,7 @@ async def _build(
     screening = await open_screening(stack, settings, outside.tls, media, blobs, folder / "scratch")
     builder = _builder(settings, store, clock, folder, wake, runner, outside, holding)
     fetcher = outside.fetcher(stack, blobs)
-    kept = Kept(store, blobs, holding, clock)
+    kept = Kept(store, blobs, holding, clock, targets)
     post = await open_post_office(stack, settings, folder, kept, bus, outside, fetcher, posted, _new_id)
     service = Service(
         settings=settings,
@@ -230,9 +235,9 @@ async def _set_going(
 
 
 async def _open_files(
-    stack: AsyncExitStack, settings: Settings, folder: Path, holding: Keeper
+    stack: AsyncExitStack, settings: Settings, folder: Path, holding: Keeper, targets: Mapping[str, Bucket]
 ) -> tuple[Blobs, MediaWorkers]:
-    blobs = await open_blobs(stack, settings, folder, holds=holding.holds)
+    blobs = await open_blobs(stack, settings, folder, holds=holding.holds, targets=targets)
     media = MediaWorkers(Limits(video_frames=settings.max_frames), samples=settings.safety_policy != "off")
     await media.start()
     stack.push_async_callback(media.close)

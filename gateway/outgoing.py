@@ -32,10 +32,9 @@ from gateway.engine.webhook_secrets import WebhookSecrets
 from gateway.engine.webhooks import Webhooks
 from gateway.errors import InvalidInputError
 from gateway.holding import Keeper
-from gateway.interfaces import Blobs, Clock, DeliveryTarget, Store
+from gateway.interfaces import Blobs, Bucket, Clock, Store
 from gateway.safety import Endpoint, UrlMode, UrlPolicy, listener_endpoints
 from gateway.settings import Settings
-from gateway.storage_builder import open_bucket
 from gateway.webhooks.delivery import Deliverer
 from gateway.webhooks.sealing import KEY_FILE, FileSealer, KeyFileError
 
@@ -145,18 +144,8 @@ class Kept:
     blobs: Blobs
     holding: Keeper
     clock: Clock
-
-
-async def _targets(
-    stack: AsyncExitStack, settings: Settings, blobs: Blobs, clock: Clock
-) -> Mapping[str, DeliveryTarget]:
-    """Where results may be put by name. Nothing is asked of them. Raises StartError."""
-    targets: dict[str, DeliveryTarget] = {}
-    for name, place in settings.target_places.items():
-        bucket = await open_bucket(place, setting=f"GATEWAY_DELIVERY_TARGETS ({name})", ca_file=settings.ca_file)
-        stack.push_async_callback(bucket.close)
-        targets[name] = BucketTarget(name, bucket, blobs, clock)
-    return targets
+    #: The operator's, by name.
+    targets: Mapping[str, Bucket]
 
 
 async def open_post_office(
@@ -179,7 +168,7 @@ async def open_post_office(
     sender = Deliverer(outside.sender(stack, clock, threads=64))
     courier = Courier(store, sender, secrets, clock, tell=tell, may_act=may_act)
     webhooks = Webhooks(store.webhooks, secrets, sender, clock, new_id, on_message=courier.wake)
-    targets = await _targets(stack, settings, blobs, clock)
+    targets = {name: BucketTarget(name, bucket, blobs, clock) for name, bucket in kept.targets.items()}
     putter = UrlPutter(blobs, outside.sender(stack, clock, threads=16))
     carrier = Carrier(store, blobs, bus, putter, targets, sealer, clock, may_act=may_act)
     deliveries = Deliveries(

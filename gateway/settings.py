@@ -111,7 +111,11 @@ class Settings(BaseSettings):
     )
     storage_downloads: Literal["proxy", "redirect"] = Field(
         "proxy",
-        description="With STORAGE_URL: downloads pass through the gateway, or are sent on to links to the bucket.",
+        description="What lies in a bucket: downloads pass through the gateway, or are sent on to links to the bucket.",
+    )
+    delivery_direct: Names = Field(
+        (),
+        description="Names of DELIVERY_TARGETS to which upstreams with the node pack put videos themselves, past the gateway.",
     )
     delivery_targets: Names = Field(
         (),
@@ -274,6 +278,13 @@ class Settings(BaseSettings):
     def _comfyui_has_its_directory(self) -> Settings:
         if self.comfyui_dir is None and (self.comfyui_gpus or self.comfyui_python or self.comfyui_args):
             msg = "GATEWAY_COMFYUI_GPUS, _PYTHON and _ARGS go with GATEWAY_COMFYUI_DIR: set it, too"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _direct_targets_are_targets(self) -> Settings:
+        if strangers := sorted(set(self.delivery_direct) - self.target_places.keys()):
+            msg = f"GATEWAY_DELIVERY_DIRECT names {strangers[0]!r}, which is none of GATEWAY_DELIVERY_TARGETS"
             raise ValueError(msg)
         return self
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ import structlog
 from gateway.blobs.bucket import MARKS, BucketBlobs
 from gateway.blobs.claim import OWNER, Claim, TakenError
 from gateway.blobs.local import LocalBlobs
+from gateway.blobs.placed import PlacedBlobs
 from gateway.data_dir import StartError, unusable
 from gateway.errors import StorageUnreachableError
 from gateway.interfaces import Blobs, Bucket
@@ -64,7 +65,12 @@ async def open_bucket(
 
 
 async def open_blobs(
-    stack: AsyncExitStack, settings: Settings, folder: Path, *, holds: Callable[[], bool] = lambda: True
+    stack: AsyncExitStack,
+    settings: Settings,
+    folder: Path,
+    *,
+    holds: Callable[[], bool] = lambda: True,
+    targets: Mapping[str, Bucket] | None = None,
 ) -> Blobs:
     """Where inputs and results are kept, ready to be used; while the data directory is held.
 
@@ -73,10 +79,27 @@ async def open_blobs(
         settings: say where.
         folder: the data directory.
         holds: whether it is still held; asked in threads.
+        targets: where upstreams may have put results.
 
     Raises:
         StartError: it cannot be used.
     """
+    inner = await _open_inner(stack, settings, folder, holds)
+    links = settings.storage_downloads == "redirect"
+    return PlacedBlobs(inner, targets or {}, direct=settings.delivery_direct if targets else (), links=links)
+
+
+async def open_targets(stack: AsyncExitStack, settings: Settings) -> Mapping[str, Bucket]:
+    """Where results may be put by name. Nothing is asked of them. Raises StartError."""
+    targets: dict[str, Bucket] = {}
+    for name, place in settings.target_places.items():
+        setting = f"GATEWAY_DELIVERY_TARGETS ({name})"
+        targets[name] = await open_bucket(place, setting=setting, ca_file=settings.ca_file)
+        stack.push_async_callback(targets[name].close)
+    return targets
+
+
+async def _open_inner(stack: AsyncExitStack, settings: Settings, folder: Path, holds: Callable[[], bool]) -> Blobs:
     place = settings.storage_place
     await asyncio.to_thread(_require_place, folder, place)
     if place is None:

@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
-from gateway.cli.findings import Finding, fail, ok
+from gateway.cli.findings import Finding, Level, fail, ok, warn
 from gateway.data_dir import StartError
+from gateway.direct import ARRIVALS
 from gateway.errors import StorageUnreachableError
 from gateway.interfaces import Bucket
 from gateway.object_url import ObjectUrl
@@ -26,6 +27,7 @@ _RIGHTS = {
     "list": "s3:ListBucket on the bucket",
     "write": "s3:PutObject on the prefix",
     "read": "s3:GetObject on the prefix",
+    "copy": "s3:GetObject and s3:PutObject on the prefix",
     "see unfinished uploads": "s3:ListBucketMultipartUploads on the bucket",
     "delete": "s3:DeleteObject on the prefix",
 }
@@ -63,7 +65,10 @@ async def check_targets(settings: Settings, templates: Sequence[Template]) -> As
             yield fail(_DELIVERY, sentence, remedy)
             continue
         try:
-            yield await _try_target(bucket, name, setting)
+            found = await _try_target(bucket, name, setting)
+            yield found
+            if name in settings.delivery_direct and found.level is Level.OK:
+                yield await _try_direct(bucket, name, setting)
         finally:
             await bucket.close()
     for template in templates:
@@ -85,6 +90,26 @@ async def _try_target(bucket: Bucket, name: str, setting: str) -> Finding:
         return fail(_DELIVERY, f"{name}, {location}: {wrong[0]}", wrong[1])
     more = f"; it may not delete, so {key} stays there" if left else ""
     return ok(_DELIVERY, f"{name}, {location} can be written to{more}")
+
+
+async def _try_direct(bucket: Bucket, name: str, setting: str) -> Finding:
+    """All that is done with what an upstream puts there; without a right of these its files are fetched, as ever."""
+    arrival, key = f"{ARRIVALS}doctor/{secrets.token_hex(8)}", f"doctor/{secrets.token_hex(8)}"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe"
+        path.write_bytes(_BYTES)
+        steps = (
+            ("write", bucket.put(arrival, path)),
+            ("copy", bucket.copy(arrival, key, content_type="text/plain", filename="doctor.txt", sha256="0" * 64)),
+            ("read", _read(bucket, key)),
+            ("list", _list(bucket)),
+            ("delete", bucket.delete(key)),
+            ("delete", bucket.delete(arrival)),
+        )
+        wrong = [found for step, work in steps if (found := await _step(step, work, setting)) is not None]
+    if wrong:
+        return warn(_DELIVERY, f"{name}: upstreams put nothing there themselves: {wrong[0][0]}", wrong[0][1])
+    return ok(_DELIVERY, f"{name}: what upstreams put there can be copied to its place")
 
 
 async def _try(bucket: Bucket) -> Finding:

@@ -324,6 +324,8 @@ def _parse_int(digits: str) -> int | float:
 
 
 _FOLDERS = frozenset({"output", "temp", "input"})
+# What tells of a file, and is none to be fetched: our own node's (comfy_nodes/upload_node.py).
+_REPORTS = frozenset({"gateway_upload"})
 # Server paths, and the name of a PNG that holds the whole prompt.
 _LEAKS = frozenset({"fullpath", "workflow"})
 
@@ -343,6 +345,9 @@ def node_output(prompt_id: str, node_id: str, output: object) -> NodeOutput:
 
 
 def _sort_output(found: _Sorted, kind: str, items: object) -> None:
+    if kind in _REPORTS:
+        found.data[kind] = items
+        return
     rest: list[object] = []
     for item in items if isinstance(items, list) else [items]:
         file = _output_file(kind, item)

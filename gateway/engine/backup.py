@@ -22,6 +22,7 @@ from typing import BinaryIO, Final, Protocol
 import anyio
 
 from gateway.interfaces import Blob
+from gateway.placed import placed_at
 
 DATABASE: Final = "gateway.db"
 CHUNK_BYTES: Final = 1024 * 1024
@@ -101,6 +102,8 @@ async def _members(store: Copier, blobs: BlobFiles, copy: Path, now: int) -> Asy
     folder = last = ""
     while page := await store.blobs_of_copy(copy, after=last, limit=PAGE_BLOBS):
         for blob in page:
+            if placed_at(blob.hash) is not None:  # at a delivery target; the database says where
+                continue
             if folder != (folder := blob.hash[:2]):
                 yield _header(f"blobs/{folder}", now)
             async for piece in _blob(blobs, blob, now):

@@ -21,6 +21,8 @@ from gateway import audit
 from gateway.audit import Keeps, MediaFacts, MediaKind, Promise
 from gateway.binding import Bound
 from gateway.comfy.messages import NodeOutput, OutputFile
+from gateway.direct import reports_in
+from gateway.engine.arrivals import NOT_AUDITED_CODE, NOT_AUDITED_SENTENCE, Arrivals, Taken
 from gateway.engine.detection import read_faces
 from gateway.engine.needs import TARGET_ROLE
 from gateway.engine.outputs import all_of, each_file, name_of, source_of, unmeasured
@@ -36,6 +38,7 @@ from gateway.faces import (
 )
 from gateway.interfaces import Blob, Blobs, Cleaned, Clock, Media, Store, Upstream
 from gateway.job import Job, JobInput, JobResult
+from gateway.placed import placed_at
 from gateway.quantities import promise_of
 from gateway.sniffing import ANY_FILE, HEAD_BYTES, sniff
 from gateway.template import OutputSpec
@@ -90,6 +93,7 @@ class Collector:
 
     Args:
         scratch: folder for files on their way; on the same disk as the blobs.
+        arrivals: knows what upstreams have put elsewhere.
         max_result_bytes: a result larger than this is refused instead of filling the disk.
     """
 
@@ -100,11 +104,13 @@ class Collector:
         media: Media,
         scratch: Path,
         clock: Clock,
+        arrivals: Arrivals,
         *,
         max_result_bytes: int,
         new_id: Callable[[], str],
     ) -> None:
         self._store = store
+        self.arrivals = arrivals
         self._blobs = blobs
         self._media = media
         self._scratch = scratch
@@ -113,9 +119,11 @@ class Collector:
         self._new_id = new_id
 
     async def collect(
-        self, job: Job, bound: Bound, upstream: Upstream, files: Files, lines: Iterable[str]
+        self, job: Job, bound: Bound, upstream: Upstream, prompt_id: str, files: Files, lines: Iterable[str]
     ) -> tuple[tuple[JobResult, ...], Warnings]:
         """Results and warnings of a finished attempt; whoever does not record them drops them.
+
+        What the upstream has put to the job's target itself is taken over there, and not fetched (``arrivals.py``).
 
         Raises:
             JobError: a result is not what it should be.
@@ -125,11 +133,15 @@ class Collector:
         results: list[JobResult] = []
         try:
             async with scratch_folder(self._scratch, "result", is_made=False) as folder:
-                for node_id, spec in bound.outputs.items():
+                for number, (node_id, spec) in enumerate(bound.outputs.items(), 1):
+                    taken = await self.arrivals.taken(job, bound, spec, prompt_id, files, lines, number=number)
+                    if taken is not None:
+                        results.append(self._placed(job, taken))
+                        continue
                     file = _the_file(files.get(node_id, ()), spec)
                     results.append(await self._one(job, bound, spec, upstream, file, folder, lines))
             warnings = await self._warnings(job, bound, upstream, lines)
-            return tuple(results), (*warnings, *_made_opaque(job, results))
+            return tuple(results), (*warnings, *_made_opaque(job, results), *_not_audited(results))
         except BaseException:
             await self.drop(results)
             raise
@@ -190,6 +202,10 @@ class Collector:
             attempt_id=maker.attempt_id,
             source=source_of(file),
         )
+
+    def _placed(self, job: Job, taken: Taken) -> JobResult:
+        link = _link(job, taken.facts)
+        return JobResult(self._new_id(), taken.placed.name, taken.size_bytes, taken.facts, link, place=taken.location)
 
     async def _warnings(self, job: Job, bound: Bound, upstream: Upstream, lines: Iterable[str]) -> Warnings:
         """What the client should know."""
@@ -378,7 +394,9 @@ def reported(bound: Bound, outputs: Mapping[str, NodeOutput]) -> Files:
         texts = output.data.get("text") if spec is not None and spec.kind is MediaKind.FACES else None
         told = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
         short = [text for text in told if len(text) <= MAX_REPORT_BYTES]
-        found[node_id] = output.files + tuple(OutputFile("", "", "output", "text", text=text) for text in short)
+        found[node_id] = (
+            output.files + reports_in(output) + tuple(OutputFile("", "", "output", "text", text=text) for text in short)
+        )
     return found
 
 
@@ -407,6 +425,12 @@ def _made_opaque(job: Job, results: Iterable[JobResult]) -> Warnings:
         return ()
     is_moving = pictures[0].kind is MediaKind.GIF
     return ((OPAQUE_CODE, OPAQUE_GIF_SENTENCE if is_moving else OPAQUE_SENTENCE),)
+
+
+def _not_audited(results: Iterable[JobResult]) -> Warnings:
+    """Of videos that nobody here has seen."""
+    is_placed = any(placed_at(result.blob) is not None for result in results)
+    return ((NOT_AUDITED_CODE, NOT_AUDITED_SENTENCE),) if is_placed else ()
 
 
 def _substituted(bound: Bound, upstream: Upstream) -> Warnings:

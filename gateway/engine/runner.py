@@ -221,6 +221,7 @@ class Runner:
         if isinstance(bound, str):
             log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=bound)
             return Ending.REFUSED  # what it lists now says so too, so the next round looks elsewhere
+        bound = await self._collector.arrivals.invited(job, bound, capabilities, prompt_id)
         report = Report(
             TaskEvent.DISPATCHED, upstream=upstream.name, prompt_id=prompt_id, engine=upstream.status().engine
         )
@@ -411,7 +412,8 @@ class Runner:
         """What is still to be kept at the end of an attempt, and what the client should know."""
         if attempt.template.workflow is not None:
             return await self._collector.rest(maker_of(attempt, attempt.template.workflow), files, attempt.kept), ()
-        return await self._collector.collect(attempt.job, attempt.bound, attempt.upstream, files, attempt.lines)
+        job, bound, prompt_id = attempt.job, attempt.bound, attempt.prompt_id
+        return await self._collector.collect(job, bound, attempt.upstream, prompt_id, files, attempt.lines)
 
     def _learn(self, attempt: Attempt, results_seconds: float) -> None:
         """Only what was watched from its start: of an attempt that was taken up, the times are those of our return."""

@@ -27,6 +27,7 @@ from gateway.errors import BusyError, GatewayError, JobError, MissingAssetError,
 from gateway.interfaces import Asset, Blob, Blobs, Capabilities, Clock, Media, NewJob, Promise, Store
 from gateway.job import Job, JobInput
 from gateway.naming import safe_output_name
+from gateway.placed import placed_at
 from gateway.pricing import Pricing, price_of
 from gateway.settings import Settings
 from gateway.template import WORKFLOW
@@ -238,7 +239,8 @@ class WorkflowIntake:
             return None
         # Touched, its bytes outlast an expiry that comes while the job is being made.
         await self._store.touch_blob(Blob(asset.blob, asset.size_bytes), now=now)
-        return asset if await self._blobs.exists(asset.blob) else None
+        is_here = placed_at(asset.blob) is None and await self._blobs.exists(asset.blob)
+        return asset if is_here else None
 
     async def _inputs(self, references: Sequence[FileReference], assets: Sequence[Asset]) -> dict[str, JobInput]:
         """By role, in the order of the references."""

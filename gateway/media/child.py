@@ -151,6 +151,11 @@ def _measure(task: Task) -> dict[str, Any]:
     return measure(path, kind, limits).to_json()
 
 
+def _skim(task: Task) -> dict[str, Any]:
+    path = Path(task["path"])
+    return movies.skim_movie(path, _sniff_file(path), Limits.from_json(task["limits"])).to_json()
+
+
 def _compare(task: Task) -> dict[str, Any]:
     target, result = Path(task["target"]), Path(task["result"])
     comparison = comparing.compare_files(
@@ -244,6 +249,7 @@ _TASKS: Final[dict[str, Callable[[Task], dict[str, Any]]]] = {
     "sample": _sample,
     "clean": _clean,
     "measure": _measure,
+    "skim": _skim,
 }
 
 

@@ -137,6 +137,34 @@ def examine(
     return facts, first
 
 
+def skim_movie(path: Path, kind: MediaType, limits: Limits) -> MediaFacts:
+    """Facts of an MP4 or QuickTime video as its index has them: nothing is decoded, and what pictures show need not be there.
+
+    Raises as ``probe_movie``; InvalidInputError also where it is no video of these.
+    """
+    if _DEMUXERS.get(kind.content_type) != _DEMUXER_WITH_INDEX:
+        raise InvalidInputError("The file is no MP4 or QuickTime video.")
+    with open_movie(path, kind) as container:
+        stream = only_video_stream(container)
+        _check_stream(stream, limits)
+        if is_cut_short(path, _DEMUXER_WITH_INDEX):
+            raise InvalidInputError(_CUT_SHORT)
+        tally = tally_open(container, path, limits)
+        tally.refuse_missing(container, stream)
+        return MediaFacts(
+            kind=kind.kind,
+            content_type=kind.content_type,
+            suffix=kind.suffix,
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            frames=tally.frames,
+            fps=rate(stream, tally),
+            duration_seconds=float(tally.end - tally.start),
+            has_audio=tally.has_audio,
+            video_codec=stream.codec.canonical_name,
+        )
+
+
 def tally_movie(
     path: Path, kind: MediaType, limits: Limits, *, see: See = lambda _packet: None
 ) -> tuple[Tally, Fraction | None]:

@@ -291,6 +291,19 @@ class MediaWorkers:
             return None
         return MediaFacts.from_json(_done(answer))
 
+    async def skim(self, path: Path) -> MediaFacts | None:
+        """What a video is by its index alone; the bytes of its pictures need not be there.
+
+        Returns:
+            Facts, of which nothing was decoded; None where the index does not say, or not of a video that is taken.
+
+        Raises:
+            InternalJobError: it took too long, or the process died of it.
+        """
+        task = {"do": "skim", "path": str(path), "limits": self._limits_of_results}
+        answer = await self._checked(task, _CLEAN_SECONDS + _CLEAN_SECONDS_PER_GIB * await _size_gib(path))
+        return None if "refused" in answer else MediaFacts.from_json(answer["done"])
+
     async def _work(self, task: Mapping[str, Any], timeout_seconds: float) -> Mapping[str, Any]:
         """A task on a result: what goes wrong is the job's end, never the caller's."""
         return _done(await self._checked(task, timeout_seconds))

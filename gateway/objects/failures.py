@@ -101,3 +101,11 @@ def as_ours(error: Failure) -> StorageUnreachableError:
 def _answer(error: ClientError) -> tuple[str, int]:
     code = str(error.response.get("Error", {}).get("Code", ""))
     return code, int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+class UploadGoneError(StorageUnreachableError):
+    """The storage knows no such upload in parts."""
+
+    def __init__(self, cause: Failure) -> None:
+        super().__init__(SENTENCE, reason=told(cause))
+        self.cause = cause

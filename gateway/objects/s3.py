@@ -15,9 +15,8 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing, suppress
+from contextlib import aclosing, closing
 from dataclasses import dataclass, replace
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeVar, cast
@@ -31,10 +30,11 @@ from gateway.errors import StorageUnreachableError
 from gateway.interfaces import StoredObject, Trouble
 from gateway.naming import content_disposition
 from gateway.object_url import ObjectUrl
-from gateway.objects.failures import FAILURES, SENTENCE, Failure, Kind, as_ours, kind_of, told
+from gateway.objects.failures import FAILURES, SENTENCE, Kind, UploadGoneError, as_ours, kind_of, told
 from gateway.objects.reading import chunks
 from gateway.objects.session import open_client
-from gateway.objects.spans import Span, measured
+from gateway.objects.spans import Span, measured, sha256_told
+from gateway.objects.threads import ended, run_in
 from gateway.objects.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class S3Bucket:
         else:
             try:
                 await self._put_in_parts(key, span, headers, threading.Event(), sha256)
-            except _UploadGoneError:  # somebody aborted it; whoever does that twice means it
+            except UploadGoneError:  # somebody aborted it; whoever does that twice means it
                 await self._put_in_parts(key, span, headers, threading.Event(), sha256)
         found = await self.look(key)
         if found is None or found.size_bytes != size_bytes or found.sha256 not in {None, sha256}:
@@ -184,7 +184,7 @@ class S3Bucket:
             for sender in senders:
                 sender.cancel()
             for sender in senders:
-                await _ended(sender)
+                await ended(sender)
         return tags
 
     def _put_part(self, upload: tuple[str, str], number: int, span: Span, stopped: threading.Event) -> str:
@@ -209,7 +209,7 @@ class S3Bucket:
 
         try:
             await self._asked(complete)
-        except _UploadGoneError as error:
+        except UploadGoneError as error:
             # An earlier try was heard, and its answer lost on the way.
             found = await self.look(key)
             if found is None or found.size_bytes != size_bytes or found.sha256 not in {None, sha256}:
@@ -269,8 +269,36 @@ class S3Bucket:
     def _head(self, key: str) -> StoredObject:
         found = self._client.head_object(**self._at(key))
         return StoredObject(
-            key, found["ContentLength"], _seconds(found["LastModified"]), found.get("Metadata", {}).get(SHA256)
+            key, found["ContentLength"], found["LastModified"].timestamp(), found.get("Metadata", {}).get(SHA256)
         )
+
+    async def copy(self, source: str, key: str, *, content_type: str, filename: str, sha256: str) -> None:
+        """Have an object stored under another key, too; see ``interfaces.Bucket``.
+
+        The storage is asked for a SHA-256 of the copy, which it works out of the bytes that it has; some do not do that.
+        """
+        there, where = self._at(source), self._at(key)
+
+        def copy() -> None:
+            self._client.copy_object(
+                **where,
+                CopySource={"Bucket": there["Bucket"], "Key": there["Key"]},
+                MetadataDirective="REPLACE",
+                ChecksumAlgorithm="SHA256",
+                ContentType=content_type,
+                ContentDisposition=content_disposition(filename, "attachment"),
+                Metadata={SHA256: sha256},
+            )
+
+        await self._asked(copy)
+
+    async def sha256_found(self, key: str) -> str | None:
+        """What the storage has worked out itself; see ``interfaces.Bucket``. Raises FileNotFoundError."""
+        return await self._asked(self._checksum, key)
+
+    def _checksum(self, key: str) -> str | None:
+        found = self._client.head_object(**self._at(key), ChecksumMode="ENABLED")
+        return sha256_told(found.get("ChecksumSHA256", ""))
 
     async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """Bytes from ``start`` up to but without ``end``, in chunks of at most half a MiB.
@@ -335,7 +363,7 @@ class S3Bucket:
         answer = self._client.list_objects_v2(Bucket=self._place.bucket, Prefix=self._place.key(under), **options)
         skip = len(self._place.key(""))
         page = [
-            StoredObject(found["Key"][skip:], found["Size"], _seconds(found["LastModified"]))
+            StoredObject(found["Key"][skip:], found["Size"], found["LastModified"].timestamp())
             for found in answer.get("Contents", ())
         ]
         # Every listing says it; a proxy's page, read as one, says nothing at all, and would count as an empty one.
@@ -400,7 +428,7 @@ class S3Bucket:
                     raise FileNotFoundError from error
                 if kind is Kind.UPLOAD_GONE:
                     self._troubles.over(work.__name__)
-                    raise _UploadGoneError(error) from error
+                    raise UploadGoneError(error) from error
                 wait = self._pace.wait_seconds[min(tries, len(self._pace.wait_seconds) - 1)]
                 if kind is not Kind.PASSING or time.monotonic() - begun_at + wait > self._pace.give_up_seconds:
                     log.warning("storage_failed", reason=told(error), tries=tries + 1)
@@ -413,35 +441,4 @@ class S3Bucket:
                 return answer
 
     async def _run(self, work: Callable[..., R], *arguments: object, stopped: threading.Event | None = None) -> R:
-        """Do blocking work in a thread. With ``stopped``, a canceled caller has the thread stop, and waits for that."""
-        running = asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            if stopped is None:
-                running.add_done_callback(lambda done: done.cancelled() or done.exception())
-            else:
-                stopped.set()
-                await _ended(running)
-            raise
-
-
-class _UploadGoneError(StorageUnreachableError):
-    """The storage knows no such upload in parts."""
-
-    def __init__(self, cause: Failure) -> None:
-        super().__init__(SENTENCE, reason=told(cause))
-        self.cause = cause
-
-
-async def _ended(running: asyncio.Future[Any]) -> None:
-    """Come back when a thread has ended its work, however often the caller is canceled meanwhile."""
-    while not running.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([running])
-    if not running.cancelled():
-        running.exception()  # nobody else asks for it
-
-
-def _seconds(moment: datetime) -> float:
-    return moment.timestamp()
+        return await run_in(self._threads, work, *arguments, stopped=stopped)

@@ -112,3 +112,15 @@ def measured(path: Path) -> tuple[int, str]:
             found.update(piece)
             size_bytes += len(piece)
     return size_bytes, found.hexdigest()
+
+
+def sha256_told(checksum: str) -> str | None:
+    """64 hex digits of what a storage says, in base 64; None where that is none of a whole file.
+
+    Of an upload in parts it is that of the parts' hashes, with their number behind it.
+    """
+    try:
+        digest = base64.b64decode(checksum, validate=True)
+    except ValueError:
+        return None
+    return digest.hex() if len(digest) == hashlib.sha256().digest_size else None

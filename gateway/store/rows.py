@@ -217,6 +217,7 @@ def _file(item: JobInput | JobResult) -> Values:
 def _result(item: JobResult) -> Values:
     """Of templates' results no more than what those have: lists of jobs are read whole."""
     told = {"node_id": item.node_id, "name": item.name, "attempt_id": item.attempt_id, "source": item.source}
+    told |= {"place": item.place}
     return {**_file(item), "link": item.link, **{name: value for name, value in told.items() if value is not None}}
 
 
@@ -241,4 +242,5 @@ def _result_from(data: Values) -> JobResult:
         name=data.get("name"),
         attempt_id=data.get("attempt_id"),
         source=data.get("source"),
+        place=data.get("place"),
     )

@@ -177,6 +177,33 @@ async def test_a_link_takes_bytes(served):
     assert await read(served, "up") == b"pushed"
 
 
+async def test_a_copy_has_the_bytes_and_says_of_itself_what_it_is_told_to(bucket, tmp_path):
+    data = b"made elsewhere"
+    await bucket.put("incoming/x", file_of(tmp_path, data))
+    await bucket.copy("incoming/x", "kept/a.mp4", content_type="video/mp4", filename="a.mp4", sha256="ab" * 32)
+    await bucket.delete("incoming/x")
+    assert await read(bucket, "kept/a.mp4") == data
+    found = await bucket.look("kept/a.mp4")
+    assert found.size_bytes == len(data)
+    assert found.sha256 in {None, "ab" * 32}, "what it is told, not what it is; rclone forgets it"
+    assert await bucket.sha256_found("kept/a.mp4") in {None, hashlib.sha256(data).hexdigest()}
+
+
+async def test_what_is_not_there_cannot_be_copied(bucket):
+    with pytest.raises(FileNotFoundError):
+        await bucket.copy("nothing", "kept", content_type="video/mp4", filename="a.mp4", sha256="ab" * 32)
+    with pytest.raises(FileNotFoundError):
+        await bucket.sha256_found("nothing")
+
+
+async def test_moto_works_out_the_hash_of_a_copy_and_is_believed(servers, tmp_path):
+    async with opened(servers, "moto", "hashes") as bucket:
+        await bucket.put("incoming", file_of(tmp_path, b"bytes"))
+        assert await bucket.sha256_found("incoming") is None
+        await bucket.copy("incoming", "kept", content_type="video/mp4", filename="a.mp4", sha256="ab" * 32)
+        assert await bucket.sha256_found("kept") == hashlib.sha256(b"bytes").hexdigest()
+
+
 async def test_rclone_refuses_a_link_that_was_tampered_with(servers, tmp_path):
     async with opened(servers, "rclone", "tampered") as bucket:
         await bucket.put("k", file_of(tmp_path, b"x"))

@@ -14,6 +14,8 @@ from structlog.testing import capture_logs
 
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
+from gateway.blobs.placed import PlacedBlobs
+from gateway.engine.arrivals import Arrivals
 from gateway.engine.bus import LocalBus
 from gateway.engine.carrier import Carrier
 from gateway.engine.catalog import Catalog
@@ -38,6 +40,7 @@ from gateway.settings import from_mapping
 from gateway.store.sql_store import SqlStore
 from gateway.template import load_template
 from tests.fakes.blobs import FOLDER, MemoryBlobs
+from tests.fakes.bucket import MemoryBucket
 from tests.fakes.check import FakeCheck
 from tests.fakes.clock import FrozenClock
 from tests.fakes.media import FakeMedia
@@ -89,6 +92,8 @@ class Engine:
         self.check = FakeCheck()
         self.store = SqlStore.in_memory()
         self.upstreams: dict[str, FakeUpstream] = {}
+        #: Targets to which upstreams put videos themselves.
+        self.direct: dict[str, MemoryBucket] = {}
         self.ids = (f"id-{number:06}" for number in itertools.count(1))
         self.workflows = ROOT / "workflows"
         self.loop = None
@@ -125,12 +130,15 @@ class Engine:
             on_queued=self._wake,
             on_message=self._post,
         )
+        arrivals = Arrivals(self.direct, self.media, self.folder, max_result_bytes=1000, may_act=self.receivers.may_act)
+        blobs = PlacedBlobs(self.blobs, self.direct, direct=tuple(self.direct), now=self.clock.now)
         self.collector = Collector(
             self.store,
-            self.blobs,
+            blobs,
             self.media,
             self.folder,
             self.clock,
+            arrivals,
             max_result_bytes=1000,
             new_id=lambda: next(self.ids),
         )

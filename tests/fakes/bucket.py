@@ -32,6 +32,8 @@ class MemoryBucket:
         self.kept: dict[str, Kept] = {}
         self.failure: StorageUnreachableError | None = None
         self.asked: list[tuple[str, str]] = []
+        #: Whether it does as Amazon's does, and not as some others do.
+        self.works_out_hashes = True
         #: Uploads in parts that a run left, by key, with the time of their beginning.
         self.unfinished: dict[str, float] = {}
         self._trouble: Trouble | None = None
@@ -52,6 +54,18 @@ class MemoryBucket:
         self._ask("look", key)
         kept = self.kept.get(key)
         return None if kept is None else StoredObject(key, len(kept.data), kept.modified_at, kept.sha256)
+
+    async def copy(self, source: str, key: str, *, content_type: str, filename: str, sha256: str) -> None:
+        self._ask("copy", key)
+        if source not in self.kept:
+            raise FileNotFoundError(source)
+        self.kept[key] = Kept(self.kept[source].data, self._now(), content_type, filename, sha256)
+
+    async def sha256_found(self, key: str) -> str | None:
+        self._ask("sha256_found", key)
+        if key not in self.kept:
+            raise FileNotFoundError(key)
+        return hashlib.sha256(self.kept[key].data).hexdigest() if self.works_out_hashes else None
 
     async def stream(self, key: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         self._ask("stream", key)

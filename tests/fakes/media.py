@@ -112,6 +112,10 @@ class FakeMedia:
         source_is_flat = source is not None and self._read(source).endswith((b":flat", b":black"))
         return Survey(shown in {b"flat", b"black"}, drift, source_is_flat, is_black=shown == b"black")
 
+    async def skim(self, path: Path) -> MediaFacts | None:
+        """By what stands behind ``moov`` in a file that is a row of boxes."""
+        return FACTS.get(self._read(path).partition(b"moov")[2].partition(b":")[0])
+
     async def measure(self, path: Path) -> MediaFacts | None:
         """Of what is called a picture or a video, and begins as a real one; ``broken`` behind the colon is damaged."""
         data = self._read(path)

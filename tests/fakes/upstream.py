@@ -117,6 +117,8 @@ class FakeUpstream:
         self.prompts: dict[str, Prompt] = {}
         self.files: dict[OutputFile, bytes] = {}
         self.uploads: list[str] = []
+        #: Every file that was asked for.
+        self.fetched: list[OutputFile] = []
         self.canceled: list[str] = []
         self.doubts = 0
         self.is_closed = False
@@ -148,6 +150,14 @@ class FakeUpstream:
 
     def set_reachable(self, reachable: bool) -> None:  # noqa: FBT001 - it is what is set
         self.state = replace(self.state, reachable=reachable, reason="" if reachable else "it does not answer")
+
+    def set_class(self, name: str, *inputs: str) -> None:
+        """It has a class of this name with these inputs besides those known; without any it has none."""
+        assert self.known is not None
+        classes = {one: known for one, known in self.known.classes.items() if inputs or one != name}
+        if inputs:
+            classes[name] = {**classes.get(name, {}), **dict.fromkeys(inputs)}
+        self.known = replace(self.known, classes=classes)
 
     def set_foreign_prompts(self, number: int) -> None:
         self.state = replace(self.state, foreign_prompts=number)
@@ -250,6 +260,7 @@ class FakeUpstream:
         return len(gone) + before - len(self._staged)
 
     async def fetch(self, file: OutputFile) -> AsyncIterator[bytes]:
+        self.fetched.append(file)
         if self.fetch_gate is not None:
             await self.fetch_gate.wait()
         if self.fetch_errors:

@@ -55,6 +55,7 @@ TESTED_ELSEWHERE = {
     "gateway/store/migrations/versions/*.py": "tests/unit/store/test_migrations.py",
     "gateway/objects/s3.py": "tests/contract/test_bucket.py",
     "gateway/objects/reading.py": "tests/contract/test_bucket.py",
+    "gateway/objects/threads.py": "tests/contract/test_bucket.py",
     "gateway/upstream_builder.py": "tests/unit/test_main.py",
     "gateway/upstreams/*.py": "tests/contract/test_upstream.py",
     "gateway/errors.py": "tests/house/test_docs.py",

@@ -142,3 +142,10 @@ def test_a_target_that_cannot_be_is_refused_without_repeating_credentials(value)
         from_mapping({"delivery_targets": value})
     assert "DELIVERY_TARGETS" in str(refused.value.errors(include_input=False))
     assert "secret" not in str([error["msg"] for error in refused.value.errors()])
+
+
+def test_upstreams_put_files_to_targets_that_there_are():
+    targets = {"delivery_targets": "archive=s3://bucket/results"}
+    assert from_mapping({**targets, "delivery_direct": "archive"}).delivery_direct == ("archive",)
+    with pytest.raises(ValidationError, match="GATEWAY_DELIVERY_DIRECT names 'lan'"):
+        from_mapping({**targets, "delivery_direct": "archive,lan"})

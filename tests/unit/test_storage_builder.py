@@ -6,6 +6,7 @@ import pytest
 from gateway import storage_builder
 from gateway.blobs.bucket import BucketBlobs
 from gateway.blobs.local import LocalBlobs
+from gateway.blobs.placed import PlacedBlobs
 from gateway.data_dir import StartError
 from gateway.errors import StorageUnreachableError
 from gateway.object_url import parse_object_url
@@ -57,7 +58,9 @@ URL = "s3://faces/p?endpoint=http://127.0.0.1:1"
 async def opened(folder, **values):
     folder.mkdir(exist_ok=True)
     async with AsyncExitStack() as stack:
-        return type(await open_blobs(stack, settings(**values), folder))
+        blobs = await open_blobs(stack, settings(**values), folder)
+        assert isinstance(blobs, PlacedBlobs)
+        return type(blobs.inner)
 
 
 @pytest.fixture

@@ -328,11 +328,11 @@ def _end(connection: Connection, story: _Story, report: Report, decision: Decisi
 
 
 def _plan_deliveries(connection: Connection, story: _Story) -> None:
-    """Have the outputs put where their owner wants them; those that have no place are told at once."""
+    """Have the outputs put where their owner wants them; those that have no place, or are there already, are told at once."""
     made = planned(story.job, story.now)
     add_deliveries(connection, made)
     for delivery in made:
-        if delivery.state is DeliveryState.FAILED:
+        if delivery.state is not DeliveryState.PENDING:
             story.say(*told_of_delivery(delivery))
 
 

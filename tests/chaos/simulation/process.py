@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.asset_links import AssetLinks
 from gateway.audit import MediaKind
+from gateway.engine.arrivals import Arrivals
 from gateway.engine.assets import Upload
 from gateway.engine.bus import LocalBus
 from gateway.engine.catalog import Catalog
@@ -247,12 +248,14 @@ class Process:
         self.pool = Pool(self.clock, on_change=self._wake, chance=world.random.random)
         limits = RetryLimits(world.plan.max_attempts)
         self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
+        arrivals = Arrivals({}, world.media, world.scratch, max_result_bytes=1000, may_act=self.keeper.verified)
         self.collector = Collector(
             self.store,
             world.blobs,
             world.media,
             world.scratch,
             self.clock,
+            arrivals,
             max_result_bytes=1000,
             new_id=world.new_id,
         )

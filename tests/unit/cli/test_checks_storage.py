@@ -142,3 +142,34 @@ async def test_missing_credentials_are_told(monkeypatch):
     (found,) = await findings()
     assert found.level is Level.FAIL
     assert "AWS_ACCESS_KEY_ID" in found.remedy
+
+
+DIRECT = {"delivery_direct": "archive"}
+
+
+async def test_a_target_that_upstreams_put_to_is_tried_as_it_is_used_and_left_as_it_was(bucket):
+    _, found = await targets(**DIRECT)
+    assert (found.level, bucket.kept) == (Level.OK, {})
+    assert tuple(name for name, _ in bucket.asked if name in {"copy", "listed"}) == ("copy", "listed")
+
+
+@pytest.mark.parametrize(("what", "right"), [("copy", "s3:GetObject and s3:PutObject"), ("listed", "s3:ListBucket")])
+async def test_a_right_that_is_missing_for_it_is_a_warning_since_files_are_fetched_then(bucket, what, right):
+    asking = bucket._ask
+
+    def ask(name, key):
+        asking(name, key)
+        if name == what:
+            raise StorageUnreachableError("away", reason="AccessDenied (HTTP 403)", is_refusal=True)
+
+    bucket._ask = ask
+    plain, found = await targets(**DIRECT)
+    assert (plain.level, found.level) == (Level.OK, Level.WARN)
+    assert right in found.remedy
+    assert bucket.kept == {}
+
+
+async def test_a_target_that_cannot_be_written_to_is_told_once(bucket):
+    bucket.failure = StorageUnreachableError("away", reason="AccessDenied (HTTP 403)", is_refusal=True)
+    (found,) = await targets(**DIRECT)
+    assert found.level is Level.FAIL

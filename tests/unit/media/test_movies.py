@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gateway.audit import MediaFacts, MediaKind
+from gateway.errors import InvalidInputError
 from gateway.media import movies, remuxing
 from gateway.media.limits import Limits
 from gateway.sniffing import MP4, WEBM
@@ -29,6 +30,27 @@ def test_facts_of_a_video_with_audio_at_the_ntsc_rate(studio, probe):
 
 def test_a_silent_video_has_no_audio(studio, probe):
     assert not facts(probe(studio.video())).has_audio
+
+
+@pytest.mark.parametrize("audio", [True, False])
+def test_the_index_alone_says_what_decoding_says(studio, probe, audio):
+    whole = studio.video(rate=Fraction(30000, 1001), audio=audio)
+    data = whole.read_bytes()
+    at = data.index(b"mdat") + 4
+    length = int.from_bytes(data[at - 8 : at - 4], "big") - 8
+    hollow = studio.write("hollow.mp4", data[:at] + bytes(length) + data[at + length :])
+    assert movies.skim_movie(hollow, MP4, Limits()) == facts(probe(whole))
+
+
+def test_an_index_that_says_more_than_there_is_is_refused(studio):
+    cut = studio.write("cut.mp4", studio.video().read_bytes()[:-1])
+    with pytest.raises(InvalidInputError, match="cut short"):
+        movies.skim_movie(cut, MP4, Limits())
+
+
+def test_what_has_no_index_is_not_skimmed(studio):
+    with pytest.raises(InvalidInputError, match="no MP4"):
+        movies.skim_movie(studio.video("clip.webm", codec="libvpx"), WEBM, Limits())
 
 
 def test_odd_sizes_are_told_as_they_are(studio, probe):

@@ -197,7 +197,8 @@ def output_body(job: Job, result: JobResult, links: Links) -> dict[str, object]:
         "content_type": result.facts.content_type,
         "size_bytes": result.size_bytes,
         "id": result.asset_id,
-        "hash": f"blake3:{result.blob}",
+        # Of bytes that were never here there is none; the contract has it null then.
+        "hash": None if result.place is not None else f"blake3:{result.blob}",
         "url": url,
         "url_expires_at": timestamp(until),
         "job_id": job.id,

@@ -17,6 +17,7 @@ from gateway.api.window import Call
 from gateway.errors import MissingAssetError, NotFoundError
 from gateway.interfaces import Blob, Promise
 from gateway.job import Job
+from gateway.placed import placed_at
 
 
 async def get_templates(request: Request, call: Call) -> Response:
@@ -76,6 +77,11 @@ async def _file(named: AssetName, call: Call) -> SubmittedFile:
         # As with workflows: a name is no id.
         details = {"missing_ids": [] if named.asset_id is None else [named.asset_id], "field": named.field}
         raise MissingAssetError(f"{named.field} names no asset of yours.", details=details) from error
+    if placed_at(found.blob) is not None:
+        details = {"missing_ids": [found.id], "field": named.field}
+        raise MissingAssetError(
+            f"{named.field} names a file that lies at a delivery target and not here.", details=details
+        )
     return SubmittedFile(Blob(found.blob, found.size_bytes), named.field, found.id)
 
 
