@@ -413,6 +413,9 @@ class Runner:
         if attempt.template.workflow is not None:
             return await self._collector.rest(maker_of(attempt, attempt.template.workflow), files, attempt.kept), ()
         job, bound, prompt_id = attempt.job, attempt.bound, attempt.prompt_id
+        if attempt.adopted:
+            # When it was taken up, its upstream had not said yet what it has: which models stood in shows by that alone.
+            bound = as_dispatched(attempt.template, job.parameters, attempt.upstream.capabilities())
         return await self._collector.collect(job, bound, attempt.upstream, prompt_id, files, attempt.lines)
 
     def _learn(self, attempt: Attempt, results_seconds: float) -> None:

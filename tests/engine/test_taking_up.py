@@ -27,6 +27,17 @@ async def test_a_running_prompt_is_followed_on(engine):
     assert await engine.kinds(job_id) == ["queued", "dispatched", "started", "finishing", "succeeded"]
 
 
+async def test_what_stood_in_is_told_though_the_upstream_said_only_later_what_it_has(engine):
+    gpu = engine.new_upstream(models={"swap_model": ("reswapper_128.onnx",)})
+    job_id = await running(engine, gpu)
+    known, gpu.known = gpu.known, None
+    await engine.restart()
+    gpu.known = known
+    engine.finish(gpu)
+    job = await engine.until("succeeded", job_id)
+    assert any("reswapper_128.onnx was used" in warning for warning in job.warnings), job.warnings
+
+
 async def test_what_was_sent_first_is_still_shown_as_at_work(engine):
     gpu = engine.new_upstream()
     await engine.start(gpu)
