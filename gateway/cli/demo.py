@@ -59,13 +59,13 @@ def _inputs(directory: Path) -> tuple[Path, Path]:
 
 
 async def _show(gateway: Gateway, url: str, target: Path, face: Path, result: Path, *, once: bool) -> None:
-    await _swap(url, target, face, result, once=once)
+    await _swap(gateway, url, target, face, result, once=once)
     if not once:
         await _tell_key(gateway, url)
         print(f"The server stays up: open {url} or press Ctrl+C.", flush=True)
 
 
-async def _swap(url: str, target: Path, face: Path, result: Path, *, once: bool) -> None:
+async def _swap(gateway: Gateway, url: str, target: Path, face: Path, result: Path, *, once: bool) -> None:
     print(f"Putting the face of {face} into {target}", flush=True)
     failed = True
     try:
@@ -77,7 +77,8 @@ async def _swap(url: str, target: Path, face: Path, result: Path, *, once: bool)
             print(f"comfygate: {error}", flush=True)
         raise
     finally:
-        if once or failed:
+        # While it stops, be it for a Ctrl-C that ended the swap, nobody listens to signals any more: it would just die.
+        if (once or failed) and not gateway.service.stopping.is_set():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
