@@ -287,7 +287,11 @@ const scenarios = {
     await page.waitForFunction(() => document.querySelector("#form_error").textContent);
     const tooLarge = await textOf(page, "#form_error");
     await page.setInputFiles("#target", files.clip);
-    return { atOnce, mended, empty, tooLarge, left: await textOf(page, "#form_error") };
+    const left = await textOf(page, "#form_error");
+    await drop(page, "#face_drop", ...[["clip", "a.mp4", "video/mp4"], ["clip", "b.mp4", "video/mp4"], ["face", "c.png", "image/png"]].map(
+      ([file, name, type]) => ({ path: files[file], name, type })));
+    const dropped = [await textOf(page, "#target_name"), await textOf(page, "#face_name"), await textOf(page, "#form_error")];
+    return { atOnce, mended, empty, tooLarge, left, dropped };
   },
 
   // A face that is none: the same film is tried again with another photo, also after a reload.

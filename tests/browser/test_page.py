@@ -195,6 +195,7 @@ def test_what_cannot_be_used_is_told_before_it_is_sent_and_in_words(gateway, fil
     assert seen["empty"] == "This file is empty."
     assert seen["tooLarge"] == "Both files together are larger than 1100 MiB."
     assert (seen["mended"], seen["left"]) == ("", "")
+    assert seen["dropped"] == ["a.mp4", "c.png", "A swap takes two files: of these 3 the others were left out."]
 
 
 def test_a_failed_swap_is_tried_again_without_choosing_the_film_again(gateway, files):

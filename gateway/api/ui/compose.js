@@ -45,16 +45,18 @@ function choose(slot, file) {
   view.append(preview);
 }
 
-// One file goes where it was dropped. Of several, the moving one is what to change.
+// One file goes where it was dropped. Of several, the first moving one is what to change, and the first still has the face.
 function take(files, slot) {
-  const list = [...files].slice(0, 2);
+  const list = [...files];
   if (list.length < 2) {
     if (list[0]) choose(slot, list[0]);
     return;
   }
   const target = list.find(isMoving) ?? list[slot === "target" ? 0 : 1];
+  const others = list.filter((file) => file !== target);
   choose("target", target);
-  choose("face", list.find((file) => file !== target));
+  choose("face", others.find((file) => !isMoving(file)) ?? others[0]);
+  if (list.length > 2) showError("form", `A swap takes two files: of these ${list.length} the others were left out.`);
 }
 
 function prepareSlot(slot) {
