@@ -354,6 +354,16 @@ _NO_TARGET_LINES: Final = ("Cannot detect any Target", "No target face found")
 _MARGIN: Final = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether a result differs from its target."""
+
+    changed: bool
+    #: Largest movement of a block mean, in 8-bit levels.
+    largest_movement: float
+    frames_compared: int
+
+
 def movement_limit(crf: int | None, *, palette: bool) -> float:
     """Grey levels up to which a block may move in a result that nobody changed.
 

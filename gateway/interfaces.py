@@ -26,7 +26,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from gateway.accounts import Key as AccountKey
 from gateway.accounts import Keyholder, User
-from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
+from gateway.audit import KEEPS_ALL, Comparison, Keeps, MediaFacts, MediaKind, Survey
 from gateway.comfy.messages import Message, OutputFile
 from gateway.consent import Attestation, ConsentRecord
 from gateway.delivering import Answer as UploadAnswer
@@ -288,16 +288,6 @@ class Bucket(Protocol):
 
 
 # --------------------------------------------------------------------------------------------------------------- media
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Whether a result differs from its target."""
-
-    changed: bool
-    #: Largest movement of a block mean, in 8-bit levels.
-    largest_movement: float
-    frames_compared: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from gateway.audit import MediaKind, is_changed, movement_limit, sampled_frames
-from gateway.interfaces import Comparison
+from gateway.audit import Comparison, MediaKind, is_changed, movement_limit, sampled_frames
 from gateway.media import movies, stills
 from gateway.media.blocks import Means, Pixels, block_means, largest_movement
 from gateway.sniffing import MediaType

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
+from gateway.audit import KEEPS_ALL, Comparison, Keeps, MediaFacts, MediaKind, Survey
 from gateway.errors import (
     GatewayError,
     InternalJobError,
@@ -25,7 +25,7 @@ from gateway.errors import (
     TooLargeError,
     UnsupportedMediaError,
 )
-from gateway.interfaces import Cleaned, Comparison
+from gateway.interfaces import Cleaned
 from gateway.media.limits import Limits
 from gateway.media.process import Child, ChildLostError
 

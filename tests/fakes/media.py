@@ -12,9 +12,9 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
-from gateway.audit import KEEPS_ALL, Keeps, MediaFacts, MediaKind, Survey
+from gateway.audit import KEEPS_ALL, Comparison, Keeps, MediaFacts, MediaKind, Survey
 from gateway.errors import InvalidInputError, ResultInvalidError, UnsupportedMediaError
-from gateway.interfaces import Cleaned, Comparison
+from gateway.interfaces import Cleaned
 
 #: What a file begins with that is sniffed as a picture.
 PNG_HEAD = b"\x89PNG\r\n\x1a\n"

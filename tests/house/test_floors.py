@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,8 @@ def dotted(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every module that ``path`` names in an import statement, wherever it stands."""
     found: set[str] = set()
     package = dotted(path) if path.name == "__init__.py" else dotted(path).rpartition(".")[0]
@@ -69,7 +71,7 @@ def imports(path: Path) -> set[str]:
             found.update(
                 f"{base}.{alias.name}" for alias in node.names if (PACKAGE.parent / base.replace(".", "/")).is_dir()
             )
-    return found
+    return frozenset(found)
 
 
 def room(module: str) -> str:

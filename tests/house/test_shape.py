@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,14 +97,34 @@ def mirrors(path: Path) -> list[Path]:
     return [ROOT / "tests" / folder / name for folder in folders]
 
 
-def has_something_to_test(path: Path) -> bool:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in tree.body)
+@dataclass(frozen=True)
+class Outline:
+    """What one look through a module tells; its tree is not kept, which would be large."""
+
+    has_something_to_test: bool
+    says_what_it_is: bool
+    too_long: tuple[str, ...]
 
 
-@pytest.mark.parametrize("path", [path for path in CODE if has_something_to_test(path)], ids=name_of)
+@cache
+def outline(path: Path) -> Outline:
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return Outline(
+        any(isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) for node in tree.body),
+        not source.strip() or bool(ast.get_docstring(tree)),
+        tuple(node.name for node in functions if body_lines(node) > LONGEST_FUNCTION_LINES),
+    )
+
+
+@pytest.mark.parametrize("path", CODE, ids=name_of)
 def test_each_module_has_its_test_file(path: Path) -> None:
-    if any(mirror.is_file() for mirror in mirrors(path)) or name_of(path) in NEEDS_NO_TEST:
+    if (
+        not outline(path).has_something_to_test
+        or any(mirror.is_file() for mirror in mirrors(path))
+        or name_of(path) in NEEDS_NO_TEST
+    ):
         return
     assert any(path.match(pattern) for pattern in TESTED_ELSEWHERE), f"no tests for {name_of(path)}"
 
@@ -138,18 +160,12 @@ def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 def test_no_function_is_too_long(path: Path) -> None:
     if "migrations/versions" in name_of(path):
         return  # the description of a table is one statement
-    functions = [
-        node
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
-    assert [node.name for node in functions if body_lines(node) > LONGEST_FUNCTION_LINES] == []
+    assert outline(path).too_long == ()
 
 
 @pytest.mark.parametrize("path", CODE, ids=name_of)
 def test_each_module_says_what_it_is(path: Path) -> None:
-    source = path.read_text(encoding="utf-8")
-    assert not source.strip() or ast.get_docstring(ast.parse(source))
+    assert outline(path).says_what_it_is
 
 
 def silenced() -> list[tuple[str, str, str]]:

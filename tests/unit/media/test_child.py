@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -84,3 +87,13 @@ def test_a_mistake_of_ours_can_be_told_from_a_broken_file():
     answer = child.answer({"do": "probe", "path": "/nowhere/at-all", "accept": [], "limits": {}})
     assert answer["refused"] == "validation_error"
     assert answer["cause"].startswith("FileNotFoundError at child.py:")
+
+
+def test_it_starts_without_what_only_the_gateway_needs():
+    """Most of a start is loading; the gateway's interfaces alone would be a third of it."""
+    code = (
+        "import gateway.media.child, sys; "
+        "print([name for name in ('gateway.interfaces', 'sqlalchemy', 'structlog', 'pydantic') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
