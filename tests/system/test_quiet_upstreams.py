@@ -30,6 +30,7 @@ protocol.SILENCE_SECONDS = protocol.PROBE_ANSWER_SECONDS = protocol.FRAME_DUE_SE
 protocol.RETRY_SECONDS, protocol.PROBE_DELAY_SECONDS, protocol.UNCLEAR_SECONDS = 0.1, 0.2, 0.3
 protocol.DEAD_SECONDS = remote.DEAD_SECONDS = 1.5
 client.ANSWER_SECONDS = remote.SUBMIT_SECONDS = client.UpstreamClient.post.__kwdefaults__["answer_seconds"] = 0.8
+client.UpstreamClient._ask.__kwdefaults__ |= {"answer_seconds": 0.8, "piece_seconds": 0.8}
 remote.WATCH_SECONDS, remote.STALE_SECONDS = 0.5, 0.1
 following.LET_GO_SECONDS, dispatcher.MAX_RETRY_SECONDS = 0.5, 0.3
 breaker.REST_SECONDS, breaker.EJECT_SECONDS = (0.3, 0.6), 1.0
