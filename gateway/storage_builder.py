@@ -64,6 +64,11 @@ async def open_bucket(
         raise StartError("GATEWAY_CA_FILE cannot be read or holds no certificate: name a PEM bundle.") from error
 
 
+def claim_of(bucket: Bucket, folder: Path) -> Claim:
+    """That of a data directory to a bucket's prefix."""
+    return Claim(bucket, folder / STORAGE / "id")
+
+
 async def open_blobs(
     stack: AsyncExitStack,
     settings: Settings,
@@ -109,7 +114,7 @@ async def _open_inner(stack: AsyncExitStack, settings: Settings, folder: Path, h
         return local
     bucket = await open_bucket(place, setting="GATEWAY_STORAGE_URL", ca_file=settings.ca_file)
     stack.push_async_callback(bucket.close)
-    claim = Claim(bucket, folder / STORAGE / "id")
+    claim = claim_of(bucket, folder)
     await _require_claim(claim, place)
     blobs = BucketBlobs(
         bucket,

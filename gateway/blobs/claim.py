@@ -52,8 +52,18 @@ class Claim:
             await self._bucket.put(OWNER, self._file)
             named = await self._named()
         if named != ours:
-            reason = f"it belongs to another data directory, as {self._bucket.location(OWNER)} says"
-            raise TakenError(_SENTENCE, reason=reason, is_refusal=True)
+            raise self._taken()
+
+    async def look(self) -> None:
+        """See that the prefix is ours or nobody's, and change nothing; raises as ``require``."""
+        ours = await asyncio.to_thread(self._known)
+        named = await self._named()
+        if named not in {None, ours}:
+            raise self._taken()
+
+    def _taken(self) -> TakenError:
+        reason = f"it belongs to another data directory, as {self._bucket.location(OWNER)} says"
+        return TakenError(_SENTENCE, reason=reason, is_refusal=True)
 
     async def _named(self) -> bytes | None:
         try:
@@ -61,11 +71,14 @@ class Claim:
         except FileNotFoundError:
             return None
 
-    def _name(self) -> bytes:
+    def _known(self) -> bytes:
         try:
-            name = self._file.read_bytes()
+            return self._file.read_bytes()
         except FileNotFoundError:
-            name = b""
+            return b""
+
+    def _name(self) -> bytes:
+        name = self._known()
         if not _ID.fullmatch(name):
             name = secrets.token_hex(16).encode("ascii")
             part = self._file.with_name(f"{self._file.name}.part")

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 
+from gateway.blobs.claim import Claim
 from gateway.cli.findings import Finding, Level, fail, ok, warn
 from gateway.data_dir import StartError
 from gateway.direct import ARRIVALS
@@ -14,7 +15,7 @@ from gateway.errors import StorageUnreachableError
 from gateway.interfaces import Bucket
 from gateway.object_url import ObjectUrl
 from gateway.settings import Settings
-from gateway.storage_builder import open_bucket
+from gateway.storage_builder import claim_of, open_bucket
 from gateway.template import Template
 
 _SUBJECT = "storage"
@@ -45,7 +46,7 @@ async def check_storage(settings: Settings) -> AsyncIterator[Finding]:
         yield fail(_SUBJECT, sentence, remedy)
         return
     try:
-        yield await _try(bucket)
+        yield await _try(bucket, claim_of(bucket, settings.data_dir))
     finally:
         await bucket.close()
 
@@ -112,16 +113,27 @@ async def _try_direct(bucket: Bucket, name: str, setting: str) -> Finding:
     return ok(_DELIVERY, f"{name}: what upstreams put there can be copied to its place")
 
 
-async def _try(bucket: Bucket) -> Finding:
+async def _try(bucket: Bucket, claim: Claim) -> Finding:
     key = f"doctor/{secrets.token_hex(8)}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe"
         path.write_bytes(_BYTES)
-        wrong = await _first_wrong(bucket, key, path)
+        wrong = await _first_wrong(bucket, key, path) or await _whose(claim)
     location = bucket.location("")
     if wrong is not None:
         return fail(_SUBJECT, f"{location}: {wrong[0]}", wrong[1])
     return ok(_SUBJECT, f"{location} can be written to, read, listed and deleted from")
+
+
+async def _whose(claim: Claim) -> tuple[str, str] | None:
+    try:
+        await claim.look()
+    except StorageUnreachableError as error:
+        return (
+            error.reason,
+            "let GATEWAY_STORAGE_URL name another prefix; or see whether GATEWAY_DATA_DIR is the right one, and there",
+        )
+    return None
 
 
 async def _first_wrong(bucket: Bucket, key: str, path: Path) -> tuple[str, str] | None:

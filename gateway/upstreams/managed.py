@@ -38,6 +38,8 @@ STEADY_SECONDS = 30.0
 REMEMBERED_PROMPTS = 16
 #: How a child ends that somebody stopped or killed, and not what it was doing.
 STOPPED = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP})
+#: Variables that stay with us: our own settings, with tokens and the credentials of other upstreams, and those of storage.
+OURS = ("GATEWAY_", "AWS_")
 #: One line of a child's log is cut here, so that it cannot fill ours.
 LOG_LINE_BYTES = 2000
 
@@ -186,8 +188,8 @@ class ManagedUpstream:
 
     async def _spawn(self, token: str) -> asyncio.subprocess.Process:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Our own settings stay with us: among them are tokens and the credentials of other upstreams.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+        # Custom nodes are other people's programs, and print what they like.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
         environment = {**inherited, **(self._command.environment or {}), "COMFYGATE_WORKER_TOKEN": token}
         # From the event loop's thread, which is the process's main thread: the kernel ends the child with the *thread*
         # that started it.

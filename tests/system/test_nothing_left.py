@@ -27,7 +27,7 @@ pytestmark = pytest.mark.system
 
 DAY = 86_400.0
 #: What a gateway that never had a job keeps.
-INFRASTRUCTURE = {"admin-token", "asset-key", "webhook-key", "lock", "address", "storage/place"}
+INFRASTRUCTURE = {"admin-token", "asset-key", "webhook-key", "lock", "address", "storage/id", "storage/place"}
 #: Tables that tell of no job.
 OTHERS = {"alembic_version", "templates", "timings", "upstreams", "leases", "schema_version"}
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.blobs.claim import Claim
 from gateway.cli import checks_storage
 from gateway.cli.checks_storage import check_storage, check_targets
 from gateway.cli.findings import Level
@@ -71,6 +72,19 @@ async def test_what_cannot_be_done_is_told_with_the_remedy(bucket, what, reason,
     assert says in found.sentence
     assert reason in found.sentence
     assert remedy in found.remedy
+
+
+async def test_a_prefix_of_another_data_directory_is_told_and_one_of_nobodys_not_taken(bucket, tmp_path):
+    (tmp_path / "storage").mkdir()
+    (found,) = await findings(data_dir=tmp_path)
+    assert (found.level, bucket.kept) == (Level.OK, {})
+    await Claim(bucket, tmp_path / "elsewhere").require()
+    (found,) = await findings(data_dir=tmp_path)
+    assert found.level is Level.FAIL
+    assert "belongs to another data directory, as s3://memory/owner says" in found.sentence
+    (tmp_path / "elsewhere").rename(tmp_path / "storage" / "id")
+    (found,) = await findings(data_dir=tmp_path)
+    assert found.level is Level.OK
 
 
 async def test_nobody_who_does_not_answer_is_asked_again_and_again(bucket):
