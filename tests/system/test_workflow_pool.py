@@ -24,8 +24,12 @@ JOBS = "/api/v2/jobs"
 SEED = 20260
 
 
-#: Asked anew whenever it matters: the boxes change faster here than anybody copies a model.
-ASKED_ALWAYS = "from gateway.upstreams import remote; remote.RELEARN_SECONDS = 0.0"
+#: Asked anew whenever it matters: the boxes change faster here than anybody copies a model. What became of one that is
+#: lost is decided after tenths of seconds instead of seconds.
+QUICK = (
+    "from gateway.comfy import protocol; from gateway.upstreams import remote; remote.RELEARN_SECONDS = 0.0; "
+    "protocol.RETRY_SECONDS, protocol.PROBE_DELAY_SECONDS, protocol.UNCLEAR_SECONDS = 0.1, 0.2, 0.3"
+)
 
 
 def node_class(inputs: dict[str, Any], outputs: list[str], *, saves: bool = False) -> dict[str, Any]:
@@ -101,9 +105,7 @@ class Box(ScriptedComfyUI):
 async def serving(folder, *boxes: Box, **settings: str):
     async with contextlib.AsyncExitStack() as stack:
         urls = [await stack.enter_async_context(box.serve()) for box in boxes]
-        gateway = GatewayProcess(
-            folder / "gateway", {"UPSTREAMS": ",".join(urls), **settings}, workers=0, first=ASKED_ALWAYS
-        )
+        gateway = GatewayProcess(folder / "gateway", {"UPSTREAMS": ",".join(urls), **settings}, workers=0, first=QUICK)
         await asyncio.to_thread(gateway.start, wait_for_workers=False)
         try:
             async with gateway.client() as client:
