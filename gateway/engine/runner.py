@@ -170,16 +170,25 @@ class Runner:
         await self._recorder.record(task_id, report)
 
     async def _stage(self, job: Job, upstream: Upstream) -> dict[str, str]:
-        async def one(given: JobInput) -> str:
-            blob = Blob(given.blob, given.size_bytes)
-            async with self._blobs.held(given.blob) as path:
-                return await upstream.stage(blob, path, given.facts.suffix)
-
-        outcomes = await asyncio.gather(*map(one, job.inputs.values()), return_exceptions=True)
+        sent = (self._sent(given, upstream) for given in job.inputs.values())
+        outcomes = await asyncio.gather(*sent, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return dict(zip(job.inputs, map(str, outcomes), strict=True))
+
+    async def _sent(self, given: JobInput, upstream: Upstream) -> str:
+        async with self._blobs.held(given.blob) as path:
+            return await upstream.stage(Blob(given.blob, given.size_bytes), path, given.facts.suffix)
+
+    async def _staged(
+        self, job: Job, task: Task, upstream: Upstream, canceling: asyncio.Event
+    ) -> dict[str, str] | None:
+        """Role -> what a node must say of its file there; None when the job was canceled meanwhile."""
+        if {given.blob for given in job.inputs.values()} <= upstream.staged():
+            # Most often they were sent while another ran. So nothing is, and tasks would take longer than all the rest.
+            return {role: await self._sent(given, upstream) for role, given in job.inputs.items()}
+        return await unless_canceled(canceling, self._stage(job, upstream), name=f"staging {task.id}")
 
     async def _placed(
         self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
@@ -206,7 +215,7 @@ class Runner:
         self, job: Job, task: Task, upstream: Upstream, prompt_id: str, canceling: asyncio.Event
     ) -> Attempt | Ending:
         self._recorder.credentials.require(job)
-        staged = await unless_canceled(canceling, self._stage(job, upstream), name=f"staging {task.id}")
+        staged = await self._staged(job, task, upstream, canceling)
         if staged is None:
             self.bars.forget(job.id)
             return Ending.WITHDRAWN

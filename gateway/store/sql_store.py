@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
 from gateway.comfy.messages import OutputFile
 from gateway.events import Event
+from gateway.faces import DETECTION_TASK
 from gateway.interfaces import Blob, Candidate, NewJob, OpenTask, Purged, Recorded, Report, Swept, UpstreamRow
 from gateway.job import Job, JobResult, JobState, RetryLimits, Task
 from gateway.lease import Lease
 from gateway.poison import Trail
 from gateway.store.copying import blobs_of
+from gateway.store.detections import Detections
 from gateway.store.executors import Executor, InlineExecutor, SqliteExecutor
 from gateway.store.queries import (
     assets,
@@ -71,6 +74,7 @@ class SqlStore:
         self.deliveries = SqlDeliveries(executor)
         self._retention = recording.Retention(result_retention_seconds, asset_retention_seconds)
         self._new_client_id = new_client_id
+        self._detections = Detections()
         #: Where the window of candidates goes on; "" while all lanes fit into it.
         self._after_lane = ""
 
@@ -159,7 +163,8 @@ class SqlStore:
             InsufficientCreditsError: whoever pays has less than its price.
             IdempotencyInFlightError: the promise's claim is somebody else's by now.
         """
-        return await self._executor.write(creating.create_job, new, max_queue, now)
+        with self._detections.making(new.owner) if new.task == DETECTION_TASK else nullcontext():
+            return await self._executor.write(creating.create_job, new, max_queue, now)
 
     async def record(self, task_id: str, report: Report, *, limits: RetryLimits, now: float) -> Recorded | None:
         """Apply an event by ``job.decide``; None when it is stale or refused: then no row changed."""
@@ -233,7 +238,13 @@ class SqlStore:
 
     async def face_report(self, owner: str, picture: str) -> str | None:
         """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
-        return await self._executor.read(assets.face_report, owner, picture)
+        if self._detections.has_none(owner):
+            return None
+        turn = self._detections.turn
+        found, has_any = await self._executor.read(assets.face_report, owner, picture)
+        if not has_any:
+            self._detections.note_none(owner, turn)
+        return found
 
     async def counts(self) -> Mapping[JobState, int]:
         """How many jobs are in each state."""

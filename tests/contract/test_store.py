@@ -219,6 +219,30 @@ async def test_newest_report_of_a_picture_is_found_for_its_owner_only(store):
     assert await store.face_report("local", "blob-c") is None
 
 
+async def test_a_report_is_found_though_there_was_none_when_it_was_last_asked_for(store):
+    """That an owner has none is remembered until the first is made."""
+    assert await store.face_report("local", "blob-a") is None
+    assert await store.face_report("bob", "blob-a") is None
+    await counted(store, 1, "blob-b", now=10.0, task="face_swap")
+    assert await store.face_report("local", "blob-b") is None
+    await counted(store, 2, "blob-a", now=20.0)
+    assert await store.face_report("local", "blob-a") == "blob-r-2"
+    assert await store.face_report("bob", "blob-a") is None
+
+
+async def test_who_never_had_faces_counted_is_asked_about_once(store, monkeypatch):
+    asked, plain = [], store._executor.read
+
+    async def read(query, *given):
+        asked.append(given)
+        return await plain(query, *given)
+
+    monkeypatch.setattr(store._executor, "read", read)
+    for picture in ("blob-a", "blob-b"):
+        assert await store.face_report("local", picture) is None
+    assert asked == [("local", "blob-a")]
+
+
 async def test_what_a_node_told_comes_back_as_it_was(store):
     await create(store)
     await dispatch(store)

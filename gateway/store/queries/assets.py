@@ -81,10 +81,15 @@ def result_by_link(connection: Connection, link: str, now: float) -> tuple[Job, 
     return job, next(told, None) or asset_result_from(row)
 
 
-def face_report(connection: Connection, owner: str, picture: str) -> str | None:
-    """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash."""
+def face_report(connection: Connection, owner: str, picture: str) -> tuple[str | None, bool]:
+    """Hash of the newest report that a detection of an owner's made of the faces of a picture, by its hash.
+
+    And whether there is any detection of this owner's.
+    """
+    if fetch_one(connection, _ANY_DETECTION, {"whose": owner}) is None:
+        return None, False
     found = fetch_one(connection, _FACE_REPORT, {"whose": owner, "picture": picture})
-    return None if found is None else str(found[0])
+    return None if found is None else str(found[0]), True
 
 
 def forget_assets(connection: Connection, which: Executable, values: Values) -> int:
@@ -211,6 +216,12 @@ _FACE_REPORT = (
         jobs.c.task == literal_column(f"'{DETECTION_TASK}'"),
     )
     .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+    .limit(1)
+)
+
+_ANY_DETECTION = (
+    select(jobs.c.id)
+    .where(jobs.c.owner == bindparam("whose"), jobs.c.task == literal_column(f"'{DETECTION_TASK}'"))
     .limit(1)
 )
 
