@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from gateway import logs
 from gateway.cli import main
 from tests.tools.faceswap_client import ended, submit
 from tests.tools.gateway_process import GatewayProcess, free_port
@@ -228,6 +229,8 @@ def test_each_refusal_is_a_sentence_and_leaves_nothing(tmp_path, monkeypatch, ca
     for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    # What they set up for their logs would stay in this process.
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
     with pytest.raises(SystemExit) as ended_with:
         main([word.format(free=free_port()) for word in words])
     assert ended_with.value.code == 1
