@@ -55,6 +55,7 @@ class World(Engine):
 
     def __init__(self, folder: Path, **settings: object) -> None:
         super().__init__(folder, auth="open", **settings)
+        self.media.size_of = lambda path: len(super(World, self)._read(path))
         self.ids = (f"00000000-0000-7000-8000-{number:012x}" for number in itertools.count(1))
 
     def _read(self, path: Path) -> bytes:
