@@ -68,7 +68,13 @@ def run_upload(
     except RefusedUrlError as error:
         return {**where, **_told(Sent(FAILED, 0, "", str(error)))}
     content_type = str(inputs.get("content_type") or "")
-    sent = send(real, target, content_type=content_type, on_tick=on_tick, check_interrupted=check_interrupted)
+    try:
+        sent = send(real, target, content_type=content_type, on_tick=on_tick, check_interrupted=check_interrupted)
+    except (
+        OSError,
+        ValueError,
+    ) as error:  # the disk, or a name of a host that cannot be spelt: no fault of the prompt's
+        sent = Sent(FAILED, 0, "", f"it could not be sent ({type(error).__name__})")
     return {**where, **_told(sent)}
 
 

@@ -8,6 +8,7 @@ blocking.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -216,7 +217,9 @@ def _put(target: Target, headers: Mapping[str, str], pieces: Iterator[bytes], tl
     try:
         connection.connect()
         connection.sock.settimeout(PIECE_SECONDS)
-        connection.request("PUT", target.target, body=pieces, headers=headers)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            # One that has refused it may hang up before it has all of it, and its answer lies there to be read.
+            connection.request("PUT", target.target, body=pieces, headers=headers)
         answer = connection.getresponse()
         answer.read(_ANSWER_BYTES)
         return int(answer.status)

@@ -91,6 +91,11 @@ def node_for(maker: str) -> str:
     return f"{_NODE_PREFIX}{maker}"
 
 
+def is_upload(node_id: str) -> bool:
+    """Whether it is a node that ``with_uploads`` put in."""
+    return node_id.startswith(_NODE_PREFIX)
+
+
 def arrival_key(prompt_id: str, maker: str) -> str:
     """Where an attempt puts a video, below a target's prefix."""
     return f"{ARRIVALS}{prompt_id}/{maker}"
@@ -98,13 +103,18 @@ def arrival_key(prompt_id: str, maker: str) -> str:
 
 def reports_in(output: NodeOutput) -> tuple[OutputFile, ...]:
     """What a node of ours reported, as a file that needs no fetching."""
-    if not output.node_id.startswith(_NODE_PREFIX):
+    if not is_upload(output.node_id):
         return ()
     said = output.data.get(REPORT)
     texts = [orjson.dumps(one).decode() for one in said if isinstance(one, Mapping)] if isinstance(said, list) else []
     return tuple(
         OutputFile("", "", "output", REPORT, text=text) for text in texts if len(text) <= MAX_REPORT_CHARACTERS
     )
+
+
+def without_reports(files: Mapping[str, tuple[OutputFile, ...]]) -> dict[str, tuple[OutputFile, ...]]:
+    """What is left when nothing that was put elsewhere is to be taken over."""
+    return {node_id: named for node_id, named in files.items() if not is_upload(node_id)}
 
 
 def arrival_of(files: Mapping[str, Sequence[OutputFile]], maker: str) -> Arrival | NotSent | None:

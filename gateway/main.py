@@ -43,13 +43,14 @@ from gateway.engine.results import Collector
 from gateway.engine.runner import Runner
 from gateway.engine.service import Service
 from gateway.engine.storage_watch import StorageWatch
+from gateway.engine.taking_back import take_back
 from gateway.engine.template_files import workflows_folder
 from gateway.engine.tidying import Tidying
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.watching import TemplateWatch
 from gateway.errors import GatewayError
 from gateway.holding import DATABASE, DatabaseBusyError, Keeper, is_busy, take_directory
-from gateway.interfaces import Blobs, Bucket, Clock
+from gateway.interfaces import Blob, Blobs, Bucket, Clock
 from gateway.job import RetryLimits
 from gateway.media.limits import Limits
 from gateway.media.workers import MediaWorkers
@@ -140,12 +141,7 @@ async def _build(
     wake, posted = Bell(), Bell()
     pool = Pool(clock, on_change=wake)
     recorder = Recorder(store, bus, clock, limits=RetryLimits(settings.max_attempts), on_queued=wake, on_message=posted)
-    scratch, max_result_bytes = folder / "scratch", 4 * settings.max_video
-    direct = {name: targets[name] for name in settings.delivery_direct}
-    arrivals = Arrivals(direct, media, scratch, max_result_bytes=max_result_bytes, may_act=holding.verified)
-    collector = Collector(
-        store, blobs, media, scratch, clock, arrivals, max_result_bytes=max_result_bytes, new_id=_new_id
-    )
+    collector = _collector(settings, folder, store, blobs, media, clock, holding, targets)
     timings = await stack.enter_async_context(LearnedTimings(store))
     runner = Runner(
         store, blobs, bus, catalog, pool, recorder, collector, timings, clock, stall_seconds=settings.stall_seconds
@@ -190,6 +186,27 @@ async def _build(
     await _set_going(stack, pool, builder, dispatcher, keeper, *beside, post)
     stack.callback(service.stopping.set)
     return service
+
+
+def _collector(
+    settings: Settings,
+    folder: Path,
+    store: SqlStore,
+    blobs: Blobs,
+    media: MediaWorkers,
+    clock: Clock,
+    holding: Keeper,
+    targets: Mapping[str, Bucket],
+) -> Collector:
+    scratch, max_result_bytes = folder / "scratch", 4 * settings.max_video
+
+    async def back(blob: Blob) -> None:
+        await take_back(store, blobs, [blob])
+
+    direct = {name: targets[name] for name in settings.delivery_direct}
+    may_act = holding.verified
+    arrivals = Arrivals(direct, media, scratch, max_result_bytes=max_result_bytes, may_act=may_act, take_back=back)
+    return Collector(store, blobs, media, scratch, clock, arrivals, max_result_bytes=max_result_bytes, new_id=_new_id)
 
 
 def _builder(

@@ -35,6 +35,12 @@ class Placed:
         return self.key.rpartition("/")[2]
 
 
+def shown_hash(blob_hash: str) -> str:
+    """What may be told of a blob's name: a hash alone, and not where it lies."""
+    placed = placed_at(blob_hash)
+    return blob_hash if placed is None else placed.sha256
+
+
 def placed_at(blob_hash: str) -> Placed | None:
     """Where a blob of this name lies; None where it is one of ours."""
     found = _NAME.fullmatch(blob_hash)

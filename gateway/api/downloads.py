@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.errors import NotFoundError, StorageUnreachableError
 from gateway.naming import content_disposition
+from gateway.placed import shown_hash
 
 #: More ranges than this are answered with the whole file: each costs a part with its own header.
 MAX_RANGES: Final = 10
@@ -92,7 +93,7 @@ def file_response(
     Raises:
         NotFoundError: while sending, when the bytes are gone and nothing was sent yet.
     """
-    etag = f'"{blob_hash}"'
+    etag = f'"{shown_hash(blob_hash)}"'
     headers = {
         "ETag": etag,
         "Last-Modified": formatdate(int(last_modified), usegmt=True),
@@ -294,7 +295,7 @@ class _FileResponse(Response):
             await stream(scope, receive, send)
         except _BrokenFileError:
             # Returning with bytes still owed makes the server close the connection: the client sees a broken download.
-            log.warning("download_broken_off", blob=self._body.blob_hash)
+            log.warning("download_broken_off", blob=shown_hash(self._body.blob_hash))
 
 
 def _elsewhere(place: str) -> Response:

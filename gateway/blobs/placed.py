@@ -7,10 +7,10 @@ done with them. Retention and purges leave them alone: where they lie is their o
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
@@ -70,8 +70,9 @@ class PlacedBlobs:
         """Bytes from ``start`` up to but without ``end``. Raises FileNotFoundError, StorageUnreachableError."""
         placed = placed_at(blob_hash)
         if placed is None:
-            async for chunk in self.inner.stream(blob_hash, start, end):
-                yield chunk
+            async with aclosing(cast("AsyncGenerator[bytes]", self.inner.stream(blob_hash, start, end))) as ours:
+                async for chunk in ours:
+                    yield chunk
             return
         bucket = self._buckets.get(placed.target)
         if bucket is None:
@@ -86,7 +87,7 @@ class PlacedBlobs:
         if placed is None:
             return await self.inner.exists(blob_hash)
         bucket = self._buckets.get(placed.target)
-        return bucket is not None and await bucket.look(placed.key) is not None
+        return bucket is not None and await _is_there(bucket, placed)
 
     async def delete(self, blob_hash: str, *, untouched_since: float) -> bool:
         """Delete it; False for one that is not ours to delete."""
@@ -106,7 +107,7 @@ class PlacedBlobs:
         try:
             await bucket.delete(placed.key)
         except StorageUnreachableError as error:
-            log.warning("placed_file_left", location=bucket.location(placed.key), reason=error.reason)
+            log.warning("placed_file_left", target=placed.target, sha256=placed.sha256, reason=error.reason)
             return False
         return True
 
@@ -142,11 +143,17 @@ class PlacedBlobs:
         if placed is None:
             return await self.inner.link(blob_hash, filename=filename, content_type=content_type)
         bucket = self._buckets.get(placed.target) if self._links else None
-        if bucket is None or await bucket.look(placed.key) is None:
+        if bucket is None or not await _is_there(bucket, placed):
             return None
         return await bucket.presigned_get(
             placed.key, seconds=LINK_SECONDS, filename=filename, content_type=content_type
         )
+
+
+async def _is_there(bucket: Bucket, placed: Placed) -> bool:
+    """Whether it is there, and no other file in its place; a storage that keeps no metadata is believed."""
+    found = await bucket.look(placed.key)
+    return found is not None and found.sha256 in {None, placed.sha256}
 
 
 async def _sweep(bucket: Bucket, before: float) -> None:

@@ -6,8 +6,9 @@ template promises of frames, size, rate and sound. What the pictures show is not
 Whatever is not right has one consequence: nothing is taken over, and the file is fetched from the upstream, audited, and
 delivered from here. Which is also why a storage that does not answer fails no job.
 
-The copy is made while the data directory is ours. A process that is killed after it finds it again and verifies it anew; a
-job that ends otherwise has it deleted (``Blobs.discard``).
+The copy is made while the data directory is ours, under a key that only this attempt has: nothing else is ever put there, so
+a storage that finishes it late does no harm. A process that is killed after it finds it again and verifies it anew. Where it
+leads to nothing it is deleted as all bytes are, by leave of the store: another process may have gone on with it by then.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import structlog
 from gateway import audit
 from gateway.audit import MediaFacts
 from gateway.binding import Bound
-from gateway.comfy.messages import OutputFile
+from gateway.comfy.messages import Failed, OutputFile
 from gateway.delivering import file_name_of, key_in_target, target_of
 from gateway.direct import (
     MAX_BYTES,
@@ -35,13 +36,14 @@ from gateway.direct import (
     NotSent,
     arrival_key,
     arrival_of,
+    is_upload,
     sendable,
     with_uploads,
 )
 from gateway.engine.outlines import write_outline
 from gateway.engine.scratch import scratch_folder
-from gateway.errors import StorageUnreachableError
-from gateway.interfaces import Bucket, Capabilities, Media
+from gateway.errors import GatewayError, ShuttingDownError, StorageUnreachableError
+from gateway.interfaces import Blob, Bucket, Capabilities, Media
 from gateway.job import Job
 from gateway.placed import Placed
 from gateway.quantities import promise_of
@@ -89,6 +91,7 @@ class Arrivals:
         scratch: folder for files on their way.
         max_result_bytes: a result larger than this is none.
         may_act: comes back while the data directory is ours. Raises BusyError, ShuttingDownError.
+        take_back: deletes a file that led to nothing, unless it is some job's. Raises ShuttingDownError.
     """
 
     def __init__(
@@ -99,16 +102,27 @@ class Arrivals:
         *,
         max_result_bytes: int,
         may_act: Callable[[], Awaitable[None]],
+        take_back: Callable[[Blob], Awaitable[None]],
     ) -> None:
         self._buckets = buckets
         self._media = media
         self._scratch = scratch
         self._max_bytes = min(max_result_bytes, MAX_BYTES)
         self._may_act = may_act
+        self._take_back = take_back
+        #: Upstreams whose node failed, instead of saying that it could not send: they are asked no more.
+        self._shunned: set[str] = set()
 
-    async def invited(self, job: Job, bound: Bound, capabilities: Capabilities, prompt_id: str) -> Bound:
+    def has_broken(self, outcome: Failed, upstream: str) -> bool:
+        """Whether an attempt failed by what we put into its graph: by that upstream it is not asked again."""
+        if outcome.node_id is None or not is_upload(outcome.node_id):
+            return False
+        self._shunned.add(upstream)
+        return True
+
+    async def invited(self, job: Job, bound: Bound, capabilities: Capabilities, prompt_id: str, upstream: str) -> Bound:
         """The graph of an attempt, with URLs for what its upstream may put to the job's target; else as it was."""
-        bucket = self._buckets.get(target_of(job) or "")
+        bucket = None if upstream in self._shunned else self._buckets.get(target_of(job) or "")
         outputs = sendable(bound, capabilities) if bucket is not None else ()
         if bucket is None or not outputs:
             return bound
@@ -145,8 +159,7 @@ class Arrivals:
             number: of the output among the job's, from 1.
 
         Raises:
-            BusyError: it is not known whether the data directory is ours.
-            ShuttingDownError: it is not.
+            ShuttingDownError: the data directory is not ours any more.
         """
         told = arrival_of(files, spec.node_id)
         target = target_of(job)
@@ -157,7 +170,7 @@ class Arrivals:
             found: Taken | str = told.reason
         else:
             # Of a video by its index; so it is called whatever the upstream calls it.
-            key = key_in_target(job.id, file_name_of(job, _SUFFIX, number))
+            key = key_in_target(job.id, f"{prompt_id}/{file_name_of(job, _SUFFIX, number)}")
             place = _Place(bucket, arrival_key(prompt_id, spec.node_id), Placed(target, key, told.sha256))
             found = await self._tried(job, bound, spec, told, place, tuple(lines))
         if isinstance(found, str):
@@ -171,10 +184,14 @@ class Arrivals:
         """The video, or why it is not taken over."""
         try:
             return await self._take(job, bound, spec, told, place, lines)
+        except ShuttingDownError:
+            raise
         except _NotTakenError as error:
             return str(error)
         except StorageUnreachableError as error:
             return error.reason
+        except GatewayError as error:
+            return error.message
         except FileNotFoundError:
             return "it is not there"
 
@@ -194,17 +211,32 @@ class Arrivals:
         facts = await self._facts(bucket, there.key, there.size_bytes)
         _require_promise(job, bound, spec, facts)
         await self._may_act()
-        if arrived is not None:
-            name = place.placed.file_name
-            await bucket.copy(place.arrival, key, content_type=facts.content_type, filename=name, sha256=told.sha256)
         try:
+            if arrived is not None:
+                name = place.placed.file_name
+                await bucket.copy(
+                    place.arrival, key, content_type=facts.content_type, filename=name, sha256=told.sha256
+                )
             await _require_hash(bucket, key, told.sha256)
-            await _drop(bucket, place.arrival)
+            await self._drop(place)
         except BaseException:
             with anyio.CancelScope(shield=True):
-                await _drop(bucket, key)
+                await self._undo(Blob(place.placed.name, told.size_bytes))
             raise
         return Taken(place.placed, bucket.location(key), told.size_bytes, facts)
+
+    async def _undo(self, blob: Blob) -> None:
+        try:
+            await self._take_back(blob)
+        except GatewayError as error:  # whoever holds the directory now looks at it anew
+            log.info("upload_left", reason=error.code)
+
+    async def _drop(self, place: _Place) -> None:
+        """The arrival is not needed any more; one that stays goes with a sweep."""
+        try:
+            await place.bucket.delete(place.arrival)
+        except StorageUnreachableError as error:
+            log.info("arrival_left", target=place.placed.target, reason=error.reason)
 
     async def _facts(self, bucket: Bucket, key: str, size_bytes: int) -> MediaFacts:
         async def read(start: int, end: int) -> bytes:
@@ -233,14 +265,6 @@ def _require_promise(job: Job, bound: Bound, spec: OutputSpec, facts: MediaFacts
         wrong = findings[0].sentence if findings else None
     if wrong is not None:
         raise _NotTakenError(wrong)
-
-
-async def _drop(bucket: Bucket, key: str) -> None:
-    """Have it gone, where the storage lets us; an arrival that stays goes with a sweep."""
-    try:
-        await bucket.delete(key)
-    except StorageUnreachableError as error:
-        log.warning("upload_left", location=bucket.location(key), reason=error.reason)
 
 
 async def _require_hash(bucket: Bucket, key: str, sha256: str) -> None:

@@ -9,14 +9,18 @@ Source: ComfyUI a125cd84 (``nodes.py``, ``comfy_extras/``: keys and names of out
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import structlog
 
+from gateway import audit
 from gateway.audit import MediaFacts, MediaKind
+from gateway.binding import Bound
 from gateway.comfy.messages import NodeOutput, OutputFile
+from gateway.direct import reports_in, without_reports
 from gateway.errors import ResultInvalidError
+from gateway.faces import MAX_REPORT_BYTES
 from gateway.workflow import Workflow
 
 log = structlog.get_logger(__name__)
@@ -134,3 +138,30 @@ def unmeasured(file: OutputFile) -> MediaFacts:
         has_audio=False,
         video_codec=None,
     )
+
+
+def reported(
+    bound: Bound, outputs: Mapping[str, NodeOutput], lines: Iterable[str] = (), *, is_followed: bool = True
+) -> Mapping[str, tuple[OutputFile, ...]]:
+    """What an attempt's nodes made: files, and of those that tell a report the text of it, unless that is far too long.
+
+    Args:
+        bound: its graph.
+        outputs: of its nodes.
+        lines: what its upstream logged. Where that missed a face, somebody is to look at the pictures, whatever comes in between.
+        is_followed: the log was heard from the beginning.
+    """
+    if bound.template.workflow is not None:
+        return {node_id: all_of(output) for node_id, output in outputs.items()}
+    found: dict[str, tuple[OutputFile, ...]] = {}
+    for node_id, output in outputs.items():
+        spec = bound.outputs.get(node_id)
+        texts = output.data.get("text") if spec is not None and spec.kind is MediaKind.FACES else None
+        told = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
+        short = [text for text in told if len(text) <= MAX_REPORT_BYTES]
+        found[node_id] = (
+            output.files + reports_in(output) + tuple(OutputFile("", "", "output", "text", text=text) for text in short)
+        )
+    if bound.template.swaps_faces and (not is_followed or audit.suspicious(lines)):
+        return without_reports(found)
+    return found

@@ -20,18 +20,17 @@ import structlog
 from gateway import audit
 from gateway.audit import Keeps, MediaFacts, MediaKind, Promise
 from gateway.binding import Bound
-from gateway.comfy.messages import NodeOutput, OutputFile
-from gateway.direct import reports_in
+from gateway.comfy.messages import OutputFile
 from gateway.engine.arrivals import NOT_AUDITED_CODE, NOT_AUDITED_SENTENCE, Arrivals, Taken
 from gateway.engine.detection import read_faces
 from gateway.engine.needs import TARGET_ROLE
-from gateway.engine.outputs import all_of, each_file, name_of, source_of, unmeasured
+from gateway.engine.outputs import each_file, name_of, source_of, unmeasured
 from gateway.engine.scratch import finished, scratch_folder
 from gateway.engine.streams import closing
+from gateway.engine.taking_back import take_back
 from gateway.errors import ResultInvalidError
 from gateway.faces import (
     FACE_MISSING,
-    MAX_REPORT_BYTES,
     NUMBERING_DIFFERS,
     audited_report,
     missing_faces,
@@ -68,13 +67,6 @@ PREVIEW_SENTENCE = "Made by the CPU preview engine: a classical blend, not the q
 
 class ResultLostError(Exception):
     """The upstream does not give a file that it named; the sentence is for the log."""
-
-
-async def take_back(store: Store, blobs: Blobs, unused: Iterable[Blob]) -> None:
-    """Delete bytes that led to nothing, unless somebody else holds the same: the store knows who does."""
-    for blob in unused:
-        if await store.forget_blob(blob.hash):
-            await blobs.discard(blob)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,22 +374,6 @@ async def _pieces(upstream: Upstream, file: OutputFile) -> AsyncIterator[bytes]:
                 yield piece
     except FileNotFoundError as error:
         raise ResultLostError("the file is gone") from error
-
-
-def reported(bound: Bound, outputs: Mapping[str, NodeOutput]) -> Files:
-    """What an attempt's nodes made: files, and of those that tell a report the text of it, unless that is far too long."""
-    if bound.template.workflow is not None:
-        return {node_id: all_of(output) for node_id, output in outputs.items()}
-    found: dict[str, tuple[OutputFile, ...]] = {}
-    for node_id, output in outputs.items():
-        spec = bound.outputs.get(node_id)
-        texts = output.data.get("text") if spec is not None and spec.kind is MediaKind.FACES else None
-        told = [text for text in texts if isinstance(text, str)] if isinstance(texts, list) else []
-        short = [text for text in told if len(text) <= MAX_REPORT_BYTES]
-        found[node_id] = (
-            output.files + reports_in(output) + tuple(OutputFile("", "", "output", "text", text=text) for text in short)
-        )
-    return found
 
 
 def _the_file(files: tuple[OutputFile, ...], spec: OutputSpec) -> OutputFile:

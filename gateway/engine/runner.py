@@ -27,10 +27,11 @@ from gateway.engine.early import EarlyOutputs, maker_of
 from gateway.engine.endings import Ending, Stages
 from gateway.engine.following import Attempt, Follower
 from gateway.engine.needs import bound_on, need_of, work_of_job
+from gateway.engine.outputs import reported
 from gateway.engine.pool import Pool
 from gateway.engine.prompts import LivePrompts
 from gateway.engine.recorder import Recorder
-from gateway.engine.results import Collector, Files, ResultLostError, Warnings, reported
+from gateway.engine.results import Collector, Files, ResultLostError, Warnings
 from gateway.engine.storage_watch import once_storage_takes
 from gateway.engine.timing import LearnedTimings
 from gateway.errors import (
@@ -230,7 +231,7 @@ class Runner:
         if isinstance(bound, str):
             log.info("upstream_changed", task=task.id, upstream=upstream.name, reason=bound)
             return Ending.REFUSED  # what it lists now says so too, so the next round looks elsewhere
-        bound = await self._collector.arrivals.invited(job, bound, capabilities, prompt_id)
+        bound = await self._collector.arrivals.invited(job, bound, capabilities, prompt_id, upstream.name)
         report = Report(
             TaskEvent.DISPATCHED, upstream=upstream.name, prompt_id=prompt_id, engine=upstream.status().engine
         )
@@ -299,7 +300,7 @@ class Runner:
         """
         match outcome:
             case Succeeded(outputs=outputs):
-                files = reported(attempt.bound, outputs)
+                files = reported(attempt.bound, outputs, attempt.lines, is_followed=not attempt.adopted)
                 if await self._recorder.record_outputs(attempt.task.id, attempt.number, files) is None:
                     return Ending.SETTLED
                 return await self._finish(attempt, files)
@@ -345,6 +346,8 @@ class Runner:
             node_class=outcome.node_class,
             detail=outcome.detail[:500],
         )
+        if self._collector.arrivals.has_broken(outcome, attempt.upstream.name):
+            return await self._interrupted(attempt, "The worker could not send its result.", Cause.RESULT_LOST)
         is_out_of_memory = outcome.code == UpstreamMemoryError.code
         if is_out_of_memory and self._may_manage_elsewhere(attempt):
             reason = "The worker ran out of memory; another one will try."

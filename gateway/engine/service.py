@@ -30,9 +30,9 @@ from gateway.engine.members import MemberView
 from gateway.engine.pool import Pool
 from gateway.engine.recorder import Recorder
 from gateway.engine.restarting import Restarts
-from gateway.engine.results import take_back
 from gateway.engine.screening import Screening
 from gateway.engine.submitting import Intake, NewId, Submission, SubmittedFile
+from gateway.engine.taking_back import take_back
 from gateway.engine.task_types import TaskType, task_types
 from gateway.engine.template_views import TemplateView, template_views
 from gateway.engine.timing import LearnedTimings

@@ -290,7 +290,9 @@ class S3Bucket:
                 Metadata={SHA256: sha256},
             )
 
-        await self._asked(copy)
+        # A thread that goes on when nobody wants its copy any more would bring back what is deleted then.
+        stopped = threading.Event()
+        await self._asked(copy, stopped=stopped)
 
     async def sha256_found(self, key: str) -> str | None:
         """What the storage has worked out itself; see ``interfaces.Bucket``. Raises FileNotFoundError."""

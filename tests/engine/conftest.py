@@ -30,6 +30,7 @@ from gateway.engine.runner import Runner
 from gateway.engine.screening import Screening
 from gateway.engine.service import Service
 from gateway.engine.submitting import Submission, SubmittedFile
+from gateway.engine.taking_back import take_back
 from gateway.engine.timing import LearnedTimings
 from gateway.engine.webhook_secrets import WebhookSecrets
 from gateway.engine.webhooks import Webhooks
@@ -130,15 +131,26 @@ class Engine:
             on_queued=self._wake,
             on_message=self._post,
         )
-        arrivals = Arrivals(self.direct, self.media, self.folder, max_result_bytes=1000, may_act=self.receivers.may_act)
         blobs = PlacedBlobs(self.blobs, self.direct, direct=tuple(self.direct), now=self.clock.now)
+
+        async def back(blob):
+            await take_back(self.store, blobs, [blob])
+
+        self.arrivals = Arrivals(
+            self.direct,
+            self.media,
+            self.folder,
+            max_result_bytes=1000,
+            may_act=self.receivers.may_act,
+            take_back=back,
+        )
         self.collector = Collector(
             self.store,
             blobs,
             self.media,
             self.folder,
             self.clock,
-            arrivals,
+            self.arrivals,
             max_result_bytes=1000,
             new_id=lambda: next(self.ids),
         )

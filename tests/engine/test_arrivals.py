@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import struct
 from dataclasses import replace
 
 import pytest
 
-from gateway.comfy.messages import LogLine, NodeOutput, OutputFile, Succeeded
+from gateway.binding import as_dispatched
+from gateway.comfy.messages import Failed, LogLine, NodeOutput, OutputFile, Succeeded
 from gateway.delivering import DeliveryState, Named, file_names
 from gateway.direct import ARRIVALS, NODE_CLASS, REPORT, URL_SECONDS, arrival_key, node_for
 from gateway.engine.arrivals import NOT_AUDITED_SENTENCE
-from gateway.errors import ShuttingDownError, StorageUnreachableError
+from gateway.errors import (
+    BusyError,
+    InternalJobError,
+    ShuttingDownError,
+    StorageUnreachableError,
+    TooLargeError,
+)
 from gateway.placed import placed_at
 from tests.fakes.bucket import Kept, MemoryBucket
 
@@ -85,6 +93,16 @@ async def ended(engine, job_id, state="succeeded"):
     return job, deliveries
 
 
+async def place_of(engine, job_id):
+    """Where what the newest prompt makes is to be."""
+    return f"{job_id}/{engine.gpu.prompt.id}/{(await engine.job(job_id)).output_name}.mp4"
+
+
+def in_place(engine):
+    """What lies elsewhere than among the arrivals."""
+    return [key for key in engine.bucket.kept if not key.startswith(ARRIVALS)]
+
+
 async def require_fetched(engine, job_id):
     """It is with us, audited, and delivered from here."""
     job, (delivery,) = await ended(engine, job_id)
@@ -113,7 +131,7 @@ async def test_what_arrived_is_in_its_place_and_never_came_here(direct):
     job, (delivery,) = await ended(direct, job_id)
     (result,) = job.results
     placed = placed_at(result.blob)
-    key = f"{job_id}/{job.output_name}.mp4"
+    key = f"{job_id}/{direct.gpu.prompt.id}/{job.output_name}.mp4"
     assert (placed.target, placed.key, placed.sha256) == ("archive", key, hashlib.sha256(MADE).hexdigest())
     assert (result.size_bytes, result.facts.frames, result.place) == (len(MADE), 25, f"s3://memory/{key}")
     kept = direct.bucket.kept
@@ -149,7 +167,7 @@ async def test_bytes_that_are_not_those_that_were_told_are_not_taken(direct, wor
     job_id = await submitted(direct)
     end(direct, arrives=video(pictures=b"THE PICTURES"), report=report_on(MADE))
     await require_fetched(direct, job_id)
-    assert not [key for key in direct.bucket.kept if not key.startswith(ARRIVALS)], "nothing wrong is left in its place"
+    assert not in_place(direct), "nothing wrong is left in its place"
 
 
 @pytest.mark.parametrize(
@@ -235,34 +253,48 @@ async def test_only_jobs_that_go_to_such_a_target_and_run_where_the_node_is_are_
     assert NODE_CLASS not in {node["class_type"] for node in direct.gpu.prompt.graph.values()}
 
 
-async def test_who_reads_the_url_later_changes_nothing_that_counts(direct):
+async def test_who_reads_the_url_and_puts_something_else_there_just_then_is_found_out(direct):
     job_id = await submitted(direct)
-    prompt, maker = direct.gpu.prompt, maker_of(direct.gpu.prompt)
+    arrival = arrival_key(direct.gpu.prompt.id, maker_of(direct.gpu.prompt))
+    copied = direct.bucket.copy
+
+    async def copy(source, key, **how):
+        direct.bucket.kept[arrival] = Kept(video(pictures=b"OTHER MOVIES"), direct.clock.now(), "", None, "")
+        await copied(source, key, **how)
+
+    direct.bucket.copy = copy
     end(direct)
-    job, _ = await ended(direct, job_id)
-    direct.bucket.kept[arrival_key(prompt.id, maker)] = Kept(b"other", direct.clock.now(), "", None, "")
-    assert direct.bucket.kept[placed_at(job.results[0].blob).key].data == MADE
+    await require_fetched(direct, job_id)
+    assert not in_place(direct)
 
 
 async def test_a_killed_gateway_finds_its_copy_again_and_verifies_it_anew(direct):
     job_id = await submitted(direct)
-    prompt, maker = direct.gpu.prompt, maker_of(direct.gpu.prompt)
-    # Killed when all was done but for writing it down.
-    key = f"{job_id}/{(await direct.job(job_id)).output_name}.mp4"
-    direct.bucket.kept[key] = Kept(MADE, 0.0, "video/mp4", None, hashlib.sha256(MADE).hexdigest())
+    arrival = arrival_key(direct.gpu.prompt.id, maker_of(direct.gpu.prompt))
+    key, worked_out, started = await place_of(direct, job_id), direct.bucket.sha256_found, asyncio.Event()
+
+    async def stands_still(_):
+        started.set()
+        await asyncio.Event().wait()
+
+    async def killed(_):
+        raise ShuttingDownError("nothing of it gets to run any more")
+
+    direct.bucket.sha256_found, direct.arrivals._take_back = stands_still, killed
+    end(direct)
+    await started.wait()
+    del direct.bucket.kept[arrival]  # all was done but for writing it down
+    direct.bucket.sha256_found = worked_out
     await direct.restart()
-    file = OutputFile("out_00001.mp4", f"gateway/{prompt.id}", "output", "gifs")
-    told = NodeOutput(prompt.id, node_for(maker), (), {REPORT: [report_on(MADE)]})
-    direct.gpu.prompt.say(Succeeded(prompt.id, {maker: NodeOutput(prompt.id, maker, (file,)), node_for(maker): told}))
     job, (delivery,) = await ended(direct, job_id)
     assert placed_at(job.results[0].blob).key == key
-    assert delivery.state is DeliveryState.DELIVERED
-    assert direct.gpu.fetched == []
+    assert (delivery.state, in_place(direct), direct.gpu.fetched) == (DeliveryState.DELIVERED, [key], [])
+    assert ("sha256_found", key) in direct.bucket.asked
 
 
 async def test_a_copy_of_a_killed_gateway_that_is_another_file_is_not_believed(direct):
     job_id = await submitted(direct)
-    key = f"{job_id}/{(await direct.job(job_id)).output_name}.mp4"
+    key = await place_of(direct, job_id)
     other = video(pictures=b"THE PICTURES")
     direct.bucket.kept[key] = Kept(other, 0.0, "video/mp4", None, hashlib.sha256(MADE).hexdigest())
     end(direct, arrives=None)
@@ -285,7 +317,7 @@ async def test_a_job_that_is_canceled_meanwhile_leaves_no_file_in_its_place(dire
     await started.wait()
     await direct.service.cancel(job_id, "local")
     await direct.until("canceled", job_id)
-    assert not [key for key in direct.bucket.kept if not key.startswith(ARRIVALS)]
+    assert not in_place(direct)
 
 
 async def test_nothing_is_put_in_its_place_while_somebody_else_holds_the_data(direct):
@@ -293,7 +325,7 @@ async def test_nothing_is_put_in_its_place_while_somebody_else_holds_the_data(di
     await submitted(direct)
     end(direct)
     await direct.settle()
-    assert not [key for key in direct.bucket.kept if not key.startswith(ARRIVALS)]
+    assert not in_place(direct)
 
 
 async def test_two_videos_of_a_job_have_two_names(direct):
@@ -304,3 +336,107 @@ async def test_two_videos_of_a_job_have_two_names(direct):
     other = replace(job.results[0], asset_id="other", blob="ab" * 32, place=None)
     names = file_names(replace(job, results=(other, job.results[0])))
     assert names == (f"1-{job.output_name}.mp4", f"{job.output_name}.mp4")
+
+
+async def test_a_job_that_is_canceled_while_its_file_is_copied_leaves_no_file_in_its_place(direct):
+    job_id = await submitted(direct)
+    started, go = asyncio.Event(), asyncio.Event()
+    copied = direct.bucket.copy
+
+    async def slow(source, key, **how):
+        started.set()
+        await copied(source, key, **how)
+        await go.wait()
+
+    direct.bucket.copy = slow
+    end(direct)
+    await started.wait()
+    await direct.service.cancel(job_id, "local")
+    await direct.until("canceled", job_id)
+    assert not in_place(direct)
+
+
+async def test_a_process_that_is_replaced_deletes_nothing_that_its_successor_delivered(direct):
+    job_id = await submitted(direct)
+    prompt, maker = direct.gpu.prompt, maker_of(direct.gpu.prompt)
+    started, worked_out = asyncio.Event(), direct.bucket.sha256_found
+
+    async def stands_still(_):
+        direct.bucket.sha256_found = worked_out
+        started.set()
+        await asyncio.Event().wait()
+
+    direct.bucket.sha256_found = stands_still
+    direct.bucket.kept[arrival_key(prompt.id, maker)] = Kept(MADE, direct.clock.now(), "", None, "")
+    job = await direct.job(job_id)
+    bound = as_dispatched(await direct.catalog.of_job(job), job.parameters, direct.gpu.known)
+    files = {node_for(maker): (OutputFile("", "", "output", REPORT, text=json.dumps(report_on(MADE))),)}
+    replaced = asyncio.create_task(
+        direct.arrivals.taken(job, bound, bound.outputs[maker], prompt.id, files, (), number=1)
+    )
+    await started.wait()
+    end(direct)
+    job, (delivery,) = await ended(direct, job_id)
+    replaced.cancel()
+    await asyncio.gather(replaced, return_exceptions=True)
+    assert delivery.state is DeliveryState.DELIVERED
+    assert in_place(direct) == [placed_at(job.results[0].blob).key]
+
+
+async def test_that_a_face_was_missed_is_not_forgotten_with_the_process(direct):
+    job_id = await submitted(direct)
+    direct.gpu.fetch_gate = asyncio.Event()
+    end(direct, lines=["Cannot detect any Target faces"])
+    await direct.until("finishing", job_id)
+    await direct.restart()
+    direct.gpu.fetch_gate.set()
+    await ended(direct, job_id)
+    assert direct.gpu.fetched
+    assert not in_place(direct)
+
+
+async def test_a_swap_whose_log_was_not_heard_from_its_start_is_looked_at(direct):
+    job_id = await submitted(direct)
+    direct.gpu.prompt.start()
+    await direct.settle()
+    prompt, maker = direct.gpu.prompt, maker_of(direct.gpu.prompt)
+    await direct.restart()
+    file = OutputFile("out_00001.mp4", f"gateway/{prompt.id}", "output", "gifs")
+    direct.gpu.files[file] = FETCHED
+    direct.bucket.kept[arrival_key(prompt.id, maker)] = Kept(MADE, direct.clock.now(), "", None, "")
+    told = NodeOutput(prompt.id, node_for(maker), (), {REPORT: [report_on(MADE)]})
+    prompt.say(Succeeded(prompt.id, {maker: NodeOutput(prompt.id, maker, (file,)), node_for(maker): told}))
+    job, _ = await ended(direct, job_id)
+    assert placed_at(job.results[0].blob) is None
+
+
+@pytest.mark.parametrize("error", [InternalJobError("It died."), TooLargeError("It is too large.")])
+async def test_an_index_that_cannot_be_read_fails_no_job(direct, error):
+    async def skim(path):
+        raise error
+
+    direct.media.skim = skim
+    job_id = await submitted(direct)
+    end(direct)
+    await require_fetched(direct, job_id)
+
+
+async def test_not_to_know_whose_the_data_is_costs_no_attempt(direct):
+    direct.receivers.refusal = BusyError("busy")
+    job_id = await submitted(direct)
+    end(direct)
+    job = await direct.until("succeeded", job_id)
+    assert placed_at(job.results[0].blob) is None
+    assert (await direct.kinds(job_id)).count("dispatched") == 1
+
+
+async def test_an_upstream_whose_node_fails_is_not_asked_again_and_the_job_loses_nothing(direct):
+    job_id = await submitted(direct)
+    prompt = direct.gpu.prompt
+    prompt.start()
+    prompt.say(Failed(prompt.id, "node_failed", "A node failed.", node_for(maker_of(prompt))))
+    await direct.settle()
+    assert direct.gpu.prompt is not prompt
+    assert NODE_CLASS not in {node["class_type"] for node in direct.gpu.prompt.graph.values()}
+    end(direct)
+    await require_fetched(direct, job_id)

@@ -21,7 +21,7 @@ class Kept:
     modified_at: float
     content_type: str
     filename: str | None
-    sha256: str
+    sha256: str | None
 
 
 class MemoryBucket:

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """Takes PUTs: answers with the next of ``answers``, 200 when there is none; "drop" closes in the middle."""
+    """Takes PUTs: answers with the next of ``answers``, 200 when there is none; "drop" closes in the middle, "refuse" answers 403 and hangs up unread."""
 
     def __init__(self):
         self.answers = []
@@ -27,6 +27,12 @@ class Receiver:
                 if answer == "drop":
                     self.rfile.read(length // 2)
                     self.connection.shutdown(socket.SHUT_RDWR)
+                    return
+                if answer == "refuse":
+                    self.send_response(403)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    self.close_connection = True
                     return
                 digest, left = hashlib.sha256(), length
                 while left and (piece := self.rfile.read(min(left, 65_536))):

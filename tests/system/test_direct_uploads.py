@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from http import HTTPStatus
 
 import pytest
@@ -45,11 +46,12 @@ async def test_it_lies_at_its_target_and_is_served_from_there(tmp_path, material
     monkeypatch.setenv("COMFYGATE_UPLOAD_LOOPBACK_HTTP", "1")
     with GatewayProcess(tmp_path / "gateway", settings_for(server)) as gateway:
         job_id, status, content = await swapped(gateway, material)
-        place = tmp_path / "rclone" / "buckets" / BUCKET / "results" / job_id / "holiday.mp4"
-        assert files_below(tmp_path / "rclone" / "buckets") == [place], "and nothing among the arrivals"
+        [place] = files_below(tmp_path / "rclone" / "buckets")  # and nothing among the arrivals
         assert place.read_bytes() == content
+        key = place.relative_to(tmp_path / "rclone" / "buckets" / BUCKET).as_posix()
+        assert re.fullmatch(rf"results/{job_id}/[0-9a-f-]{{36}}/holiday\.mp4", key)
         (delivery,) = status["deliveries"]
-        assert (delivery["state"], delivery["place"]) == ("delivered", f"s3://{BUCKET}/results/{job_id}/holiday.mp4")
+        assert (delivery["state"], delivery["place"]) == ("delivered", f"s3://{BUCKET}/{key}")
         ours = [hashlib.sha256(path.read_bytes()).digest() for path in files_below(gateway.data_dir / "blobs")]
         assert len(ours) == 2, "the clip and the photo"
         assert hashlib.sha256(content).digest() not in ours

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.delivering import MAX_FILE_NAME, NAME, key_in_target
-from gateway.placed import Placed, placed_at
+from gateway.placed import Placed, placed_at, shown_hash
 
 SHA256 = "0123456789abcdef" * 4
 FILE_NAMES = st.from_regex(r"[A-Za-z0-9._-]{1,60}\.mp4", fullmatch=True)
@@ -17,6 +17,11 @@ def test_a_name_says_where_it_lies_and_what_it_is(target, job_id, file_name):
     assert placed_at(placed.name) == placed
     assert placed.file_name == file_name
     assert len(file_name) <= MAX_FILE_NAME
+
+
+def test_whoever_has_a_link_is_not_told_where_a_file_lies():
+    assert shown_hash(Placed("archive", "job/one.mp4", SHA256).name) == SHA256
+    assert shown_hash("ab" * 32) == "ab" * 32
 
 
 @pytest.mark.parametrize(

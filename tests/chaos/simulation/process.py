@@ -248,7 +248,14 @@ class Process:
         self.pool = Pool(self.clock, on_change=self._wake, chance=world.random.random)
         limits = RetryLimits(world.plan.max_attempts)
         self.recorder = Recorder(self.store, self.bus, self.clock, limits=limits, on_queued=self._wake)
-        arrivals = Arrivals({}, world.media, world.scratch, max_result_bytes=1000, may_act=self.keeper.verified)
+        arrivals = Arrivals(
+            {},
+            world.media,
+            world.scratch,
+            max_result_bytes=1000,
+            may_act=self.keeper.verified,
+            take_back=world.blobs.discard,
+        )
         self.collector = Collector(
             self.store,
             world.blobs,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.blobs.placed import SWEEP_SECONDS, PlacedBlobs
@@ -31,6 +33,8 @@ class Stores:
     async def put(self, key, data):
         self.path.write_bytes(data)
         await self.bucket.put(key, self.path)
+        # As of a storage that keeps no metadata.
+        self.bucket.kept[key] = replace(self.bucket.kept[key], sha256=None)
 
 
 @pytest.fixture
@@ -56,6 +60,16 @@ async def test_what_its_owner_has_deleted_there_is_not_there(stores):
     assert not await stores.blobs.exists(PLACED.name)
     with pytest.raises(FileNotFoundError):
         await read(stores.blobs, PLACED.name)
+
+
+async def test_another_file_in_its_place_is_not_it(stores, tmp_path):
+    kept = stores.bucket.kept[PLACED.key]
+    stores.bucket.kept[PLACED.key] = replace(kept, sha256=PLACED.sha256)
+    assert await stores.blobs.exists(PLACED.name)
+    stores.bucket.kept[PLACED.key] = replace(kept, sha256="cd" * 32)
+    assert not await stores.blobs.exists(PLACED.name)
+    linking = PlacedBlobs(stores.inner, {"archive": stores.bucket}, links=True)
+    assert await linking.link(PLACED.name, filename="a.mp4", content_type="video/mp4") is None
 
 
 async def test_nor_is_what_lies_at_a_target_that_the_settings_no_longer_name(stores):

@@ -96,6 +96,19 @@ def test_a_url_that_is_not_listed_fails_the_upload_and_not_the_prompt(places, se
     assert sent == []
 
 
+@pytest.mark.parametrize("error", [PermissionError("/secret/path"), UnicodeError("label too long")])
+def test_what_goes_wrong_with_the_disk_or_a_name_fails_the_upload_and_not_the_prompt(places, monkeypatch, error):
+    def send(*_, **__):
+        raise error
+
+    monkeypatch.setattr(upload_node, "send", send)
+    path = Path(places.roots["output"]) / "a.mp4"
+    path.write_bytes(b"video")
+    report = run_upload({"url": URL, "filenames": (True, [str(path)])}, places, LISTED)
+    assert (report["status"], report["filename"]) == (FAILED, "a.mp4")
+    assert report["reason"] == f"it could not be sent ({type(error).__name__})"
+
+
 def test_a_path_from_elsewhere_is_neither_sent_nor_told(places, sent, tmp_path):
     (tmp_path / "secret.txt").write_text("not yours")
     report = run_upload({"url": URL, "filenames": (True, [str(tmp_path / "secret.txt")])}, places, LISTED)

@@ -178,6 +178,15 @@ def test_what_will_not_go_better_is_not_tried_again_and_no_redirect_is_followed(
     assert [got[1] for got in receiver.got] == ["/bucket/key?X-Signature=s3cret"]
 
 
+def test_a_refusal_that_comes_before_the_whole_file_went_is_heard_and_tried_once(receiver, tmp_path):
+    large = tmp_path / "large"
+    with large.open("wb") as written:
+        written.truncate(64 * 1024**2)  # more than lies between the two
+    receiver.answers = ["refuse", "refuse"]
+    sent = send(str(large), target_of(receiver), sleep=pytest.fail)
+    assert (sent.status, sent.reason) == (FAILED, "the storage answered with status 403")
+
+
 def test_nobody_there_is_told_without_the_address(file):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # and does not listen; as long as it is bound nobody else does
