@@ -36,15 +36,18 @@ async def test_a_kill_at_any_moment_of_a_start_leaves_no_process(tmp_path):
     chance = random.Random(seed)  # noqa: S311 - moments, no secrets
     settings = settings_for(fake_checkout(tmp_path / "ComfyUI"), "0,cpu")
     gateway = GatewayProcess(tmp_path / "gateway", settings)
-    for _ in range(ROUNDS):
-        gateway.start(wait_until_it_listens=False)
-        assert gateway.process is not None
-        pid = gateway.process.pid
-        await wait_until(gateway.children, what="a first process of it")
-        await asyncio.sleep(chance.uniform(0.0, MORE_LIFE_SECONDS))
-        gateway.kill()
-        try:
-            await wait_until(lambda pid=pid: not left_of(gateway, pid), what="the end of all that it started")
-        finally:
-            for one in left_of(gateway, pid):
-                os.kill(one, signal.SIGKILL)
+    try:
+        for _ in range(ROUNDS):
+            gateway.start(wait_until_it_listens=False)
+            assert gateway.process is not None
+            pid = gateway.process.pid
+            await wait_until(gateway.children, what="a first process of it")
+            await asyncio.sleep(chance.uniform(0.0, MORE_LIFE_SECONDS))
+            gateway.kill()
+            try:
+                await wait_until(lambda pid=pid: not left_of(gateway, pid), what="the end of all that it started")
+            finally:
+                for one in left_of(gateway, pid):
+                    os.kill(one, signal.SIGKILL)
+    finally:
+        gateway.end()

@@ -68,7 +68,7 @@ class House:
     def result(self, job: Job) -> Path:
         """Its file, called as its kind is."""
         path = self.folder / f"{job.id}{job.results[0].facts.suffix}"
-        path.write_bytes(self.service.blobs.path(job.results[0].blob).read_bytes())
+        path.write_bytes(self.service.blobs.inner.path(job.results[0].blob).read_bytes())
         return path
 
 
