@@ -96,6 +96,7 @@ class House(World):
         self.blobs = LocalBlobs(self.data / "blobs", floor_bytes=0)
         await self.blobs.prepare()
         self.media = FakeMedia(self._read)
+        self.media.size_of = lambda path: path.stat().st_size
         self.folder = self.data / "scratch"
         self.elsewhere = self.root / "elsewhere"
         self.storage = Elsewhere(self)
