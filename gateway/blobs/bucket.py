@@ -29,13 +29,11 @@ import structlog
 from gateway.blobs.cache import Cache
 from gateway.blobs.claim import Claim
 from gateway.blobs.local import LocalBlobs, LocalBlobWriter
-from gateway.blobs.marks import Copy, Marks
+from gateway.blobs.marks import FOLDER, Copy, Marks, copy_at, key_of, lying
 from gateway.blobs.turns import Turns
 from gateway.errors import StorageUnreachableError
 from gateway.interfaces import Blob, BlobsState, Bucket, StoredObject
 
-#: Before the keys of all blobs.
-FOLDER: Final = "blobs/"
 #: Folder of the marks in ours.
 MARKS: Final = "marks"
 #: How long a link for a download may be opened; what was begun then may take longer.
@@ -50,11 +48,6 @@ _AWAY: Final = "The file could not be stored; try again."
 
 R = TypeVar("R")
 log = structlog.get_logger(__name__)
-
-
-def key_of(copy: Copy) -> str:
-    """Where it lies in the bucket."""
-    return f"{FOLDER}{copy.hash[:2]}/{copy.name}"
 
 
 class BucketBlobs:
@@ -156,10 +149,7 @@ class BucketBlobs:
             await self._run(self._marks.touch, blob.hash)
         else:
             copy = Copy.new(blob.hash)
-            try:
-                await self._bucket.put(key_of(copy), self._local.path(blob.hash))
-            except FileNotFoundError as error:  # dropped from the cache, since the bucket had it, at this moment
-                raise StorageUnreachableError(_AWAY, reason="the file to be sent is gone") from error
+            await self._put(copy)
             await self._run(self._marks.set, copy)
         if known is None:
             self._fresh[blob.hash] = 1
@@ -168,6 +158,18 @@ class BucketBlobs:
         elif blob.hash in self._fresh:
             self._fresh[blob.hash] += 1
         self._cache.add(blob.hash, blob.size_bytes)
+
+    async def _put(self, copy: Copy) -> None:
+        try:
+            await self._bucket.put(key_of(copy), self._local.path(copy.hash))
+        except FileNotFoundError as error:  # dropped from the cache, since the bucket had it, at this moment
+            raise StorageUnreachableError(_AWAY, reason="the file to be sent is gone") from error
+        except BaseException:
+            # It may have been stored by then, under a key that nobody else has.
+            with anyio.CancelScope(shield=True), suppress(StorageUnreachableError):
+                if not self.state().is_away:
+                    await self._bucket.delete(key_of(copy))
+            raise
 
     async def _is_whole(self, copy: Copy, blob: Blob) -> bool:
         """Whether the bucket still has it: rules of its owner may have taken it."""
@@ -266,7 +268,7 @@ class BucketBlobs:
 
     async def _copies(self, blob_hash: str) -> list[StoredObject]:
         under = f"{FOLDER}{blob_hash[:2]}/{blob_hash}."
-        return [found async for found in self._bucket.listed(under) if _copy_at(found.key) is not None]
+        return [found async for found in self._bucket.listed(under) if copy_at(found.key) is not None]
 
     # ------------------------------------------------------------------------------------------------------------ going away
 
@@ -333,7 +335,7 @@ class BucketBlobs:
         if self._claim is not None:
             await self._claim.require()
         old = set(await self._run(self._marks.untouched, since=since))
-        listed = [(found, copy) async for found in self._bucket.listed(FOLDER) if (copy := _copy_at(found.key))]
+        listed = [(found, copy) async for found in self._bucket.listed(FOLDER) if (copy := copy_at(found.key))]
         marked = await self._run(
             self._marks.all
         )  # after the listing: what was completed before it is marked, or under way
@@ -388,11 +390,11 @@ class BucketBlobs:
 
     def _found_here(self) -> list[Blob]:
         """What lies in the cache, the least recently committed first."""
-        return [blob for _, blob in sorted((path.stat().st_mtime, blob) for path, blob in _lying(self._root / "cache"))]
+        return [blob for _, blob in sorted((path.stat().st_mtime, blob) for path, blob in lying(self._root / "cache"))]
 
     async def _move(self, earlier: Path) -> int:
         moved = 0
-        for path, blob in await self._run(_lying, earlier):
+        for path, blob in await self._run(lying, earlier):
             async with self._turns.alone(blob.hash):
                 if await self._run(self._marks.find, blob.hash) is None:
                     copy = Copy.new(blob.hash)
@@ -436,15 +438,3 @@ class BucketBlobWriter:
     async def abort(self) -> None:
         """Drop what was written; harmless after ``commit``."""
         await self._writer.abort()
-
-
-def _copy_at(key: str) -> Copy | None:
-    """Which copy an object is; None when it is none of ours."""
-    copy = Copy.of_name(key.rpartition("/")[2])
-    return copy if copy is not None and key == key_of(copy) else None
-
-
-def _lying(root: Path) -> list[tuple[Path, Blob]]:
-    """Blobs below a folder of a ``LocalBlobs``."""
-    names = [path for path in root.glob("[0-9a-f][0-9a-f]/*") if Copy.of_name(f"{path.name}.00000000") is not None]
-    return [(path, Blob(path.name, path.stat().st_size)) for path in names]

@@ -26,6 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway.interfaces import Blob
+
+#: Before the keys of all blobs in a bucket.
+FOLDER: Final = "blobs/"
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _GENERATION: Final = re.compile(r"[0-9a-f]{8}")
 _DOOMED: Final = "doomed"
@@ -54,6 +58,17 @@ class Copy:
     def name(self) -> str:
         """``hash.generation``."""
         return f"{self.hash}.{self.generation}"
+
+
+def key_of(copy: Copy) -> str:
+    """Where it lies in the bucket."""
+    return f"{FOLDER}{copy.hash[:2]}/{copy.name}"
+
+
+def copy_at(key: str) -> Copy | None:
+    """Which copy an object is; None when it is none of ours."""
+    copy = Copy.of_name(key.rpartition("/")[2])
+    return copy if copy is not None and key == key_of(copy) else None
 
 
 class Marks:
@@ -171,3 +186,9 @@ def _read(path: Path, blob_hash: str) -> Copy | None:
         return Copy.of_name(f"{blob_hash}.{path.read_text(encoding='ascii').strip()}")
     except (FileNotFoundError, UnicodeDecodeError):
         return None
+
+
+def lying(root: Path) -> list[tuple[Path, Blob]]:
+    """Blobs below a folder of a ``LocalBlobs``."""
+    names = [path for path in root.glob("[0-9a-f][0-9a-f]/*") if Copy.of_name(f"{path.name}.00000000") is not None]
+    return [(path, Blob(path.name, path.stat().st_size)) for path in names]

@@ -9,9 +9,9 @@ import time
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.blobs.bucket import BucketBlobs, key_of
+from gateway.blobs.bucket import BucketBlobs
 from gateway.blobs.local import LocalBlobs
-from gateway.blobs.marks import Copy
+from gateway.blobs.marks import Copy, key_of
 from gateway.errors import StorageFullError, StorageUnreachableError
 from gateway.interfaces import Blob
 from tests.fakes.bucket import Kept, MemoryBucket
@@ -180,6 +180,24 @@ async def test_a_canceled_commit_leaves_nothing(make, bucket, tmp_path, monkeypa
         await committing
     assert in_cache(tmp_path) == set()
     assert blobs._turns._turns == {}
+
+
+async def test_a_commit_that_is_canceled_when_the_bucket_has_it_leaves_nothing_there_either(make, bucket, monkeypatch):
+    blobs = await make()
+    stored, putting = asyncio.Event(), bucket.put
+
+    async def put_and_look(*arguments, **options):
+        await putting(*arguments, **options)
+        stored.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bucket, "put", put_and_look)
+    committing = asyncio.create_task(put(blobs, b"data"))
+    await stored.wait()
+    committing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await committing
+    assert bucket.kept == {}
 
 
 async def test_nothing_is_there_while_it_goes_up(make, bucket, monkeypatch):
