@@ -30,6 +30,15 @@ CONNECT_TIMEOUT_SECONDS: Final = 5.0
 MAX_ANSWERS: Final = 64
 #: Addresses tried for one hop; they share CONNECT_TIMEOUT_SECONDS.
 MAX_TRIED: Final = 3
+#: What httpcore2 raises of a connection, beside OSError and TimeoutError.
+HTTPCORE_ERRORS: Final = (
+    httpcore2.NetworkError,
+    httpcore2.TimeoutException,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+    httpcore2.ConnectionNotAvailable,
+)
 
 log = structlog.get_logger(__name__)
 

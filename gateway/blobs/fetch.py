@@ -27,6 +27,7 @@ from gateway.audit import MediaKind
 from gateway.blobs.dialing import (
     CONNECT_TIMEOUT_SECONDS,
     DNS_TIMEOUT_SECONDS,
+    HTTPCORE_ERRORS,
     Dialer,
     GuardedBackend,
     Resolver,
@@ -43,14 +44,6 @@ MAX_CONCURRENT: Final = 16
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
 _MARKUP_TYPES: Final = frozenset({b"text/html", b"application/xhtml+xml", b"image/svg+xml"})
-_HTTPCORE_ERRORS: Final = (
-    httpcore2.NetworkError,
-    httpcore2.TimeoutException,
-    httpcore2.ProtocolError,
-    httpcore2.ProxyError,
-    httpcore2.UnsupportedProtocol,
-    httpcore2.ConnectionNotAvailable,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +210,7 @@ class UrlFetcher:
             async with pool:
                 try:
                     response = await pool.handle_async_request(request)
-                except (*_HTTPCORE_ERRORS, OSError, ValueError) as error:  # ValueError: a name that TLS cannot spell
+                except (*HTTPCORE_ERRORS, OSError, ValueError) as error:  # ValueError: a name that TLS cannot spell
                     raise SourceUnreachableError(UNREACHABLE) from error
                 try:
                     yield response
@@ -271,7 +264,7 @@ class UrlFetcher:
                 chunk = await anext(chunks)
             except StopAsyncIteration:
                 return
-            except _HTTPCORE_ERRORS as error:
+            except HTTPCORE_ERRORS as error:
                 raise SourceUnreachableError(UNREACHABLE) from error
             received += len(chunk)
             seconds = self._monotonic() - started

@@ -15,7 +15,7 @@ from typing import Final
 
 import httpcore2
 
-from gateway.blobs.dialing import CONNECT_TIMEOUT_SECONDS, Dialer, GuardedBackend, Resolver, dial
+from gateway.blobs.dialing import CONNECT_TIMEOUT_SECONDS, HTTPCORE_ERRORS, Dialer, GuardedBackend, Resolver, dial
 from gateway.errors import InvalidInputError, SourceUnreachableError
 from gateway.interfaces import Clock, Heard, Outgoing
 from gateway.outbox import retry_after
@@ -23,14 +23,6 @@ from gateway.safety import UNREACHABLE, SafeUrl, UrlPolicy, parse_url
 
 #: Enough for the other side to finish its answer; nobody looks at it.
 MAX_ANSWER_BYTES: Final = 4096
-_HTTPCORE_ERRORS: Final = (
-    httpcore2.NetworkError,
-    httpcore2.TimeoutException,
-    httpcore2.ProtocolError,
-    httpcore2.ProxyError,
-    httpcore2.UnsupportedProtocol,
-    httpcore2.ConnectionNotAvailable,
-)
 
 
 class GuardedSender:
@@ -72,7 +64,7 @@ class GuardedSender:
                 await backend.hang_up()
         except (TimeoutError, FileNotFoundError):  # the deadline, and a file to be sent that is gone
             raise
-        except (InvalidInputError, *_HTTPCORE_ERRORS, OSError, ValueError) as error:
+        except (InvalidInputError, *HTTPCORE_ERRORS, OSError, ValueError) as error:
             raise SourceUnreachableError(UNREACHABLE) from error  # ValueError: a name that TLS cannot spell
 
     async def _send(self, url: SafeUrl, backend: GuardedBackend, outgoing: Outgoing) -> Heard:
@@ -113,6 +105,6 @@ class GuardedSender:
                 read += len(chunk)
                 if read >= MAX_ANSWER_BYTES:
                     break
-        except (*_HTTPCORE_ERRORS, OSError, TimeoutError):
+        except (*HTTPCORE_ERRORS, OSError, TimeoutError):
             return heard  # it has said what it thinks; that it broke off afterwards is its own affair
         return heard

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +143,6 @@ class Arrivals:
         spec: OutputSpec,
         prompt_id: str,
         files: Mapping[str, Sequence[OutputFile]],
-        lines: Iterable[str],
         *,
         number: int,
     ) -> Taken | None:
@@ -154,8 +153,7 @@ class Arrivals:
             bound: its graph.
             spec: the output.
             prompt_id: of the attempt.
-            files: what its nodes made and reported.
-            lines: what the upstream logged meanwhile.
+            files: what its nodes made and reported, as ``outputs.reported`` left it.
             number: of the output among the job's, from 1.
 
         Raises:
@@ -172,18 +170,16 @@ class Arrivals:
             # Of a video by its index; so it is called whatever the upstream calls it.
             key = key_in_target(job.id, f"{prompt_id}/{file_name_of(job, _SUFFIX, number)}")
             place = _Place(bucket, arrival_key(prompt_id, spec.node_id), Placed(target, key, told.sha256))
-            found = await self._tried(job, bound, spec, told, place, tuple(lines))
+            found = await self._tried(job, bound, spec, told, place)
         if isinstance(found, str):
             log.warning("upload_not_taken", job=job.id, target=target, reason=found)
             return None
         return found
 
-    async def _tried(
-        self, job: Job, bound: Bound, spec: OutputSpec, told: Arrival, place: _Place, lines: tuple[str, ...]
-    ) -> Taken | str:
+    async def _tried(self, job: Job, bound: Bound, spec: OutputSpec, told: Arrival, place: _Place) -> Taken | str:
         """The video, or why it is not taken over."""
         try:
-            return await self._take(job, bound, spec, told, place, lines)
+            return await self._take(job, bound, spec, told, place)
         except ShuttingDownError:
             raise
         except _NotTakenError as error:
@@ -195,9 +191,7 @@ class Arrivals:
         except FileNotFoundError:
             return "it is not there"
 
-    async def _take(
-        self, job: Job, bound: Bound, spec: OutputSpec, told: Arrival, place: _Place, lines: tuple[str, ...]
-    ) -> Taken:
+    async def _take(self, job: Job, bound: Bound, spec: OutputSpec, told: Arrival, place: _Place) -> Taken:
         bucket, key = place.bucket, place.placed.key
         arrived = await bucket.look(place.arrival)
         # Gone from among the arrivals: an earlier run of ours, killed before it could say so, has copied it.
@@ -206,8 +200,6 @@ class Arrivals:
             raise FileNotFoundError(key)
         if there.size_bytes != told.size_bytes or not 0 < there.size_bytes <= self._max_bytes:
             raise _NotTakenError(f"it has {there.size_bytes} bytes, and {told.size_bytes} were told")
-        if suspicion := audit.suspicious(lines):
-            raise _NotTakenError(suspicion)
         facts = await self._facts(bucket, there.key, there.size_bytes)
         _require_promise(job, bound, spec, facts)
         await self._may_act()

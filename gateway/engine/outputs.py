@@ -162,6 +162,8 @@ def reported(
         found[node_id] = (
             output.files + reports_in(output) + tuple(OutputFile("", "", "output", "text", text=text) for text in short)
         )
-    if bound.template.swaps_faces and (not is_followed or audit.suspicious(lines)):
-        return without_reports(found)
+    suspicion = audit.suspicious(lines) if is_followed else "what was logged before it was taken up is not known"
+    if suspicion and bound.template.swaps_faces and len(kept := without_reports(found)) < len(found):
+        log.warning("upload_not_taken", reason=suspicion)
+        return kept
     return found

@@ -126,7 +126,7 @@ class Collector:
         try:
             async with scratch_folder(self._scratch, "result", is_made=False) as folder:
                 for number, (node_id, spec) in enumerate(bound.outputs.items(), 1):
-                    taken = await self.arrivals.taken(job, bound, spec, prompt_id, files, lines, number=number)
+                    taken = await self.arrivals.taken(job, bound, spec, prompt_id, files, number=number)
                     if taken is not None:
                         results.append(self._placed(job, taken))
                         continue

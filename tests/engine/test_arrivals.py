@@ -371,9 +371,7 @@ async def test_a_process_that_is_replaced_deletes_nothing_that_its_successor_del
     job = await direct.job(job_id)
     bound = as_dispatched(await direct.catalog.of_job(job), job.parameters, direct.gpu.known)
     files = {node_for(maker): (OutputFile("", "", "output", REPORT, text=json.dumps(report_on(MADE))),)}
-    replaced = asyncio.create_task(
-        direct.arrivals.taken(job, bound, bound.outputs[maker], prompt.id, files, (), number=1)
-    )
+    replaced = asyncio.create_task(direct.arrivals.taken(job, bound, bound.outputs[maker], prompt.id, files, number=1))
     await started.wait()
     end(direct)
     job, (delivery,) = await ended(direct, job_id)
